@@ -1,0 +1,103 @@
+# vine-env. `make` builds, `make check` tests, `make demo` shows it, `make install`
+# installs (DESTDIR, prefix, sysconfdir). README.md says the rest.
+#
+# Every .c file of a folder belongs to the library or program of that folder; a unit test
+# is one file tests/unit/test_*.c. Adding a file needs no change here.
+
+VERSION    := 0.1.0
+BUILD      ?= build
+prefix     ?= /usr
+sysconfdir ?= /etc
+sbindir    ?= $(prefix)/sbin
+bindir     ?= $(prefix)/bin
+libexecdir ?= $(prefix)/libexec/vine-env
+plugindir  ?= $(prefix)/lib/vine-env
+unitdir    ?= $(prefix)/lib/systemd/system
+mandir     ?= $(prefix)/share/man
+docdir     ?= $(prefix)/share/doc/vine-env
+
+PKG_CONFIG ?= pkg-config
+PKGS       := jansson munge libcrypto libuv libarchive
+WARN       := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla \
+              -Wformat=2 -Wpointer-arith -Wundef -Wno-unused-parameter -Werror
+# A product build must start on a bare machine, where contrib/bootstrap has not run yet:
+# pkg-config is asked only when something is compiled.
+PKG_CFLAGS  = $(shell $(PKG_CONFIG) --cflags $(PKGS))
+CPPFLAGS   += -D_GNU_SOURCE -D_FORTIFY_SOURCE=2 -DVINE_VERSION='"$(VERSION)"' \
+              -DVINE_LIBEXECDIR='"$(libexecdir)"' -DVINE_SYSCONFDIR='"$(sysconfdir)"' \
+              -Iinclude -I.
+CFLAGS     ?= -O2 -g
+ALL_CFLAGS  = -std=gnu11 $(CFLAGS) $(WARN) -fPIC -fstack-protector-strong
+ifdef DEV                      # make DEV=1 BUILD=build-dev unit: with ASan and UBSan
+CPPFLAGS   := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
+CFLAGS     := -O1 -g -fno-omit-frame-pointer
+SANITIZE   := -fsanitize=address,undefined -fno-sanitize-recover=all
+ALL_CFLAGS += $(SANITIZE)
+endif
+
+LIBS := base wire core edge image
+lib_sources = $(wildcard daemon/$(1)/*.c)
+OBJ  = $(patsubst %.c,$(BUILD)/%.o,$(1))
+ARCHIVES := $(foreach l,$(LIBS),$(BUILD)/lib$(l).a)
+# Order: users before what they use.
+LINK_LIBS := $(foreach l,image edge core wire base,$(BUILD)/lib$(l).a)
+LDLIBS   = $(shell $(PKG_CONFIG) --libs $(PKGS)) -lpthread
+
+PROGRAMS := $(BUILD)/vined $(BUILD)/vine-managerd $(BUILD)/vine-env $(BUILD)/vine-source
+PLUGIN   := $(BUILD)/vine_env.so
+
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
+
+all: $(PROGRAMS) $(PLUGIN)
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+define library
+$(BUILD)/lib$(1).a: $(call OBJ,$(call lib_sources,$(1)))
+	@mkdir -p $$(@D)
+	rm -f $$@ && $$(AR) rcs $$@ $$^
+endef
+$(foreach l,$(LIBS),$(eval $(call library,$(l))))
+
+link = $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LINK_LIBS) $(LDLIBS)
+
+$(BUILD)/vined: $(call OBJ,$(call lib_sources,node)) $(ARCHIVES)
+	$(link)
+$(BUILD)/vine-managerd: $(call OBJ,$(call lib_sources,manager)) $(ARCHIVES)
+	$(link)
+$(BUILD)/vine-env: $(call OBJ,$(call lib_sources,cli)) $(ARCHIVES)
+	$(link)
+$(BUILD)/vine-source: $(call OBJ,$(call lib_sources,source)) $(ARCHIVES)
+	$(link)
+
+# The plugin lives in slurmstepd and srun: never sanitized, links jansson only, and shows
+# nothing but the symbols of spank/export.map.
+PLUGIN_SOURCES := $(wildcard spank/*.c) daemon/wire/client.c daemon/base/err.c \
+                  daemon/base/spec.c daemon/base/conf.c
+$(PLUGIN): $(PLUGIN_SOURCES) spank/export.map Makefile $(wildcard include/vine/*.h spank/*.h)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(filter-out $(SANITIZE),$(ALL_CFLAGS)) -shared \
+	  -Wl,--version-script=spank/export.map -Wl,-z,now -o $@ $(PLUGIN_SOURCES) \
+	  $(shell $(PKG_CONFIG) --libs jansson)
+
+$(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LINK_LIBS) $(LDLIBS) -lcmocka
+
+unit-tests: $(UNIT_TESTS)
+unit: $(UNIT_TESTS)
+	@failed=0; for t in $(UNIT_TESTS); do echo "== $$t"; $$t || failed=1; done; \
+	exit $$failed
+
+install: all
+	contrib/install.sh "$(DESTDIR)" $(BUILD) $(sbindir) $(bindir) $(libexecdir) \
+	  $(plugindir) $(unitdir) $(mandir) $(docdir) $(sysconfdir)
+
+clean:
+	rm -rf $(BUILD) build-dev build-clang
+
+.PHONY: all unit unit-tests install clean
+.SECONDARY:
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

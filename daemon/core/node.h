@@ -1,0 +1,198 @@
+/* node.h - the node daemon's thinking: jobs, leases, objects, transfers.
+ *
+ * A state machine like mgr.h: events in with the time, actions out through node_ops. No
+ * system calls. The edge does the disk, sockets, children and mounts, and answers each
+ * action that says "-> node_x()" by exactly one such call, later or at once (never from
+ * inside the op itself).
+ *
+ * Objects: ABSENT -> FETCHING (piece 0, then the rest as the manager assigns) ->
+ * PUBLISHING -> COMPLETE, with mounts beside it: one per (object, mount uid). Trusted
+ * objects are mounted by the kernel once for all users (mount uid NODE_ANY_UID);
+ * untrusted ones once a user. What a job leases is never evicted; without a lease the
+ * least recently used goes first. Space is admitted before the first byte.
+ *
+ * Jobs: created by stage or job_begin; a job belongs to one uid: another uid naming it is
+ * refused (EACCES). Bindings (job, path) -> digest last as long as the job. Without a
+ * manager: a bound or locally complete answer still works; else the request fails with
+ * EDOWN after `manager_wait_ms`.
+ *
+ * Transfers: each has a deadline `stall_ms` after its last progress; a failed one is
+ * reported (FAILED) and its pieces await a new assignment. Data pieces are only begun
+ * when piece 0 is there. A streaming origin fetches its own pieces from the source,
+ * ascending, `origin_window` at once, and reports each. */
+#ifndef VINE_CORE_NODE_H
+#define VINE_CORE_NODE_H
+
+#include "vine/msg.h"
+#include "vine/spec.h"
+
+#define NODE_ANY_UID UINT32_MAX
+
+struct node;
+
+struct node_result { /* of one source of a stage request */
+    const char *path;
+    enum vine_code code;       /* VINE_OK: mounted */
+    const char *text;          /* when not ok */
+    struct vine_digest digest; /* when ok */
+    uint32_t mount_uid;        /* which mount: NODE_ANY_UID or the job's uid */
+    uint64_t size;
+};
+
+struct node_ops {
+    /* Queue for the manager. Only called between node_manager_up and _down. */
+    void (*send)(void *ctx, const struct msg *m);
+
+    /* As origin. Find key and estimate as user uid -> node_source_resolved. */
+    void (*source_resolve)(void *ctx, uint64_t ticket, uint32_t uid, uint32_t gid,
+                           const char *path);
+    /* Make the object of a resolved source -> node_source_built. */
+    void (*source_build)(void *ctx, uint64_t ticket);
+    /* Drop a resolved source; ends its child. No answer. Also after built. */
+    void (*source_close)(void *ctx, uint64_t ticket);
+
+    /* Carry out an assignment: first piece 0 alone (fetches and checks the manifest and
+     * makes the partial file), later ranges of data pieces. Each verified and written
+     * piece -> node_piece_done; the rest of the range after an error, as one
+     * -> node_transfer_failed. Progress below a piece -> node_transfer_progress. */
+    void (*fetch)(void *ctx, uint64_t transfer, const struct vine_digest *digest,
+                  const struct msg_assign *assign);
+    /* The same from this node's own resolved source (streaming origin). */
+    void (*fetch_origin)(void *ctx, uint64_t transfer, const struct vine_digest *digest,
+                         uint64_t ticket, struct msg_range range);
+    /* Give a transfer up; no answer follows. */
+    void (*fetch_cancel)(void *ctx, uint64_t transfer);
+
+    /* All pieces are there: sync, rename into place -> node_published. */
+    void (*publish)(void *ctx, const struct vine_digest *digest, bool trusted);
+    /* -> node_mounted */
+    void (*mount)(void *ctx, const struct vine_digest *digest, uint32_t mount_uid,
+                  bool trusted);
+    /* Unmount (lazily), remove complete or partial files. No answer. */
+    void (*remove)(void *ctx, const struct vine_digest *digest);
+
+    /* The answer to node_stage; client handle is free afterwards. */
+    void (*reply)(void *ctx, uint64_t client, const struct node_result *results,
+                  uint32_t count);
+    /* The answer to node_cluster_stage and node_ask_status: code and text. */
+    void (*answer)(void *ctx, uint64_t client, enum vine_code code, const char *text);
+    /* Leases or bindings changed: the edge writes them down (node_each_binding) soon. */
+    void (*save)(void *ctx);
+    void (*log)(void *ctx, int level, const char *line); /* may be NULL */
+};
+
+struct node_limits {
+    uint64_t cache_max; /* bytes, all objects and partial ones together */
+    uint32_t stall_ms, manager_wait_ms, origin_window;
+    uint16_t port;            /* told to the manager */
+    const char *store_name;   /* for messages: the cache directory; copied */
+    const char *switch_name;  /* copied; "" unknown */
+};
+void node_limits_default(struct node_limits *limits);
+
+struct node *node_new(const struct node_ops *ops, void *ctx,
+                      const struct node_limits *limits);
+void node_free(struct node *node);
+
+/* At start, before the manager: what the store has, and leases that stand. Partial
+ * objects: have[] says which pieces (0 = manifest) are verified. */
+int node_restore_object(struct node *node, const struct msg_object *object,
+                        const bool *have, uint64_t last_used_ms, struct vine_err *err);
+int node_restore_binding(struct node *node, const struct msg_binding *binding,
+                         uint32_t gid, struct vine_err *err);
+
+void node_manager_up(struct node *node, uint64_t now_ms); /* handshake done: registers */
+void node_manager_down(struct node *node, uint64_t now_ms);
+int node_message(struct node *node, const struct msg *m, uint64_t now_ms,
+                 struct vine_err *err);
+
+/* Local requests. `client` is the edge's handle, unique while open. node_stage is
+ * idempotent; it refuses at once (-1) only what is malformed or over a limit. */
+int node_job_begin(struct node *node, uint64_t job, uint32_t uid, uint32_t gid,
+                   const struct vine_spec *spec, uint64_t now_ms, struct vine_err *err);
+int node_stage(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
+               uint32_t gid, const struct vine_spec *spec, uint64_t now_ms,
+               struct vine_err *err);
+void node_job_end(struct node *node, uint64_t job, uint64_t now_ms);
+/* The client hung up: no reply; its job stays until node_job_end. */
+void node_client_gone(struct node *node, uint64_t client, uint64_t now_ms);
+int node_cluster_stage(struct node *node, uint64_t client, uint32_t uid, uint32_t gid,
+                       const char *path, const char *const *names, uint32_t name_count,
+                       uint64_t job, uint64_t now_ms, struct vine_err *err);
+int node_ask_status(struct node *node, uint64_t client, uint64_t now_ms,
+                    struct vine_err *err);
+/* Evict an object without a lease; VINE_ELIMIT if leased, ENOENT if absent. */
+int node_evict(struct node *node, const struct vine_digest *digest, uint64_t now_ms,
+               struct vine_err *err);
+
+/* Answers of the edge. err->code VINE_OK (or err NULL): success. */
+struct node_resolved {
+    struct vine_digest key;
+    uint64_t estimate; /* bytes to admit before a build */
+    bool has_manifest; /* packed image: stream it, no build */
+    struct vine_digest digest;
+    uint64_t size;
+    uint32_t pieces;
+    bool trusted;
+};
+void node_source_resolved(struct node *node, uint64_t ticket, const struct node_resolved *r,
+                          const struct vine_err *err, uint64_t now_ms);
+void node_source_built(struct node *node, uint64_t ticket, const struct msg_object *object,
+                       const struct vine_err *err, uint64_t now_ms);
+void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
+                     uint64_t now_ms);
+void node_transfer_progress(struct node *node, uint64_t transfer, uint64_t bytes,
+                            uint64_t now_ms);
+void node_transfer_failed(struct node *node, uint64_t transfer, const struct vine_err *err,
+                          uint64_t now_ms);
+void node_published(struct node *node, const struct vine_digest *digest,
+                    const struct vine_err *err, uint64_t now_ms);
+void node_mounted(struct node *node, const struct vine_digest *digest, uint32_t mount_uid,
+                  const struct vine_err *err, uint64_t now_ms);
+/* The edge found the mount gone (FUSE process died): mount again on next use. */
+void node_unmounted(struct node *node, const struct vine_digest *digest,
+                    uint32_t mount_uid, uint64_t now_ms);
+
+uint64_t node_next_deadline(const struct node *node);
+void node_tick(struct node *node, uint64_t now_ms);
+
+/* May a peer be served these pieces now? (verified and not being removed) */
+bool node_may_serve(const struct node *node, const struct vine_digest *digest,
+                    struct msg_range range);
+
+/* Progress of a waiting client, summed over its sources. */
+struct node_progress {
+    const char *phase; /* "waiting", "resolving", "building", "fetching", "mounting" */
+    uint64_t bytes_done, bytes_total; /* total 0: not known yet */
+    uint64_t bytes_peer, bytes_origin;
+};
+int node_progress(const struct node *node, uint64_t client, struct node_progress *out);
+
+struct node_object_info {
+    struct vine_digest digest;
+    uint64_t size, bytes_done, last_used_ms;
+    uint64_t bytes_peer, bytes_origin; /* how its bytes came here since the start */
+    const char *state; /* "fetching", "complete", ... */
+    bool trusted;
+    uint32_t leases, mounts;
+};
+struct node_job_info {
+    uint64_t job;
+    uint32_t uid, gid;
+    const char *path;
+    bool bound;
+    struct vine_digest digest;
+};
+struct node_totals {
+    uint64_t store_used, store_max, bytes_peer, bytes_origin, bytes_built;
+    uint32_t objects, jobs, transfers;
+    bool manager_up;
+};
+void node_each_object(const struct node *node,
+                      void (*visit)(void *arg, const struct node_object_info *o),
+                      void *arg);
+void node_each_job(const struct node *node,
+                   void (*visit)(void *arg, const struct node_job_info *j), void *arg);
+void node_totals(const struct node *node, struct node_totals *out);
+
+#endif

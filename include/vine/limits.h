@@ -1,0 +1,33 @@
+/* limits.h - every bound of the product in one place, with its reason. */
+#ifndef VINE_LIMITS_H
+#define VINE_LIMITS_H
+
+/* Options. 4,096 bytes hold eight long paths; more is an attack or a mistake. */
+#define VINE_SPEC_MAX 4096
+#define VINE_SOURCES_MAX 8
+
+#define VINE_NAME_MAX 64   /* node names; Slurm's own limit for a node name is 64 */
+#define VINE_PATH_MAX 4096 /* PATH_MAX, terminating zero included */
+#define VINE_ADDR_MAX 64   /* text of an IPv4 or IPv6 address */
+
+/* Chunks and manifests (DESIGN: about 256 KiB, cut by content). */
+#define VINE_CHUNK_MIN (64u << 10)
+#define VINE_CHUNK_AVG (256u << 10)
+#define VINE_CHUNK_MAX (1u << 20)
+#define VINE_CHUNKS_MAX (1u << 22) /* 1 TiB of image */
+#define VINE_OBJECT_MAX (1ull << 40)
+
+/* Pieces: runs of chunks, the planner's unit. Some hundreds an object. */
+#define VINE_PIECES_TARGET 512
+#define VINE_PIECES_MAX 4096
+
+/* Wire. A control frame holds one JSON message; a manifest travels on data
+ * connections in VINE_CHUNK_MAX parts. */
+#define VINE_FRAME_MAX (4u << 20)
+#define VINE_NODES_MAX 8192
+#define VINE_OBJECTS_MAX 1024 /* objects a node keeps */
+#define VINE_KEYS_MAX 16      /* source keys remembered with an object */
+#define VINE_JOBS_MAX 1024    /* jobs with a lease on one node */
+#define VINE_CLIENTS_MAX 512  /* local connections at once; 64 steps and more fit */
+
+#endif

@@ -1,0 +1,105 @@
+/* msg.h - what node daemon and manager say to each other, as the core sees it.
+ *
+ * One flat struct; each type uses the fields named beside it and leaves the others
+ * zero. Pointers are borrowed: the receiver copies what it keeps. The wire
+ * (daemon/wire/message.c) turns it into JSON and back and checks every bound, so the
+ * core may rely on: strings present where named, terminated and below their limits;
+ * counts below their limits; piece ranges with first < VINE_PIECES_MAX, count >= 1. */
+#ifndef VINE_MSG_H
+#define VINE_MSG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vine/digest.h"
+#include "vine/err.h"
+#include "vine/limits.h"
+
+enum msg_type {
+    /* node -> manager */
+    MSG_REGISTER, /* port, switch_name; objects[]: complete and partial ones; bindings[]:
+                     the jobs this node has (after a manager restart they must stand).
+                     Ranges of partial objects follow as MSG_HAVE */
+    MSG_WANT,     /* job uid gid path: this job needs this source on this node */
+    MSG_RELEASE,  /* job: this node no longer wants anything for the job */
+    MSG_RESOLVED, /* ticket code text; ok: key, estimate (bytes to admit for a build), and
+                     if the manifest is known already has_digest digest size pieces trusted */
+    MSG_BUILT,    /* ticket code text; ok: digest size pieces trusted (this node is a seed) */
+    MSG_HAVE,     /* digest ranges[]: verified here, ready to be served */
+    MSG_FAILED,   /* digest ranges[] peer code: assignment could not be carried out */
+    MSG_EVICTED,  /* digest: gone from this node */
+    MSG_STAGE,    /* ticket job uid gid path names[] (0 names = all nodes): `vine-env stage` */
+    MSG_PING,     /* keep-alive, either direction; answered with MSG_PONG */
+    MSG_PONG,
+    MSG_ASK_STATUS, /* ticket */
+
+    /* manager -> node */
+    MSG_REGISTERED, /* heartbeat_ms */
+    MSG_RESOLVE,    /* ticket uid gid path: become the origin, find the key */
+    MSG_BUILD,      /* ticket: make the object of a resolved source */
+    MSG_CLOSE,      /* ticket: the resolved source is not needed (any more) */
+    MSG_BINDING,    /* job uid path code text; ok: digest size pieces trusted */
+    MSG_FETCH,      /* digest assigns[] */
+    MSG_REVOKE,     /* digest ranges[]: forget these assignments if not begun */
+    MSG_WANTED,     /* job uid gid path: act as if a local client had asked, then release */
+    MSG_STAGED,     /* ticket code text: all nodes of a MSG_STAGE have it, or failed */
+    MSG_STATUS,     /* ticket text: JSON document for `vine-env status` */
+    MSG_TYPES
+};
+
+struct msg_range {
+    uint32_t first, count; /* pieces */
+};
+
+struct msg_assign {
+    struct msg_range range;
+    const char *peer; /* node name; for logs and MSG_FAILED */
+    const char *addr; /* numeric IP address as text */
+    uint16_t port;
+};
+
+struct msg_object {
+    struct vine_digest digest;
+    uint64_t size;
+    uint32_t pieces;
+    bool complete;
+    bool trusted;                   /* built by a daemon, so a kernel may mount it */
+    uint32_t key_count;             /* sources known to give this object */
+    const struct vine_digest *keys; /* <= VINE_KEYS_MAX */
+};
+
+struct msg_binding {
+    uint64_t job;
+    uint32_t uid;
+    const char *path;
+    struct vine_digest digest;
+};
+
+struct msg {
+    enum msg_type type;
+    uint64_t ticket;
+    uint64_t job; /* Slurm job id; top bit set: made up by a daemon for `stage` */
+    uint32_t uid, gid;
+    const char *path; /* of a source; only ever opened by a child that is uid */
+    const char *text; /* error text or document */
+    enum vine_code code;
+    bool has_digest, trusted;
+    struct vine_digest digest, key;
+    uint64_t size, estimate; /* bytes */
+    uint32_t pieces;         /* piece 0, the manifest, included */
+    const char *peer;
+    const char *switch_name; /* leaf switch from Slurm's topology, "" = unknown */
+    uint16_t port;
+    uint32_t heartbeat_ms;
+    uint32_t range_count, assign_count, object_count, binding_count, name_count;
+    const struct msg_range *ranges;      /* <= VINE_PIECES_MAX */
+    const struct msg_assign *assigns;    /* <= 256 */
+    const struct msg_object *objects;    /* <= VINE_OBJECTS_MAX */
+    const struct msg_binding *bindings;  /* <= VINE_JOBS_MAX * VINE_SOURCES_MAX */
+    const char *const *names;            /* <= VINE_NODES_MAX */
+};
+
+/* "register", "want", ...: the `type` word on the wire and in logs. */
+const char *msg_type_name(enum msg_type type);
+
+#endif
