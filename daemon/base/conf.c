@@ -1,0 +1,352 @@
+/* conf.c - the configuration file: one table of keys, one parser, no stdio.
+ *
+ * The whole file is read into one buffer (64 KiB at most) and cut into lines in place.
+ * A value is checked where it is read, by its row in the table, so that a daemon with a
+ * wrong file says at start which line to mend and nothing is half-configured. */
+#include "vine/conf.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FILE_MAX (64u << 10)
+
+enum kind { TEXT, PATH, NUMBER, YES_NO, FALLBACK };
+
+static const struct key {
+    const char *section, *name;
+    enum kind kind;
+    size_t offset;
+    uint64_t min, max;
+    const char *text_default;
+    uint64_t number_default;
+} keys[] = {
+#define FIELD(f) offsetof(struct vine_conf, f)
+    {"cluster", "managers", TEXT, FIELD(managers), 0, 0, "", 0},
+    {"cluster", "image_key", PATH, FIELD(image_key), 0, 0,
+     VINE_SYSCONFDIR "/vine-env/image.key", 0},
+    {"manager", "listen", TEXT, FIELD(manager_listen), 0, 0, "0.0.0.0:7110", 0},
+    {"manager", "window", NUMBER, FIELD(window), 1, 256, NULL, 6},
+    {"manager", "uploads", NUMBER, FIELD(uploads), 1, 256, NULL, 6},
+    {"node", "listen", TEXT, FIELD(node_listen), 0, 0, "0.0.0.0:7111", 0},
+    {"node", "name", TEXT, FIELD(node_name), 0, 0, "", 0},
+    {"node", "cache_dir", PATH, FIELD(cache_dir), 0, 0, "/var/cache/vine-env", 0},
+    {"node", "cache_max", TEXT, FIELD(cache_max), 0, 0, "80%", 0},
+    {"node", "run_dir", PATH, FIELD(run_dir), 0, 0, "/run/vine", 0},
+    {"node", "helper_user", TEXT, FIELD(helper_user), 0, 0, "nobody", 0},
+    {"node", "trust_user_images", YES_NO, FIELD(trust_user_images), 0, 0, NULL, 0},
+    {"node", "stall_ms", NUMBER, FIELD(stall_ms), 100, 600000, NULL, 5000},
+    {"node", "manager_wait_ms", NUMBER, FIELD(manager_wait_ms), 0, 600000, NULL, 3000},
+    {"node", "source_threads", NUMBER, FIELD(source_threads), 1, 256, NULL, 16},
+    {"node", "build_threads", NUMBER, FIELD(build_threads), 0, 1024, NULL, 0},
+    {"node", "nice", NUMBER, FIELD(nice), 0, 19, NULL, 0},
+    {"node", "log_level", TEXT, FIELD(log_level), 0, 0, "info", 0},
+    {"plugin", "fallback", FALLBACK, FIELD(fallback_origin), 0, 0, NULL, 1},
+    {"plugin", "stage_timeout", NUMBER, FIELD(stage_timeout_s), 1, 86400, NULL, 600},
+    {"plugin", "progress", NUMBER, FIELD(progress_s), 1, 3600, NULL, 3},
+    {"plugin", "prolog_timeout_ms", NUMBER, FIELD(prolog_timeout_ms), 10, 5000, NULL,
+     1000},
+#undef FIELD
+};
+#define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
+
+static void set_number(struct vine_conf *conf, const struct key *key, uint64_t value)
+{
+    if (key->kind == NUMBER)
+        memcpy((char *)conf + key->offset, &value, sizeof(value));
+    else
+        *(bool *)(void *)((char *)conf + key->offset) = value != 0;
+}
+
+void vine_conf_default(struct vine_conf *conf)
+{
+    memset(conf, 0, sizeof(*conf));
+    for (size_t i = 0; i < KEY_COUNT; i++) {
+        if (keys[i].text_default != NULL)
+            (void)snprintf((char *)conf + keys[i].offset, VINE_CONF_TEXT, "%s",
+                           keys[i].text_default);
+        else
+            set_number(conf, &keys[i], keys[i].number_default);
+    }
+}
+
+static char *trim(char *text)
+{
+    char *end = text + strlen(text);
+
+    while (*text == ' ' || *text == '\t')
+        text++;
+    while (end > text && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\r'))
+        *--end = '\0';
+    return text;
+}
+
+static int parse_number(const char *value, uint64_t min, uint64_t max, uint64_t *out)
+{
+    char *end;
+    unsigned long long n;
+
+    if (*value < '0' || *value > '9')
+        return -1;
+    errno = 0;
+    n = strtoull(value, &end, 10);
+    if (errno != 0 || *end != '\0' || n < min || n > max)
+        return -1;
+    *out = n;
+    return 0;
+}
+
+static int parse_word(const char *value, const char *yes, const char *no, uint64_t *out)
+{
+    if (strcmp(value, yes) != 0 && strcmp(value, no) != 0)
+        return -1;
+    *out = strcmp(value, yes) == 0;
+    return 0;
+}
+
+static int set_value(struct vine_conf *conf, const struct key *key, const char *value,
+                     const char *path, unsigned line, struct vine_err *err)
+{
+    uint64_t n = 0;
+
+    switch (key->kind) {
+    case PATH:
+        if (*value != '\0' && *value != '/')
+            return vine_err_set(err, VINE_EINVAL,
+                                "%s, line %u: '%s' takes an absolute path, not '%s'",
+                                path, line, key->name, value);
+        /* fall through */
+    case TEXT:
+        if (strlen(value) >= VINE_CONF_TEXT)
+            return vine_err_set(err, VINE_EINVAL, "%s, line %u: '%s' is over %d bytes",
+                                path, line, key->name, VINE_CONF_TEXT - 1);
+        (void)snprintf((char *)conf + key->offset, VINE_CONF_TEXT, "%s", value);
+        return 0;
+    case NUMBER:
+        if (parse_number(value, key->min, key->max, &n) < 0)
+            return vine_err_set(
+                err, VINE_EINVAL,
+                "%s, line %u: '%s' takes a whole number from %llu to %llu, not '%s'",
+                path, line, key->name, (unsigned long long)key->min,
+                (unsigned long long)key->max, value);
+        break;
+    case YES_NO:
+        if (parse_word(value, "yes", "no", &n) < 0)
+            return vine_err_set(err, VINE_EINVAL,
+                                "%s, line %u: '%s' takes yes or no, not '%s'", path,
+                                line, key->name, value);
+        break;
+    case FALLBACK:
+        if (parse_word(value, "origin", "fail", &n) < 0)
+            return vine_err_set(err, VINE_EINVAL,
+                                "%s, line %u: '%s' takes origin or fail, not '%s'", path,
+                                line, key->name, value);
+        break;
+    }
+    set_number(conf, key, n);
+    return 0;
+}
+
+static bool known_section(const char *name)
+{
+    for (size_t i = 0; i < KEY_COUNT; i++)
+        if (strcmp(keys[i].section, name) == 0)
+            return true;
+    return false;
+}
+
+static const struct key *find_key(const char *section, const char *name)
+{
+    for (size_t i = 0; i < KEY_COUNT; i++)
+        if (strcmp(keys[i].section, section) == 0 && strcmp(keys[i].name, name) == 0)
+            return &keys[i];
+    return NULL;
+}
+
+struct parser {
+    const char *path;
+    unsigned line;
+    char section[32];
+    bool seen[KEY_COUNT];
+};
+
+static int parse_section(struct parser *p, char *text, struct vine_err *err)
+{
+    size_t len = strlen(text);
+
+    if (text[len - 1] == ']') {
+        text[len - 1] = '\0';
+        if (known_section(text + 1)) {
+            (void)snprintf(p->section, sizeof(p->section), "%s", text + 1);
+            return 0;
+        }
+    }
+    return vine_err_set(err, VINE_EINVAL,
+                        "%s, line %u: unknown section '%.60s'; sections are [cluster] "
+                        "[manager] [node] [plugin]",
+                        p->path, p->line, text);
+}
+
+static int parse_line(struct parser *p, char *text, struct vine_conf *conf,
+                      struct vine_err *err)
+{
+    const struct key *key;
+    char *equals, *name;
+
+    text = trim(text);
+    if (*text == '\0' || *text == '#' || *text == ';')
+        return 0;
+    if (*text == '[')
+        return parse_section(p, text, err);
+    equals = strchr(text, '=');
+    if (equals == NULL)
+        return vine_err_set(err, VINE_EINVAL,
+                            "%s, line %u: '%.60s' is not of the form key = value",
+                            p->path, p->line, text);
+    *equals = '\0';
+    name = trim(text);
+    key = find_key(p->section, name);
+    if (key == NULL)
+        return vine_err_set(err, VINE_EINVAL,
+                            "%s, line %u: section [%s] has no key '%.60s'; see man "
+                            "vine-env.conf",
+                            p->path, p->line, p->section, name);
+    if (p->seen[key - keys])
+        return vine_err_set(err, VINE_EINVAL, "%s, line %u: '%s' is given twice",
+                            p->path, p->line, name);
+    p->seen[key - keys] = true;
+    return set_value(conf, key, trim(equals + 1), p->path, p->line, err);
+}
+
+static int parse_text(const char *path, char *text, struct vine_conf *conf,
+                      struct vine_err *err)
+{
+    struct parser p = {.path = path};
+    char *rest = text, *line;
+
+    while ((line = strsep(&rest, "\n")) != NULL) {
+        p.line++;
+        if (parse_line(&p, line, conf, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The file's text in a fresh buffer, terminated. */
+static char *read_whole(int fd, const char *path, struct vine_err *err)
+{
+    char *text = malloc(FILE_MAX + 1);
+    size_t len = 0;
+    ssize_t n = 1;
+
+    if (text == NULL) {
+        vine_err_set(err, VINE_ENOMEM, "out of memory reading '%s'", path);
+        return NULL;
+    }
+    while (len <= FILE_MAX && n > 0) {
+        n = read(fd, text + len, FILE_MAX + 1 - len);
+        if (n < 0 && errno == EINTR)
+            n = 1;
+        else if (n > 0)
+            len += (size_t)n;
+    }
+    if (n < 0)
+        vine_err_sys(err, "cannot read '%s'", path);
+    else if (len > FILE_MAX)
+        vine_err_set(err, VINE_EINVAL, "'%s' is over %u bytes: no configuration file",
+                     path, FILE_MAX);
+    else if (memchr(text, '\0', len) != NULL)
+        vine_err_set(err, VINE_EINVAL, "'%s' holds a zero byte: no text file", path);
+    else {
+        text[len] = '\0';
+        return text;
+    }
+    free(text);
+    return NULL;
+}
+
+int vine_conf_load(const char *path, struct vine_conf *conf, struct vine_err *err)
+{
+    char *text;
+    int result;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    vine_conf_default(conf);
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    if (fd < 0)
+        return vine_err_sys(err, "cannot open '%s'", path);
+    text = read_whole(fd, path, err);
+    (void)close(fd);
+    if (text == NULL)
+        return -1;
+    result = parse_text(path, text, conf, err);
+    if (result < 0)
+        vine_conf_default(conf);
+    free(text);
+    return result;
+}
+
+int vine_conf_host_port(const char *text, uint16_t default_port, char host[256],
+                        uint16_t *port, struct vine_err *err)
+{
+    const char *host_end, *port_text = NULL;
+    const char *start = text;
+    uint64_t n = default_port;
+
+    if (*text == '[') {
+        start = text + 1;
+        host_end = strchr(start, ']');
+        if (host_end != NULL && host_end[1] == ':')
+            port_text = host_end + 2;
+        else if (host_end != NULL && host_end[1] != '\0')
+            host_end = NULL;
+    } else {
+        host_end = strchr(text, ':');
+        if (host_end != NULL)
+            port_text = host_end + 1;
+        else
+            host_end = text + strlen(text);
+    }
+    if (host_end == NULL || host_end == start || host_end - start > 255 ||
+        (port_text != NULL && parse_number(port_text, 1, 65535, &n) < 0))
+        return vine_err_set(err, VINE_EINVAL,
+                            "'%.100s' is not HOST, HOST:PORT or [ADDRESS]:PORT", text);
+    memcpy(host, start, (size_t)(host_end - start));
+    host[host_end - start] = '\0';
+    *port = (uint16_t)n;
+    return 0;
+}
+
+int vine_conf_size(const char *text, uint64_t total, uint64_t *bytes,
+                   struct vine_err *err)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    unsigned long long n;
+    const char *unit;
+
+    errno = 0;
+    n = strtoull(text, &end, 10);
+    if (*text >= '0' && *text <= '9' && errno == 0) {
+        if (strcmp(end, "%") == 0 && n >= 1 && n <= 100) {
+            *bytes = total / 100 * n;
+            return 0;
+        }
+        if (*end == '\0') {
+            *bytes = n;
+            return 0;
+        }
+        unit = strchr(units, *end);
+        if (unit != NULL && end[1] == '\0' && n < (1ull << 23)) {
+            *bytes = n << (10 * (unit - units + 1));
+            return 0;
+        }
+    }
+    return vine_err_set(err, VINE_EINVAL,
+                        "'%.60s' is not a size: write 4096, 512M, 10G, 2T or 80%%", text);
+}
