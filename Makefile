@@ -50,7 +50,13 @@ UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/te
 
 all: $(PROGRAMS) $(PLUGIN)
 
-$(BUILD)/%.o: %.c Makefile
+# Installs what is missing; everything there: one dpkg-query. Packagers: BOOTSTRAP=:
+BOOTSTRAP ?= contrib/bootstrap
+BOOTSTRAPS := bootstrap-build bootstrap-check bootstrap-demo
+$(BOOTSTRAPS):
+	@$(BOOTSTRAP) --for $(@:bootstrap-%=%)
+
+$(BUILD)/%.o: %.c Makefile | bootstrap-build
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
@@ -76,7 +82,8 @@ $(BUILD)/vine-source: $(call OBJ,$(call lib_sources,source)) $(ARCHIVES)
 # nothing but the symbols of spank/export.map.
 PLUGIN_SOURCES := $(wildcard spank/*.c) daemon/wire/client.c daemon/base/err.c \
                   daemon/base/spec.c daemon/base/conf.c
-$(PLUGIN): $(PLUGIN_SOURCES) spank/export.map Makefile $(wildcard include/vine/*.h spank/*.h)
+$(PLUGIN): $(PLUGIN_SOURCES) spank/export.map Makefile \
+           $(wildcard include/vine/*.h spank/*.h) | bootstrap-build
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(filter-out $(SANITIZE),$(ALL_CFLAGS)) -shared \
 	  -Wl,--version-script=spank/export.map -Wl,-z,now -o $@ $(PLUGIN_SOURCES) \
@@ -95,9 +102,36 @@ install: all
 	contrib/install.sh "$(DESTDIR)" $(BUILD) $(sbindir) $(bindir) $(libexecdir) \
 	  $(plugindir) $(unitdir) $(mandir) $(docdir) $(sysconfdir)
 
+# The parts that bring their own targets: sim, fuzz.
+SIM_MK  := $(wildcard tests/sim/sim.mk)
+FUZZ_MK := $(wildcard tests/fuzz/fuzz.mk)
+-include $(SIM_MK) $(FUZZ_MK)
+
+VENV     := build/venv/bin
+JOBS     := $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+SUBMAKE   = $(MAKE) --no-print-directory $(JOBS)
+PYTESTS  := $(wildcard tests/lint tests/image tests/cluster)
+
+lint: bootstrap-check
+	$(VENV)/python contrib/lint.py
+
+# In order of patience: what fails first costs least.
+check: bootstrap-check
+	$(SUBMAKE) all
+	$(SUBMAKE) DEV=1 BUILD=build-dev unit-tests
+	$(SUBMAKE) DEV=1 BUILD=build-dev unit
+	$(SUBMAKE) CC=clang BUILD=build-clang all unit-tests
+	$(if $(SIM_MK),$(SUBMAKE) sim)
+	$(if $(FUZZ_MK),$(SUBMAKE) fuzz FUZZ_SECONDS=5)
+	$(VENV)/python -m pytest -ra $(PYTESTS)
+
+demo: bootstrap-demo
+	$(SUBMAKE) all
+	$(VENV)/python demo/run.py
+
 clean:
 	rm -rf $(BUILD) build-dev build-clang
 
-.PHONY: all unit unit-tests install clean
+.PHONY: all unit unit-tests install clean lint check demo $(BOOTSTRAPS)
 .SECONDARY:
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/daemon $(BUILD)/tests -name '*.d' 2>/dev/null)
