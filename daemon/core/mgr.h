@@ -69,7 +69,7 @@ int mgr_connected(struct mgr *mgr, uint32_t conn, const char *name, const char *
 void mgr_disconnected(struct mgr *mgr, uint32_t conn, uint64_t now_ms);
 
 /* -1: the peer broke the protocol; the edge closes the connection and calls
- * mgr_disconnected. */
+ * mgr_disconnected. MSG_ASK_STATUS is the edge's to answer (by the visitors below). */
 int mgr_message(struct mgr *mgr, uint32_t conn, const struct msg *m, uint64_t now_ms,
                 struct vine_err *err);
 

@@ -71,12 +71,13 @@ struct node_ops {
     /* Unmount (lazily), remove complete or partial files. No answer. */
     void (*remove)(void *ctx, const struct vine_digest *digest);
 
-    /* The answer to node_stage; client handle is free afterwards. */
+    /* The answer to node_stage, perhaps before that returns; client handle is free
+     * afterwards. */
     void (*reply)(void *ctx, uint64_t client, const struct node_result *results,
                   uint32_t count);
     /* The answer to node_cluster_stage and node_ask_status: code and text. */
     void (*answer)(void *ctx, uint64_t client, enum vine_code code, const char *text);
-    /* Leases or bindings changed: the edge writes them down (node_each_binding) soon. */
+    /* Leases or bindings changed: the edge writes them down (node_each_job) soon. */
     void (*save)(void *ctx);
     void (*log)(void *ctx, int level, const char *line); /* may be NULL */
 };
@@ -87,6 +88,7 @@ struct node_limits {
     uint16_t port;            /* told to the manager */
     const char *store_name;   /* for messages: the cache directory; copied */
     const char *switch_name;  /* copied; "" unknown */
+    const char *manager_name; /* for messages: "ctl:7110"; copied; "" unknown */
 };
 void node_limits_default(struct node_limits *limits);
 
@@ -141,6 +143,7 @@ void node_source_built(struct node *node, uint64_t ticket, const struct msg_obje
                        const struct vine_err *err, uint64_t now_ms);
 void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
                      uint64_t now_ms);
+/* bytes: received by this transfer so far, finished pieces included. */
 void node_transfer_progress(struct node *node, uint64_t transfer, uint64_t bytes,
                             uint64_t now_ms);
 void node_transfer_failed(struct node *node, uint64_t transfer, const struct vine_err *err,

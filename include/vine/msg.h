@@ -21,10 +21,12 @@ enum msg_type {
                      the jobs this node has (after a manager restart they must stand).
                      Ranges of partial objects follow as MSG_HAVE */
     MSG_WANT,     /* job uid gid path: this job needs this source on this node */
-    MSG_RELEASE,  /* job: this node no longer wants anything for the job */
+    MSG_RELEASE,  /* job: this node no longer wants anything for the job; code text: why
+                     a made-up job of MSG_WANTED failed here (VINE_OK: done) */
     MSG_RESOLVED, /* ticket code text; ok: key, estimate (bytes to admit for a build), and
                      if the manifest is known already has_digest digest size pieces trusted */
-    MSG_BUILT,    /* ticket code text; ok: digest size pieces trusted (this node is a seed) */
+    MSG_BUILT,    /* ticket code text; ok: digest key size pieces trusted (this node is a
+                     seed). Of a streamed source only failure is told, success by HAVE */
     MSG_HAVE,     /* digest ranges[]: verified here, ready to be served */
     MSG_FAILED,   /* digest ranges[] peer code: assignment could not be carried out */
     MSG_EVICTED,  /* digest: gone from this node */
@@ -35,8 +37,9 @@ enum msg_type {
 
     /* manager -> node */
     MSG_REGISTERED, /* heartbeat_ms */
-    MSG_RESOLVE,    /* ticket uid gid path: become the origin, find the key */
-    MSG_BUILD,      /* ticket: make the object of a resolved source */
+    MSG_RESOLVE,    /* ticket job uid gid path: become the origin, find the key */
+    MSG_BUILD,      /* ticket: make the object of a resolved source, or stream it if its
+                       manifest was known */
     MSG_CLOSE,      /* ticket: the resolved source is not needed (any more) */
     MSG_BINDING,    /* job uid path code text; ok: digest size pieces trusted */
     MSG_FETCH,      /* digest assigns[] */
