@@ -1,0 +1,51 @@
+/* image.h - images: what they are made of and how they are packed.
+ *
+ * info.h        what an image says about itself
+ * pack.h        packed files: object, manifest, signature
+ * mksquashfs.h  the argument vector of the image builder
+ * escape.h      paths as printable text
+ * walk.h, tree.h, unpack.h   reading sources; used by vine-source and image_pack_local
+ *
+ * How the daemon builds: vine-source (as the user) writes a tar to a pipe, mksquashfs
+ * (as a helper user) makes a file of it, the daemon waits for the child's "done" and
+ * mksquashfs' exit 0, calls image_info_write, and cuts the object into chunks. */
+#ifndef VINE_IMAGE_IMAGE_H
+#define VINE_IMAGE_IMAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/image/escape.h"
+#include "daemon/image/info.h"
+#include "daemon/image/mksquashfs.h"
+#include "daemon/image/pack.h"
+#include "vine/digest.h"
+#include "vine/err.h"
+
+struct image_pack_options {
+    const char *source;  /* directory or archive, absolute path */
+    const char *output;  /* FILE.sqsh; FILE.sqsh.tmp-PID is renamed to it */
+    bool force;          /* replace an existing output */
+    unsigned threads;    /* readers, 0 = 16 */
+    unsigned processors; /* mksquashfs, 0 = all */
+    /* Called from one thread at most every 250 ms; may be NULL. bytes_total 0: unknown.
+     * A return value other than 0 cancels (VINE_ECANCELED). */
+    int (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_total,
+                    uint64_t files);
+    void *ctx;
+};
+
+struct image_pack_result {
+    struct vine_digest digest; /* of the object */
+    uint64_t object_size, file_size;
+    uint64_t entries, bytes; /* of the source; archives: as they came */
+    enum image_activate activate;
+};
+
+/* Pack as the calling user, without a daemon; unsigned. Blocking; starts threads and a
+ * mksquashfs child; SIGPIPE must be ignored by the caller. Nothing is left behind when
+ * it fails. A source that changes meanwhile is tried three times. */
+int image_pack_local(const struct image_pack_options *options,
+                     struct image_pack_result *result, struct vine_err *err);
+
+#endif
