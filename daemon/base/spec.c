@@ -1,0 +1,323 @@
+/* spec.c - the option grammar SRC[:DST][,SRC[:DST]...], see spec.h.
+ *
+ * The text comes from users, job scripts and REST clients: it is hostile. One pass
+ * takes it apart: a reader hands out single characters and says whether a backslash
+ * made them literal, so that only bare ',' and ':' divide. Paths are tidied while they
+ * are copied
+ * ("//" and a trailing '/' go); then each source is checked as a whole, then all
+ * against each other. The result is copied out on the last line, nowhere else.
+ *
+ * Linked into the plugin with err.c alone: no streams, no system calls, no globals.
+ *
+ * What must hold: parse(text(parse(x))) equals parse(x). Escapes can make the canonical
+ * text longer than what was typed; such a text is refused when it would not parse
+ * again. */
+#include "vine/spec.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Every message ends in the right form, so that the user need not look it up. */
+#define FORM "; write SRC[:DST][,SRC[:DST]...], for example --vine-env=/shared/envs/ml"
+#define SHOWN 80 /* characters of a path quoted in a message */
+
+enum { END = -1, COMMA = -2, COLON = -3 };
+
+struct reader {
+    const char *next;
+};
+
+/* The next literal character, or COMMA, COLON, END. */
+static int reader_get(struct reader *r)
+{
+    char c = *r->next;
+
+    if (c == '\0')
+        return END;
+    r->next++;
+    if (c == ',')
+        return COMMA;
+    if (c == ':')
+        return COLON;
+    if (c == '\\' && *r->next != '\0' && strchr(",:\\", *r->next) != NULL)
+        c = *r->next++;
+    return (unsigned char)c;
+}
+
+static int text_check(const char *text, struct vine_err *err)
+{
+    size_t len = strnlen(text, VINE_SPEC_MAX + 1);
+
+    if (len == 0)
+        return vine_err_set(err, VINE_EINVAL, "no source is named" FORM);
+    if (len > VINE_SPEC_MAX)
+        return vine_err_set(err, VINE_EINVAL, "longer than %d characters" FORM,
+                            VINE_SPEC_MAX);
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+            return vine_err_set(err, VINE_EINVAL,
+                                "control character 0x%02x at position %zu" FORM,
+                                (unsigned char)text[i], i + 1);
+    return 0;
+}
+
+/* "scheme://" at the start of a part. */
+static bool has_scheme(const char *text)
+{
+    size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                            "0123456789+.-");
+
+    return n > 0 && strncmp(text + n, "://", 3) == 0;
+}
+
+/* Copy one path up to a bare ',' ':' or the end, which is returned; *too_long when it
+ * does not fit. Repeated and trailing slashes are left out. */
+static int path_read(struct reader *r, char out[VINE_PATH_MAX], bool *too_long)
+{
+    size_t len = 0;
+    int c;
+
+    *too_long = false;
+    while ((c = reader_get(r)) >= 0) {
+        if (c == '/' && len > 0 && out[len - 1] == '/')
+            continue;
+        if (len == VINE_PATH_MAX - 1) {
+            *too_long = true;
+            break;
+        }
+        out[len++] = (char)c;
+    }
+    if (len > 1 && out[len - 1] == '/')
+        len--;
+    out[len] = '\0';
+    return c;
+}
+
+static bool has_dot_component(const char *path)
+{
+    while ((path = strchr(path, '/')) != NULL) {
+        path++;
+        size_t n = strcspn(path, "/");
+        if ((n == 1 && path[0] == '.') || (n == 2 && path[0] == '.' && path[1] == '.'))
+            return true;
+    }
+    return false;
+}
+
+static int path_check(const char *path, const char *what, struct vine_err *err)
+{
+    if (path[0] == '\0')
+        return vine_err_set(err, VINE_EINVAL, "empty %s" FORM, what);
+    if (path[0] != '/')
+        return vine_err_set(err, VINE_EINVAL, "'%.*s' is not an absolute path" FORM,
+                            SHOWN, path);
+    if (has_dot_component(path))
+        return vine_err_set(
+            err, VINE_EINVAL,
+            "'%.*s' has a '.' or '..' component: name the %s directly" FORM, SHOWN,
+            path, what);
+    if (path[1] == '\0')
+        return vine_err_set(err, VINE_EINVAL, "'/' cannot be a %s" FORM, what);
+    return 0;
+}
+
+/* One part; *more says whether a ',' follows it. */
+static int part_parse(struct reader *r, struct vine_source *s, bool *more,
+                      struct vine_err *err)
+{
+    const char *start = r->next;
+    bool too_long;
+
+    if (has_scheme(start))
+        return vine_err_set(err, VINE_EINVAL,
+                            "'%.*s': sources with a scheme are not supported yet" FORM,
+                            SHOWN, start);
+    int end = path_read(r, s->path, &too_long);
+    if (!too_long && path_check(s->path, "source", err) < 0)
+        return -1;
+    if (!too_long && end == COLON) {
+        end = path_read(r, s->dst, &too_long);
+        if (!too_long && path_check(s->dst, "destination", err) < 0)
+            return -1;
+    }
+    if (too_long)
+        return vine_err_set(err, VINE_EINVAL,
+                            "a path is longer than %d characters" FORM,
+                            VINE_PATH_MAX - 1);
+    if (end == COLON)
+        return vine_err_set(
+            err, VINE_EINVAL,
+            "more than one ':' in '%.*s' (write '\\:' for one that belongs "
+            "to a path)" FORM,
+            SHOWN, start);
+    *more = end == COMMA;
+    return 0;
+}
+
+/* Where it appears as far as the text says; NULL: decided by what the image records. */
+static const char *known_destination(const struct vine_source *s)
+{
+    if (s->dst[0] != '\0')
+        return s->dst;
+    return vine_source_kind_of(s->path) == VINE_SOURCE_DIR ? s->path : NULL;
+}
+
+/* The last source against those before it. */
+static int duplicate_check(const struct vine_spec *spec, struct vine_err *err)
+{
+    const struct vine_source *last = &spec->source[spec->count - 1];
+    const char *last_dst = known_destination(last);
+
+    for (unsigned i = 0; i + 1 < spec->count; i++) {
+        const char *dst = known_destination(&spec->source[i]);
+        if (strcmp(spec->source[i].path, last->path) == 0)
+            return vine_err_set(err, VINE_EINVAL, "source '%.*s' is named twice" FORM,
+                                SHOWN, last->path);
+        if (dst != NULL && last_dst != NULL && strcmp(dst, last_dst) == 0)
+            return vine_err_set(err, VINE_EINVAL,
+                                "destination '%.*s' is named twice" FORM, SHOWN, dst);
+    }
+    return 0;
+}
+
+static size_t escaped_len(const char *path)
+{
+    size_t len = 0;
+
+    for (; *path != '\0'; path++)
+        len += 1 + (strchr(",:\\", *path) != NULL);
+    return len;
+}
+
+static size_t text_len(const struct vine_spec *spec)
+{
+    size_t len = 0;
+
+    for (unsigned i = 0; i < spec->count; i++) {
+        const struct vine_source *s = &spec->source[i];
+        len += (i > 0) + escaped_len(s->path);
+        if (s->dst[0] != '\0')
+            len += 1 + escaped_len(s->dst);
+    }
+    return len;
+}
+
+static int spec_fill(const char *text, struct vine_spec *spec, struct vine_err *err)
+{
+    struct reader r = {.next = text};
+    bool more = true;
+
+    while (more) {
+        if (spec->count == VINE_SOURCES_MAX)
+            return vine_err_set(err, VINE_EINVAL, "more than %d sources" FORM,
+                                VINE_SOURCES_MAX);
+        if (part_parse(&r, &spec->source[spec->count], &more, err) < 0)
+            return -1;
+        spec->count++;
+        if (duplicate_check(spec, err) < 0)
+            return -1;
+    }
+    if (text_len(spec) > VINE_SPEC_MAX)
+        return vine_err_set(err, VINE_EINVAL,
+                            "longer than %d characters when each '\\' is doubled" FORM,
+                            VINE_SPEC_MAX);
+    return 0;
+}
+
+int vine_spec_parse(const char *text, struct vine_spec *spec, struct vine_err *err)
+{
+    struct vine_spec *made;
+    int rc;
+
+    if (text_check(text, err) < 0)
+        return -1;
+    made = calloc(1, sizeof(*made));
+    if (made == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    rc = spec_fill(text, made, err);
+    if (rc == 0)
+        *spec = *made;
+    free(made);
+    return rc;
+}
+
+static char *escaped_put(char *out, const char *path)
+{
+    for (; *path != '\0'; path++) {
+        if (strchr(",:\\", *path) != NULL)
+            *out++ = '\\';
+        *out++ = *path;
+    }
+    return out;
+}
+
+char *vine_spec_text(const struct vine_spec *spec)
+{
+    char *text = malloc(text_len(spec) + 1), *out = text;
+
+    if (text == NULL)
+        return NULL;
+    for (unsigned i = 0; i < spec->count; i++) {
+        const struct vine_source *s = &spec->source[i];
+        if (i > 0)
+            *out++ = ',';
+        out = escaped_put(out, s->path);
+        if (s->dst[0] != '\0') {
+            *out++ = ':';
+            out = escaped_put(out, s->dst);
+        }
+    }
+    *out = '\0';
+    return text;
+}
+
+static const struct ending {
+    const char *text;
+    enum vine_source_kind kind;
+} endings[] = {
+    {".sqsh", VINE_SOURCE_IMAGE},     {".squashfs", VINE_SOURCE_IMAGE},
+    {".tar", VINE_SOURCE_ARCHIVE},    {".tar.gz", VINE_SOURCE_ARCHIVE},
+    {".tgz", VINE_SOURCE_ARCHIVE},    {".tar.zst", VINE_SOURCE_ARCHIVE},
+    {".tar.xz", VINE_SOURCE_ARCHIVE}, {".tar.bz2", VINE_SOURCE_ARCHIVE},
+    {".zip", VINE_SOURCE_ARCHIVE},
+};
+
+static const char *last_component(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash == NULL ? path : slash + 1;
+}
+
+/* The known ending of a name; a name that is nothing but an ending has none. */
+static const struct ending *find_ending(const char *name)
+{
+    size_t len = strlen(name);
+
+    for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+        size_t n = strlen(endings[i].text);
+        if (len > n && strcmp(name + len - n, endings[i].text) == 0)
+            return &endings[i];
+    }
+    return NULL;
+}
+
+enum vine_source_kind vine_source_kind_of(const char *path)
+{
+    const struct ending *e = find_ending(last_component(path));
+
+    return e == NULL ? VINE_SOURCE_DIR : e->kind;
+}
+
+void vine_source_name(const char *path, char *out)
+{
+    const char *name = last_component(path);
+    const struct ending *e = find_ending(name);
+    size_t len = strnlen(name, VINE_PATH_MAX - 1);
+
+    if (e != NULL)
+        len -= strlen(e->text);
+    memcpy(out, name, len);
+    out[len] = '\0';
+}
