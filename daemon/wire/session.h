@@ -36,6 +36,12 @@
 #define SESSION_MANAGER_NAME "manager" /* the name every manager answers to */
 #define SESSION_KIND_MAX 0xef          /* kinds 1..this are the application's */
 
+/* Bodies of the data service are small: chunks and manifests travel as bulk. */
+#define SESSION_DATA_FRAME_MAX 256
+
+/* A whole frame before the peer is known. A munge credential is below 1 KiB. */
+#define SESSION_HANDSHAKE_MAX 8192
+
 /* Queued but unwritten bytes: a peer that does not read is cut off here. */
 #define SESSION_OUTPUT_MAX (4u * VINE_FRAME_MAX)
 
@@ -52,7 +58,8 @@ struct session_config {
     const char
         *self; /* this daemon's name; the manager: SESSION_MANAGER_NAME. Copied */
     const char *peer; /* connect: the name the peer must prove, copied; accept: NULL */
-    uint32_t frame_max; /* largest payload of a frame; 0: VINE_FRAME_MAX */
+    uint32_t frame_max; /* largest payload of a frame; 0: VINE_FRAME_MAX on CONTROL,
+                           SESSION_DATA_FRAME_MAX on DATA */
     uint32_t bulk_max;  /* largest bulk; 0: none on CONTROL, VINE_CHUNK_MAX on DATA */
     const struct auth_ops *auth; /* NULL: auth_munge */
     void *auth_ctx; /* for auth_munge the socket's path or NULL; borrowed */

@@ -1,0 +1,235 @@
+/* message_fields.c - which fields each message has, and what they may be.
+ *
+ * A message is one object: {"type": "...", fields...}. Which fields a type has stands
+ * in `message_types`; how a field looks, where it lives in the struct and what it may
+ * be stands in the rows above it. Encoder and decoder walk the same rows, so what one
+ * writes the other takes, and both refuse what msg.h forbids.
+ *
+ * Numbers are JSON integers, all below 2^63. job and ticket use all 64 bits and are 1
+ * to 16 lower-case hex digits in a string. Paths may hold any byte but zero and are
+ * percent-escaped (client.h); only the canonical escape is taken. */
+#include "daemon/wire/message_fields.h"
+
+#include <arpa/inet.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "daemon/wire/message.h"
+#include "daemon/wire/name.h"
+
+#define N(table) (sizeof(table) / sizeof(*(table)))
+
+/* ---- elements of lists ---- */
+
+static const struct field range_fields[] = {
+    {"first", K_U32, offsetof(struct msg_range, first), 0, VINE_PIECES_MAX - 1, NULL},
+    {"count", K_U32, offsetof(struct msg_range, count), 1, VINE_PIECES_MAX, NULL},
+};
+
+static const struct field assign_fields[] = {
+    {"first", K_U32, offsetof(struct msg_assign, range.first), 0, VINE_PIECES_MAX - 1,
+     NULL},
+    {"count", K_U32, offsetof(struct msg_assign, range.count), 1, VINE_PIECES_MAX,
+     NULL},
+    {"peer", K_NAME, offsetof(struct msg_assign, peer), 0, 0, NULL},
+    {"addr", K_ADDR, offsetof(struct msg_assign, addr), 0, 0, NULL},
+    {"port", K_U16, offsetof(struct msg_assign, port), 1, UINT16_MAX, NULL},
+};
+
+static const struct field_list key_list = {
+    .count_at = offsetof(struct msg_object, key_count),
+    .element_size = sizeof(struct vine_digest),
+    .max = VINE_KEYS_MAX,
+    .kind = K_DIGEST,
+};
+
+static const struct field object_fields[] = {
+    {"digest", K_DIGEST, offsetof(struct msg_object, digest), 0, 0, NULL},
+    {"size", K_U64, offsetof(struct msg_object, size), 0, VINE_OBJECT_MAX, NULL},
+    {"pieces", K_U32, offsetof(struct msg_object, pieces), 1, VINE_PIECES_MAX, NULL},
+    {"complete", K_BOOL, offsetof(struct msg_object, complete), 0, 0, NULL},
+    {"trusted", K_BOOL, offsetof(struct msg_object, trusted), 0, 0, NULL},
+    {"keys", K_LIST, offsetof(struct msg_object, keys), 0, 0, &key_list},
+};
+
+/* UINT32_MAX is "any uid" in the core and no uid at all in the kernel. */
+#define ID_MAX (UINT32_MAX - 1)
+
+static const struct field binding_fields[] = {
+    {"job", K_HEX64, offsetof(struct msg_binding, job), 0, UINT64_MAX, NULL},
+    {"uid", K_U32, offsetof(struct msg_binding, uid), 0, ID_MAX, NULL},
+    {"path", K_PATH, offsetof(struct msg_binding, path), 0, 0, NULL},
+    {"digest", K_DIGEST, offsetof(struct msg_binding, digest), 0, 0, NULL},
+};
+
+static const char *check_range(const void *element)
+{
+    const struct msg_range *r = element;
+
+    if (r->count > VINE_PIECES_MAX - r->first)
+        return "has a range past the last possible piece";
+    return NULL;
+}
+/* check_range serves assignments too. */
+_Static_assert(offsetof(struct msg_assign, range) == 0, "the range comes first");
+
+#define OBJECT_LIST(counter, type, limit, table, checker)                              \
+    {                                                                                  \
+        .count_at = offsetof(struct msg, counter), .element_size = sizeof(type),       \
+        .max = (limit), .fields = (table), .field_count = N(table), .check = (checker) \
+    }
+
+static const struct field_list range_list = OBJECT_LIST(
+    range_count, struct msg_range, VINE_PIECES_MAX, range_fields, check_range);
+static const struct field_list assign_list = OBJECT_LIST(
+    assign_count, struct msg_assign, MESSAGE_ASSIGNS_MAX, assign_fields, check_range);
+static const struct field_list object_list =
+    OBJECT_LIST(object_count, struct msg_object, VINE_OBJECTS_MAX, object_fields, NULL);
+static const struct field_list binding_list =
+    OBJECT_LIST(binding_count, struct msg_binding, (VINE_JOBS_MAX * VINE_SOURCES_MAX),
+                binding_fields, NULL);
+static const struct field_list name_list = {
+    .count_at = offsetof(struct msg, name_count),
+    .element_size = sizeof(const char *),
+    .max = VINE_NODES_MAX,
+    .kind = K_NAME,
+};
+
+/* ---- fields of messages ---- */
+
+#define AT(member) offsetof(struct msg, member)
+#define ROW(id, ...) static const struct field id = {__VA_ARGS__}
+
+ROW(f_ticket, "ticket", K_HEX64, AT(ticket), 0, UINT64_MAX, NULL);
+ROW(f_job, "job", K_HEX64, AT(job), 0, UINT64_MAX, NULL);
+ROW(f_uid, "uid", K_U32, AT(uid), 0, ID_MAX, NULL);
+ROW(f_gid, "gid", K_U32, AT(gid), 0, ID_MAX, NULL);
+ROW(f_path, "path", K_PATH, AT(path), 0, 0, NULL);
+ROW(f_code, "code", K_CODE, AT(code), 0, 0, NULL);
+ROW(f_text, "text", K_TEXT, AT(text), 0, 0, NULL);
+ROW(f_has_digest, "has_digest", K_BOOL, AT(has_digest), 0, 0, NULL);
+ROW(f_digest, "digest", K_DIGEST, AT(digest), 0, 0, NULL);
+ROW(f_key, "key", K_DIGEST, AT(key), 0, 0, NULL);
+ROW(f_size, "size", K_U64, AT(size), 0, VINE_OBJECT_MAX, NULL);
+ROW(f_estimate, "estimate", K_U64, AT(estimate), 0, INT64_MAX, NULL);
+ROW(f_pieces, "pieces", K_U32, AT(pieces), 1, VINE_PIECES_MAX, NULL);
+ROW(f_trusted, "trusted", K_BOOL, AT(trusted), 0, 0, NULL);
+/* Empty peer: the node failed at its own source, no peer had a part in it. */
+ROW(f_peer, "peer", K_NAME_OR_EMPTY, AT(peer), 0, 0, NULL);
+ROW(f_switch_name, "switch_name", K_NAME_OR_EMPTY, AT(switch_name), 0, 0, NULL);
+ROW(f_port, "port", K_U16, AT(port), 1, UINT16_MAX, NULL);
+ROW(f_heartbeat, "heartbeat_ms", K_U32, AT(heartbeat_ms), 1, UINT32_MAX, NULL);
+ROW(f_ranges, "ranges", K_LIST, AT(ranges), 0, 0, &range_list);
+ROW(f_assigns, "assigns", K_LIST, AT(assigns), 0, 0, &assign_list);
+ROW(f_objects, "objects", K_LIST, AT(objects), 0, 0, &object_list);
+ROW(f_bindings, "bindings", K_LIST, AT(bindings), 0, 0, &binding_list);
+ROW(f_names, "names", K_LIST, AT(names), 0, 0, &name_list);
+
+/* ---- types ---- */
+
+/* clang-format off */
+#define R(row) {&f_##row, ALWAYS}
+#define OK(row) {&f_##row, IF_OK}
+#define DG(row) {&f_##row, IF_DIGEST}
+
+const struct message_type message_types[MSG_TYPES] = {
+    /* node -> manager */
+    [MSG_REGISTER] = {"register", 4, {R(port), R(switch_name), R(objects), R(bindings)}},
+    [MSG_WANT] = {"want", 4, {R(job), R(uid), R(gid), R(path)}},
+    [MSG_RELEASE] = {"release", 1, {R(job)}},
+    [MSG_RESOLVED] = {"resolved", 10, {R(ticket), R(code), R(text), OK(key), OK(estimate),
+                      OK(has_digest), DG(digest), DG(size), DG(pieces), DG(trusted)}},
+    [MSG_BUILT] = {"built", 7, {R(ticket), R(code), R(text), OK(digest), OK(size),
+                   OK(pieces), OK(trusted)}},
+    [MSG_HAVE] = {"have", 2, {R(digest), R(ranges)}},
+    [MSG_FAILED] = {"failed", 4, {R(digest), R(ranges), R(peer), R(code)}},
+    [MSG_EVICTED] = {"evicted", 1, {R(digest)}},
+    [MSG_STAGE] = {"stage", 6, {R(ticket), R(job), R(uid), R(gid), R(path), R(names)}},
+    [MSG_PING] = {"ping", 0, {{NULL, ALWAYS}}},
+    [MSG_PONG] = {"pong", 0, {{NULL, ALWAYS}}},
+    [MSG_ASK_STATUS] = {"ask_status", 1, {R(ticket)}},
+    /* manager -> node */
+    [MSG_REGISTERED] = {"registered", 1, {R(heartbeat)}},
+    [MSG_RESOLVE] = {"resolve", 4, {R(ticket), R(uid), R(gid), R(path)}},
+    [MSG_BUILD] = {"build", 1, {R(ticket)}},
+    [MSG_CLOSE] = {"close", 1, {R(ticket)}},
+    [MSG_BINDING] = {"binding", 9, {R(job), R(uid), R(path), R(code), R(text), OK(digest),
+                     OK(size), OK(pieces), OK(trusted)}},
+    [MSG_FETCH] = {"fetch", 2, {R(digest), R(assigns)}},
+    [MSG_REVOKE] = {"revoke", 2, {R(digest), R(ranges)}},
+    [MSG_WANTED] = {"wanted", 4, {R(job), R(uid), R(gid), R(path)}},
+    [MSG_STAGED] = {"staged", 3, {R(ticket), R(code), R(text)}},
+    [MSG_STATUS] = {"status", 2, {R(ticket), R(text)}},
+};
+/* clang-format on */
+
+const char *msg_type_name(enum msg_type type)
+{
+    return (unsigned)type < MSG_TYPES ? message_types[type].name : "unknown";
+}
+
+bool message_row_applies(const struct message_row *row, const struct msg *m)
+{
+    if (row->when == IF_OK)
+        return m->code == VINE_OK;
+    if (row->when == IF_DIGEST)
+        return m->code == VINE_OK && m->has_digest;
+    return true;
+}
+
+int message_refuse(const struct place *p, const char *why)
+{
+    return vine_err_set(p->err, p->code, "message '%s': field '%s' %s", p->type,
+                        p->field, why);
+}
+
+int message_check_number(const struct place *p, const struct field *f, uint64_t v)
+{
+    if (v >= f->min && v <= f->max)
+        return 0;
+    return vine_err_set(p->err, p->code,
+                        "message '%s': field '%s' is %" PRIu64 ", allowed are %" PRIu64
+                        " to %" PRIu64,
+                        p->type, p->field, v, f->min, f->max);
+}
+
+int message_check_string(const struct place *p, enum field_kind kind, const char *text)
+{
+    uint8_t addr[16];
+
+    if (kind == K_NAME_OR_EMPTY && text[0] == '\0')
+        return 0;
+    if ((kind == K_NAME || kind == K_NAME_OR_EMPTY) && !wire_name_valid(text))
+        return message_refuse(p, "is not a name of the form [A-Za-z0-9._-]{1,63}");
+    if (kind == K_ADDR && inet_pton(AF_INET, text, addr) != 1 &&
+        inet_pton(AF_INET6, text, addr) != 1)
+        return message_refuse(p, "is not a numeric IP address");
+    return 0;
+}
+
+int message_check_path(const struct place *p, const char *path)
+{
+    if (path[0] != '/')
+        return message_refuse(p, "is not an absolute path");
+    if (strlen(path) >= VINE_PATH_MAX)
+        return message_refuse(p, "is too long for a path");
+    return 0;
+}
+
+int message_check_count(const struct place *p, const struct field_list *list,
+                        size_t count)
+{
+    if (count <= list->max)
+        return 0;
+    return vine_err_set(p->err, p->code,
+                        "message '%s': field '%s' has %zu entries, limit %u", p->type,
+                        p->field, count, list->max);
+}
+
+int message_check_element(const struct place *p, const struct field_list *list,
+                          const void *element)
+{
+    const char *why = list->check != NULL ? list->check(element) : NULL;
+
+    return why != NULL ? message_refuse(p, why) : 0;
+}
