@@ -1,0 +1,1 @@
+"""The parts of minislurm: a Slurm cluster in namespaces on one machine."""
