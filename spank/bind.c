@@ -1,0 +1,300 @@
+/* bind.c - mounts of one task, in order, with undo.
+ *
+ * All work is by descriptors: the source and the target are opened once, each with the
+ * identity that may see it, and mount(2) gets /proc/self/fd/N, so no path is walked
+ * twice and root never walks a path of the user's.
+ *
+ * Read-only comes first: within the private namespace the daemon's mount itself is
+ * remounted ro,nosuid,nodev, and a bind copies the flags of what it binds. So there is
+ * no moment in which the target shows a writable mount, and the target need not be
+ * found again for a remount. What the user sees at the target is then checked.
+ *
+ * Default destinations do not exist on the node: a private tmpfs on BIND_PRIVATE_DIR
+ * carries them. slurmstepd's umask may be the user's, so modes are set explicitly. */
+#include "spank/bind.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "spank/target.h"
+#include "vine/limits.h"
+
+#define READ_ONLY_FLAGS (MS_RDONLY | MS_NOSUID | MS_NODEV)
+#define READ_ONLY_SEEN (ST_RDONLY | ST_NOSUID | ST_NODEV)
+
+struct fd_path {
+    char text[32];
+};
+
+static struct fd_path path_of(int fd)
+{
+    struct fd_path path;
+
+    (void)snprintf(path.text, sizeof(path.text), "/proc/self/fd/%d", fd);
+    return path;
+}
+
+int bind_enter(struct vine_err *err)
+{
+    if (unshare(CLONE_NEWNS) < 0)
+        return vine_err_sys(err, "cannot make a private mount namespace");
+    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+        return vine_err_sys(err, "cannot make the mount namespace private");
+    return 0;
+}
+
+static bool is_private(const char *dst)
+{
+    return strncmp(dst, BIND_PRIVATE_DIR "/", sizeof(BIND_PRIVATE_DIR)) == 0;
+}
+
+static int make_dir(const char *path, struct vine_err *err)
+{
+    if (mkdir(path, 0755) < 0) {
+        if (errno != EEXIST)
+            return vine_err_sys(err, "cannot make '%s'", path);
+        return 0;
+    }
+    if (chmod(path, 0755) < 0)
+        return vine_err_sys(err, "cannot set the mode of '%s'", path);
+    return 0;
+}
+
+/* Every component below BIND_PRIVATE_DIR. The tmpfs is root's and only ours to see. */
+static int make_private_dst(const char *dst, struct vine_err *err)
+{
+    char path[VINE_PATH_MAX];
+
+    (void)snprintf(path, sizeof(path), "%s", dst);
+    for (char *p = path + sizeof(BIND_PRIVATE_DIR); *p != '\0'; p++) {
+        if (*p != '/')
+            continue;
+        *p = '\0';
+        if (make_dir(path, err) < 0)
+            return -1;
+        *p = '/';
+    }
+    return make_dir(path, err);
+}
+
+static int mount_private_dir(struct vine_err *err)
+{
+    if (make_dir("/run/vine", err) < 0 || make_dir(BIND_PRIVATE_DIR, err) < 0)
+        return -1;
+    if (mount("vine-env", BIND_PRIVATE_DIR, "tmpfs", MS_NOSUID | MS_NODEV,
+              "mode=0755,size=64k") < 0)
+        return vine_err_sys(err, "cannot mount a tmpfs on '" BIND_PRIVATE_DIR "'");
+    return 0;
+}
+
+/* The tmpfs with all its directories, if any destination needs it: 1, else 0; or -1. */
+static int prepare_private(const struct bind_source *sources, unsigned count,
+                           struct vine_err *err)
+{
+    bool needed = false;
+
+    for (unsigned i = 0; i < count; i++)
+        needed = needed || is_private(sources[i].dst);
+    if (!needed)
+        return 0;
+    if (mount_private_dir(err) < 0)
+        return -1;
+    for (unsigned i = 0; i < count; i++) {
+        if (is_private(sources[i].dst) && make_private_dst(sources[i].dst, err) < 0) {
+            (void)umount2(BIND_PRIVATE_DIR, MNT_DETACH);
+            return -1;
+        }
+    }
+    return 1;
+}
+
+/* The daemon's mount, made read-only in this namespace. */
+static int open_image(const char *mount_path, struct vine_err *err)
+{
+    int fd = open(mount_path, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd < 0)
+        return vine_err_sys(err, "cannot open the image's mount '%s'", mount_path);
+    /* EINVAL here means that nothing is mounted there any more. */
+    if (mount(NULL, path_of(fd).text, NULL, MS_BIND | MS_REMOUNT | READ_ONLY_FLAGS,
+              NULL) < 0) {
+        vine_err_sys(err, "cannot make the image's mount '%s' read-only", mount_path);
+        (void)close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static int open_source(const struct bind_source *s, const struct identity_user *user,
+                       struct vine_err *err)
+{
+    struct identity_saved saved;
+    int fd;
+
+    if (!s->origin)
+        return open_image(s->from, err);
+    if (identity_fs_become(user, &saved, err) < 0)
+        return -1;
+    fd = open(s->from, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        vine_err_sys(err, "cannot open '%s' as uid %u", s->from, (unsigned)user->uid);
+    if (identity_fs_restore(&saved, err) < 0 && fd >= 0) {
+        (void)close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+static int open_target(const struct bind_source *s, const struct identity_user *user,
+                       const char *node_name, struct vine_err *err)
+{
+    struct identity_saved saved;
+    int fd;
+
+    if (is_private(s->dst)) {
+        fd = open(s->dst, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        return fd < 0 ? vine_err_sys(err, "cannot open '%s'", s->dst) : fd;
+    }
+    if (identity_fs_become(user, &saved, err) < 0)
+        return -1;
+    fd = target_open(s->dst, s->own_path, user->uid, node_name, err);
+    if (identity_fs_restore(&saved, err) < 0 && fd >= 0) {
+        (void)close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* What the user sees at the target now. 0 if it is what was bound there. */
+static int verify(const struct bind_source *s, const struct identity_user *user,
+                  struct vine_err *err)
+{
+    struct identity_saved saved;
+    struct statvfs seen = {0};
+    int fd, result = 0;
+
+    if (s->origin)
+        return 0;
+    if (identity_fs_become(user, &saved, err) < 0)
+        return -1;
+    fd = open(s->dst, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fstatvfs(fd, &seen) < 0)
+        result = vine_err_sys(err, "cannot look at '%s' after mounting it", s->dst);
+    else if ((seen.f_flag & READ_ONLY_SEEN) != READ_ONLY_SEEN)
+        result = vine_err_set(err, VINE_ESYS, "'%s' is not read-only after mounting it",
+                              s->dst);
+    if (fd >= 0)
+        (void)close(fd);
+    return identity_fs_restore(&saved, err) < 0 ? -1 : result;
+}
+
+/* The bind is the topmost mount at `dst`, as the user sees it. */
+static void undo_bind(const struct bind_source *s, const struct identity_user *user)
+{
+    struct identity_saved saved;
+    int fd = -1;
+
+    if (identity_fs_become(user, &saved, NULL) < 0)
+        return;
+    fd = open(s->dst, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    (void)identity_fs_restore(&saved, NULL);
+    if (fd < 0)
+        return;
+    (void)umount2(path_of(fd).text, MNT_DETACH);
+    (void)close(fd);
+}
+
+static int bind_one(const struct bind_source *s, int source_fd,
+                    const struct identity_user *user, const char *node_name,
+                    struct vine_err *err)
+{
+    int target_fd = open_target(s, user, node_name, err);
+    int result = -1;
+
+    if (target_fd < 0)
+        return -1;
+    if (mount(path_of(source_fd).text, path_of(target_fd).text, NULL, MS_BIND, NULL) <
+        0)
+        vine_err_sys(err, "cannot bind '%s' on '%s'", s->from, s->dst);
+    else if (verify(s, user, err) < 0)
+        undo_bind(s, user);
+    else
+        result = 0;
+    (void)close(target_fd);
+    return result;
+}
+
+/* Parents first: by length of the destination. */
+static void sort_by_depth(unsigned order[], const struct bind_source *sources,
+                          unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        unsigned j = i;
+
+        for (; j > 0 && strlen(sources[order[j - 1]].dst) > strlen(sources[i].dst); j--)
+            order[j] = order[j - 1];
+        order[j] = i;
+    }
+}
+
+static int open_all(const struct bind_source *sources, unsigned count, int fds[],
+                    const struct identity_user *user, struct vine_err *err)
+{
+    for (unsigned i = 0; i < count; i++)
+        fds[i] = -1;
+    for (unsigned i = 0; i < count; i++) {
+        fds[i] = open_source(&sources[i], user, err);
+        if (fds[i] < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int bind_in_order(const struct bind_source *sources, unsigned count,
+                         const int fds[], const struct identity_user *user,
+                         const char *node_name, struct vine_err *err)
+{
+    unsigned order[VINE_SOURCES_MAX] = {0}, done = 0;
+
+    sort_by_depth(order, sources, count);
+    while (done < count &&
+           bind_one(&sources[order[done]], fds[order[done]], user, node_name, err) == 0)
+        done++;
+    if (done == count)
+        return 0;
+    while (done > 0)
+        undo_bind(&sources[order[--done]], user);
+    return -1;
+}
+
+int bind_sources(const struct bind_source *sources, unsigned count,
+                 const struct identity_user *user, const char *node_name,
+                 struct vine_err *err)
+{
+    int fds[VINE_SOURCES_MAX];
+    int private_dir, result;
+
+    if (count > VINE_SOURCES_MAX)
+        return vine_err_set(err, VINE_ELIMIT, "%u sources, limit %d", count,
+                            VINE_SOURCES_MAX);
+    private_dir = prepare_private(sources, count, err);
+    if (private_dir < 0)
+        return -1;
+    result = open_all(sources, count, fds, user, err);
+    if (result == 0)
+        result = bind_in_order(sources, count, fds, user, node_name, err);
+    for (unsigned i = 0; i < count; i++)
+        if (fds[i] >= 0)
+            (void)close(fds[i]);
+    if (result < 0 && private_dir == 1)
+        (void)umount2(BIND_PRIVATE_DIR, MNT_DETACH);
+    return result;
+}

@@ -1,0 +1,153 @@
+/* options.c - registering, refusing early, reading late.
+ *
+ * On the client (srun, sbatch, salloc) Slurm hands values to the callback only, so they
+ * are kept here until init_post_opt, where a refusal stops the command before anything
+ * is submitted. On the nodes the values are read by spank_option_getopt from the job's
+ * record; the callback has nothing to do there. Values are hostile: copied with a
+ * bound. */
+#include "spank/options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { OPTION_ENV, OPTION_FALLBACK, OPTION_QUIET, OPTION_COUNT };
+
+/* The client's values. One byte over the limit is enough to be refused as too long. */
+static struct {
+    char *spec, *fallback;
+} client;
+
+static int keep(char **slot, const char *value)
+{
+    char *copy = strndup(value != NULL ? value : "", VINE_SPEC_MAX + 1);
+
+    if (copy == NULL)
+        return -1;
+    free(*slot);
+    *slot = copy;
+    return 0;
+}
+
+static int on_option(int val, const char *value, int remote)
+{
+    if (remote)
+        return 0;
+    if (val == OPTION_ENV)
+        return keep(&client.spec, value);
+    if (val == OPTION_FALLBACK)
+        return keep(&client.fallback, value);
+    return 0;
+}
+
+/* Slurm's struct has no const; the texts are never written to. */
+static struct spank_option table[OPTION_COUNT] = {
+    {(char *)"vine-env", (char *)"SRC[:DST][,...]",
+     (char *)"Use the environment at SRC (a directory, or an image made by 'vine-env "
+             "pack') from this node's own disk, at its own path or at DST",
+     1, OPTION_ENV, on_option},
+    {(char *)"vine-fallback", (char *)"origin|fail",
+     (char *)"When it cannot be staged: run from the source itself (origin), or fail",
+     1, OPTION_FALLBACK, on_option},
+    {(char *)"vine-quiet", NULL,
+     (char *)"No progress lines while the environment is staged", 0, OPTION_QUIET,
+     on_option},
+};
+
+int options_register(spank_t sp)
+{
+    for (int i = 0; i < OPTION_COUNT; i++)
+        if (spank_option_register(sp, &table[i]) != ESPANK_SUCCESS)
+            return -1;
+    return 0;
+}
+
+/* Only what is surely wrong: a source that this node may not see, or that is not
+ * mounted here but hides behind an error, is the compute nodes' to judge. */
+static int check_present(const struct vine_source *source, struct vine_err *err)
+{
+    struct stat st;
+
+    if (stat(source->path, &st) == 0 || (errno != ENOENT && errno != ENOTDIR))
+        return 0;
+    return vine_err_set(
+        err, VINE_ENOENT,
+        "source '%.200s' does not exist here: give the absolute path of "
+        "a directory or image as SRC[:DST][,SRC[:DST]...]",
+        source->path);
+}
+
+static int check_spec(const char *text, struct vine_err *err)
+{
+    struct vine_spec *spec = malloc(sizeof(*spec));
+    int result;
+
+    if (spec == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    result = vine_spec_parse(text, spec, err);
+    for (unsigned i = 0; result == 0 && i < spec->count; i++)
+        result = check_present(&spec->source[i], err);
+    free(spec);
+    return result;
+}
+
+int options_check_client(struct vine_err *err)
+{
+    const char *text =
+        client.spec != NULL ? client.spec : getenv(OPTIONS_SPEC_VARIABLE);
+
+    if (client.fallback != NULL && strcmp(client.fallback, "origin") != 0 &&
+        strcmp(client.fallback, "fail") != 0)
+        return vine_err_set(err, VINE_EINVAL,
+                            "--vine-fallback takes origin or fail, not '%.60s'",
+                            client.fallback);
+    return text != NULL ? check_spec(text, err) : 0;
+}
+
+static int spec_from_env(spank_t sp, char **text, struct vine_err *err)
+{
+    char *value = malloc(VINE_SPEC_MAX + 1);
+    spank_err_t rc;
+
+    if (value == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    rc = spank_getenv(sp, OPTIONS_SPEC_VARIABLE, value, VINE_SPEC_MAX + 1);
+    if (rc == ESPANK_SUCCESS) {
+        *text = value;
+        return 0;
+    }
+    free(value);
+    if (rc == ESPANK_NOSPACE)
+        return vine_err_set(err, VINE_EINVAL, "%s is over %d bytes",
+                            OPTIONS_SPEC_VARIABLE, VINE_SPEC_MAX);
+    return 0;
+}
+
+int options_spec_text(spank_t sp, bool env, char **text, struct vine_err *err)
+{
+    char *value = NULL;
+
+    *text = NULL;
+    if (spank_option_getopt(sp, &table[OPTION_ENV], &value) == ESPANK_SUCCESS) {
+        *text = strndup(value != NULL ? value : "", VINE_SPEC_MAX + 1);
+        return *text != NULL ? 0 : vine_err_set(err, VINE_ENOMEM, "out of memory");
+    }
+    return env ? spec_from_env(sp, text, err) : 0;
+}
+
+bool options_fallback_origin(spank_t sp, bool site_default)
+{
+    char *value = NULL;
+
+    if (spank_option_getopt(sp, &table[OPTION_FALLBACK], &value) != ESPANK_SUCCESS ||
+        value == NULL)
+        return site_default;
+    return strcmp(value, "fail") != 0;
+}
+
+bool options_quiet(spank_t sp)
+{
+    return spank_option_getopt(sp, &table[OPTION_QUIET], NULL) == ESPANK_SUCCESS;
+}

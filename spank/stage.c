@@ -1,0 +1,413 @@
+/* stage.c - one request to the daemon, and the wait for its answer.
+ *
+ * In slurmstepd the effective uid is the user's, while the daemon must see root to let
+ * a caller name a job: so the uid is raised around connect() alone (SO_PEERCRED is
+ * taken there). The wait runs in slices, looks for a cancelled job in each, and
+ * survives a restart of the daemon: staging is idempotent, so the request is simply
+ * sent again. */
+#include "spank/stage.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "spank/identity.h"
+#include "spank/text.h"
+#include "vine/client.h"
+
+#define RETRY_MS 200 /* between attempts to reach a daemon that went away */
+
+struct wait {
+    const struct stage_request *request;
+    struct stage_source *results;
+    int64_t started, deadline, next_line, last_line, gone_since;
+    uint64_t last_bytes;
+    bool was_connected, said_something;
+    struct text_progress progress;
+    char phase[16];
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec ts;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void pause_ms(int ms)
+{
+    struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+
+    (void)nanosleep(&ts, NULL);
+}
+
+/* ---- requests ---------------------------------------------------------------- */
+
+static json_t *make_request(const struct stage_request *r, const char *op,
+                            struct vine_err *err)
+{
+    char job[16];
+    char *text = vine_spec_text(r->spec);
+    char *escaped = text != NULL ? vine_path_escape(text) : NULL;
+    json_t *out = NULL;
+
+    (void)snprintf(job, sizeof(job), "%u", r->job);
+    if (escaped != NULL)
+        out = json_pack("{s:s,s:s,s:I,s:I,s:s}", "op", op, "job", job, "uid",
+                        (json_int_t)r->uid, "gid", (json_int_t)r->gid, "spec", escaped);
+    free(escaped);
+    free(text);
+    if (out == NULL)
+        vine_err_set(err, VINE_ENOMEM, "out of memory");
+    return out;
+}
+
+static json_t *make_stage_request(const struct stage_request *r, struct vine_err *err)
+{
+    json_t *out = make_request(r, "stage", err);
+
+    if (out != NULL &&
+        (json_object_set_new(out, "progress_ms",
+                             json_integer((json_int_t)r->progress_s * 1000)) < 0 ||
+         json_object_set_new(out, "wait", json_true()) < 0)) {
+        json_decref(out);
+        vine_err_set(err, VINE_ENOMEM, "out of memory");
+        return NULL;
+    }
+    return out;
+}
+
+/* Connect as root. Being left with the wrong uid is worse than any connection. */
+static int open_as_root(const char *socket_path, int timeout_ms,
+                        struct vine_client **out, struct vine_err *err)
+{
+    struct vine_client *c = NULL;
+    struct vine_err lower = {0};
+    uid_t was;
+    int result;
+
+    if (identity_raise(&was, err) < 0)
+        return -1;
+    result = vine_client_open(socket_path, timeout_ms, &c, err);
+    if (identity_lower(was, &lower) < 0) {
+        vine_client_close(c);
+        *err = lower;
+        return -1;
+    }
+    if (result == 0)
+        *out = c;
+    return result;
+}
+
+static int left_of(int64_t deadline)
+{
+    int64_t left = deadline - now_ms();
+
+    return left < 0 ? 0 : (int)left;
+}
+
+static int tell(struct vine_client *c, const json_t *request, int64_t deadline,
+                struct vine_err *err)
+{
+    json_t *event = NULL;
+    int result = -1;
+
+    if (vine_client_send(c, request, left_of(deadline), err) == 0 &&
+        vine_client_next(c, left_of(deadline), &event, err) == 0)
+        result = vine_client_check(event, err);
+    json_decref(event);
+    return result;
+}
+
+int stage_tell(const struct stage_request *request, const char *op, int timeout_ms,
+               struct vine_err *err)
+{
+    int64_t deadline = now_ms() + timeout_ms;
+    struct vine_client *c = NULL;
+    json_t *message = NULL;
+    char job[16];
+    int result = -1;
+
+    if (strcmp(op, "end") == 0) {
+        (void)snprintf(job, sizeof(job), "%u", request->job);
+        message = json_pack("{s:s,s:s}", "op", op, "job", job);
+        if (message == NULL)
+            return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    } else {
+        message = make_request(request, op, err);
+        if (message == NULL)
+            return -1;
+    }
+    if (open_as_root(request->socket_path, timeout_ms, &c, err) == 0)
+        result = tell(c, message, deadline, err);
+    vine_client_close(c);
+    json_decref(message);
+    return result;
+}
+
+/* ---- progress ---------------------------------------------------------------- */
+
+static uint64_t number_of(const json_t *event, const char *key)
+{
+    json_int_t n = json_integer_value(json_object_get(event, key));
+
+    return n > 0 ? (uint64_t)n : 0;
+}
+
+static void note_progress(struct wait *w, const json_t *event)
+{
+    const char *phase = json_string_value(json_object_get(event, "phase"));
+
+    (void)snprintf(w->phase, sizeof(w->phase), "%s", phase != NULL ? phase : "");
+    w->progress = (struct text_progress){
+        .phase = w->phase,
+        .bytes_done = number_of(event, "bytes_done"),
+        .bytes_total = number_of(event, "bytes_total"),
+        .bytes_peer = number_of(event, "bytes_peer"),
+        .bytes_origin = number_of(event, "bytes_origin"),
+    };
+}
+
+/* The first source's name stands for all in the lines. */
+static void name_of(const struct wait *w, char name[VINE_PATH_MAX + 32])
+{
+    unsigned count = w->request->spec->count;
+
+    vine_source_name(w->request->spec->source[0].path, name);
+    if (count > 1)
+        (void)snprintf(name + strlen(name), 32, " and %u more", count - 1);
+}
+
+static void say_progress(struct wait *w)
+{
+    char name[VINE_PATH_MAX + 32], line[TEXT_LINE_MAX];
+    int64_t now = now_ms();
+    int64_t interval = now - w->last_line;
+
+    if (w->request->say == NULL || now < w->next_line)
+        return;
+    if (w->phase[0] == '\0')
+        w->progress.phase = "waiting";
+    w->progress.bytes_per_s = 0;
+    if (interval > 0 && w->progress.bytes_done > w->last_bytes)
+        w->progress.bytes_per_s =
+            (w->progress.bytes_done - w->last_bytes) * 1000 / (uint64_t)interval;
+    name_of(w, name);
+    text_progress_line(line, sizeof(line), name, &w->progress);
+    w->request->say(w->request->arg, line);
+    w->said_something = true;
+    w->last_line = now;
+    w->last_bytes = w->progress.bytes_done;
+    w->next_line = now + (int64_t)w->request->progress_s * 1000;
+}
+
+/* Whoever saw a progress line wants to see its end; a quick start says nothing. */
+static void say_ready(const struct wait *w)
+{
+    char name[VINE_PATH_MAX + 32], line[TEXT_LINE_MAX];
+
+    if (w->request->say == NULL || !w->said_something)
+        return;
+    for (unsigned i = 0; i < w->request->spec->count; i++)
+        if (w->results[i].err.code != VINE_OK)
+            return;
+    name_of(w, name);
+    (void)snprintf(line, sizeof(line), "vine-env: %.200s: ready after %u s", name,
+                   (unsigned)((now_ms() - w->started + 500) / 1000));
+    text_clean(line);
+    w->request->say(w->request->arg, line);
+}
+
+/* ---- the answer -------------------------------------------------------------- */
+
+static int copy_path(const json_t *source, const char *key, char out[VINE_PATH_MAX])
+{
+    const char *text = json_string_value(json_object_get(source, key));
+    char copy[3 * VINE_PATH_MAX];
+
+    if (text == NULL || strlen(text) >= sizeof(copy))
+        return -1;
+    (void)snprintf(copy, sizeof(copy), "%s", text);
+    if (vine_path_unescape(copy) < 0 || strlen(copy) >= VINE_PATH_MAX)
+        return -1;
+    memcpy(out, copy, strlen(copy) + 1);
+    return 0;
+}
+
+static int read_staged(const json_t *source, struct stage_source *out)
+{
+    const char *digest = json_string_value(json_object_get(source, "digest"));
+
+    if (copy_path(source, "dst", out->dst) < 0 || out->dst[0] != '/' ||
+        copy_path(source, "mount", out->mount) < 0 || out->mount[0] != '/' ||
+        digest == NULL || strlen(digest) >= sizeof(out->digest))
+        return vine_err_set(&out->err, VINE_EPROTO, "malformed answer from the daemon");
+    (void)snprintf(out->digest, sizeof(out->digest), "%s", digest);
+    out->kind = environ_kind_of(json_string_value(json_object_get(source, "activate")));
+    return 0;
+}
+
+static int read_source(const json_t *source, const char *path, struct stage_source *out)
+{
+    const char *code = json_string_value(json_object_get(source, "code"));
+    const char *text = json_string_value(json_object_get(source, "text"));
+    const char *scope = json_string_value(json_object_get(source, "scope"));
+    char named[VINE_PATH_MAX];
+
+    if (code == NULL || copy_path(source, "path", named) < 0 ||
+        strcmp(named, path) != 0)
+        return vine_err_set(&out->err, VINE_EPROTO, "malformed answer from the daemon");
+    if (strcmp(code, "ok") == 0)
+        return read_staged(source, out);
+    out->cluster = scope != NULL && strcmp(scope, "cluster") == 0;
+    return vine_err_set(&out->err, vine_code_parse(code), "%s",
+                        text != NULL && *text != '\0' ? text : code);
+}
+
+static void fail_all(struct wait *w, const struct vine_err *err, bool cluster)
+{
+    for (unsigned i = 0; i < w->request->spec->count; i++) {
+        w->results[i] = (struct stage_source){0};
+        w->results[i].err = *err;
+        w->results[i].cluster = cluster;
+    }
+}
+
+static void read_answer(struct wait *w, const json_t *event)
+{
+    const json_t *sources = json_object_get(event, "sources");
+    struct vine_err err = {0};
+
+    if (json_array_size(sources) != w->request->spec->count) {
+        vine_err_set(&err, VINE_EPROTO, "malformed answer from the daemon");
+        fail_all(w, &err, false);
+        return;
+    }
+    for (unsigned i = 0; i < w->request->spec->count; i++)
+        (void)read_source(json_array_get(sources, i), w->request->spec->source[i].path,
+                          &w->results[i]);
+}
+
+/* ---- the wait ---------------------------------------------------------------- */
+
+/* One event: 0 to go on, 1 when the answer is in w->results, -1 with *err. */
+static int take_event(struct wait *w, const json_t *event, struct vine_err *err)
+{
+    const char *word = json_string_value(json_object_get(event, "event"));
+
+    if (strcmp(word, "progress") == 0) {
+        note_progress(w, event);
+        return 0;
+    }
+    if (strcmp(word, "staged") == 0) {
+        read_answer(w, event);
+        return 1;
+    }
+    if (vine_client_check(event, err) < 0) {
+        const char *scope = json_string_value(json_object_get(event, "scope"));
+        fail_all(w, err, scope != NULL && strcmp(scope, "cluster") == 0);
+        return 1;
+    }
+    return vine_err_set(err, VINE_EPROTO, "unexpected event '%.40s' from the daemon",
+                        word);
+}
+
+static int check_time(struct wait *w, struct vine_err *err)
+{
+    if (w->request->canceled != NULL && w->request->canceled(w->request->arg))
+        return vine_err_set(err, VINE_ECANCELED, "the job is being terminated");
+    if (now_ms() >= w->deadline)
+        return vine_err_set(err, VINE_ETIMEDOUT, "not staged within %u s",
+                            (unsigned)w->request->timeout_s);
+    return 0;
+}
+
+/* Ask and listen on one connection. 1: answered; -1 with *err: VINE_EDOWN may be tried
+ * again. */
+static int ask(struct wait *w, struct vine_client *c, const json_t *message,
+               struct vine_err *err)
+{
+    int result = vine_client_send(c, message, STAGE_CONNECT_MS, err);
+
+    while (result == 0) {
+        struct vine_err none = {0};
+        json_t *event = NULL;
+        int slice = left_of(w->deadline);
+
+        if (check_time(w, err) < 0)
+            return -1;
+        say_progress(w);
+        if (slice > STAGE_SLICE_MS)
+            slice = STAGE_SLICE_MS;
+        if (vine_client_next(c, slice, &event, &none) == 0) {
+            w->gone_since = 0;
+            result = take_event(w, event, err);
+            json_decref(event);
+        } else if (none.code != VINE_ETIMEDOUT) {
+            *err = none;
+            result = -1;
+        }
+    }
+    return result;
+}
+
+/* Is another attempt worth it? Only a daemon that was there and went away. */
+static bool may_retry(struct wait *w, const struct vine_err *err)
+{
+    if (err->code != VINE_EDOWN || !w->was_connected)
+        return false;
+    if (w->gone_since == 0)
+        w->gone_since = now_ms();
+    return now_ms() - w->gone_since < STAGE_RECONNECT_S * 1000;
+}
+
+static int attempt(struct wait *w, const json_t *message, struct vine_err *err)
+{
+    struct vine_client *c = NULL;
+    int result;
+
+    if (open_as_root(w->request->socket_path, STAGE_CONNECT_MS, &c, err) < 0)
+        return -1;
+    w->was_connected = true;
+    result = ask(w, c, message, err);
+    vine_client_close(c);
+    return result;
+}
+
+void stage_wait(const struct stage_request *request, struct stage_source *results)
+{
+    int64_t now = now_ms();
+    struct wait w = {
+        .request = request,
+        .results = results,
+        .started = now,
+        .deadline = now + (int64_t)request->timeout_s * 1000,
+        .next_line = now + (int64_t)request->progress_s * 1000,
+        .last_line = now,
+    };
+    struct vine_err err = {0};
+    json_t *message = make_stage_request(request, &err);
+
+    memset(results, 0, request->spec->count * sizeof(*results));
+    while (message != NULL) {
+        err = (struct vine_err){0};
+        if (attempt(&w, message, &err) == 1) {
+            say_ready(&w);
+            json_decref(message);
+            return;
+        }
+        if (!may_retry(&w, &err))
+            break;
+        err = (struct vine_err){0};
+        if (check_time(&w, &err) < 0)
+            break;
+        say_progress(&w);
+        pause_ms(RETRY_MS);
+    }
+    fail_all(&w, &err, false);
+    json_decref(message);
+}
