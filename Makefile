@@ -125,9 +125,10 @@ check: bootstrap-check
 	$(if $(FUZZ_MK),$(SUBMAKE) fuzz FUZZ_SECONDS=5)
 	$(VENV)/python -m pytest -ra $(PYTESTS)
 
+demo: BEGUN := $(shell date +%s)
 demo: bootstrap-demo
 	$(SUBMAKE) all
-	$(VENV)/python demo/run.py
+	$(VENV)/python demo/run.py --begun $(BEGUN)
 
 clean:
 	rm -rf $(BUILD) build-dev build-clang

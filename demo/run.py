@@ -27,8 +27,8 @@ HOME = "/home/vine1"  # the user's home: scripts, Parsl's logs; not on the measu
 ENV = "/pfs/home/vine1/envs/ml"
 IMAGE = f"{ENV}.sqsh"
 DRIVER = f"{HOME}/driver"  # the Python environment of the Parsl script itself
-# The plain directory is run as well while this much of the demo's 10 minutes is left.
-DIRECTORY_RUNS_UNTIL_S = 330
+# The plain directory is run too if this much of the demo's 10 minutes is not over yet.
+DIRECTORY_RUNS_UNTIL_S = 430
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def demo(args: argparse.Namespace) -> list[str]:
         summary["image_bytes"] = pack(lab)
         results = [do_run(lab, run, args.tasks) for run in RUNS]
         directory = []
-        if time.monotonic() - args.started < DIRECTORY_RUNS_UNTIL_S:
+        if time.time() - args.begun < DIRECTORY_RUNS_UNTIL_S:
             directory = [do_run(lab, run, args.tasks) for run in DIRECTORY_RUNS]
         lab.wait_idle()
     summary["runs"] = [report.summary_of_run(r) for r in results]
@@ -168,8 +168,13 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=64)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--keep", action="store_true", help="leave the cluster up")
+    parser.add_argument(
+        "--begun",
+        type=float,
+        default=time.time(),
+        help="when `make demo` was called, seconds since 1970",
+    )
     args = parser.parse_args()
-    args.started = time.monotonic()
     require_root()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
