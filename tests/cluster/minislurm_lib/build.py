@@ -1,4 +1,4 @@
-"""What has to be built before a cluster starts: the stand-in file system, the project."""
+"""What is built before a cluster starts: the stand-in file system, the project."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def build_pfs() -> Path:
 
 
 def can_install() -> bool:
-    """Is there anything to install? `make -n` fails if the target or a source is missing."""
+    """`make -n` fails if the target or a source of it is missing."""
     if not (REPO / "Makefile").exists():
         return False
     return "make: ***" not in run([*_make(), "-n", "install"], check=False)

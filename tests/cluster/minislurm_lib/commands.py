@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import MinislurmError
@@ -40,36 +40,36 @@ def tail(text: str, lines: int = 15) -> str:
 
 
 def enter(layout: Layout, node: str) -> list[str]:
-    """The words before a command that is to run in the node, as root, in our environment."""
+    """The words before a command that is to run in the node, as root, as it is."""
     pid = layout.running(node).pid
     return ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "--"]
 
 
-def clean_environment(user: str) -> list[str]:
+def clean_environment(user: str, more: Mapping[str, str]) -> list[str]:
     home = "/root" if user == "root" else f"/home/{user}"
-    path = ROOT_PATH if user == "root" else USER_PATH
     variables = {
         "HOME": home,
         "USER": user,
         "LOGNAME": user,
-        "PATH": path,
+        "PATH": ROOT_PATH if user == "root" else USER_PATH,
         "SHELL": "/bin/bash",
+        "LANG": "C.UTF-8",
+        "TERM": os.environ.get("TERM", "dumb"),
+        **more,
     }
-    variables |= {"LANG": "C.UTF-8", "TERM": os.environ.get("TERM", "dumb")}
-    return [
-        "env",
-        "-i",
-        "-C",
-        home,
-        *(f"{key}={value}" for key, value in variables.items()),
-    ]
+    return ["env", "-i", "-C", home, *(f"{key}={variables[key]}" for key in variables)]
 
 
 def in_node(
-    layout: Layout, node: str, command: Sequence[str], user: str = "root"
+    layout: Layout,
+    node: str,
+    command: Sequence[str],
+    user: str = "root",
+    more: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """The whole command line that runs `command` in the node with a clean environment."""
+    """A command line that runs `command` in the node with a clean environment."""
     become: list[str] = []
     if user != "root":
         become = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--"]
-    return [*enter(layout, node), *become, *clean_environment(user), *command]
+    environment = clean_environment(user, more or {})
+    return [*enter(layout, node), *become, *environment, *command]

@@ -1,4 +1,4 @@
-"""The configuration files of a cluster, in a directory that overlays each node's /etc."""
+"""The configuration files of a cluster, in a directory that overlays nodes' /etc."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ MinJobAge=300
 SlurmctldTimeout=30
 SlurmdTimeout=30
 TreeWidth=50
-NodeName=n[1-{nodes}] CPUs=4 Boards=1 SocketsPerBoard=1 CoresPerSocket=4 ThreadsPerCore=1 \
-RealMemory=2000 TmpDisk=1000 State=UNKNOWN
+NodeName=n[1-{nodes}] CPUs=4 Boards=1 SocketsPerBoard=1 CoresPerSocket=4 \
+ThreadsPerCore=1 RealMemory=2000 TmpDisk=1000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
 
@@ -103,7 +103,7 @@ def _write_users(layout: Layout) -> None:
     passwd = Path("/etc/passwd").read_text()
     group = Path("/etc/group").read_text()
     for user, number in USERS.items():
-        passwd += f"{user}:x:{number}:{number}:a user of the test cluster:/home/{user}:/bin/bash\n"
+        passwd += f"{user}:x:{number}:{number}::/home/{user}:/bin/bash\n"
         group += f"{user}:x:{number}:\n"
         for home in (layout.home / user, layout.pfs_backing / "home" / user):
             home.mkdir(parents=True, mode=0o755)

@@ -128,7 +128,7 @@ def boot(layout: Layout, name: str) -> None:
 def down(layout: Layout) -> None:
     """Remove all that the records on disk name; works after any accident."""
     if not layout.exists():
-        raise MinislurmError(f"no cluster in '{layout.base}'")
+        return
     carriers: set[str] = set()
     processes = layout.recorded()
     for process in processes.values():

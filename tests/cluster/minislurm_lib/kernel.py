@@ -1,7 +1,7 @@
 """System calls that Python 3.11 does not offer, and what the kernel tells of processes.
 
-A pid alone identifies nobody: pids are used again. A process is its pid with the time it
-started; that pair is what goes to disk, and nothing is killed that does not match it.
+A pid alone identifies nobody: pids are used again. A process is its pid with the time
+it started; that pair goes to disk, and nothing is killed that does not match it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Process:
 
 
 def _state_and_start(pid: int) -> tuple[str, int] | None:
-    """From /proc/PID/stat; the command name in it may contain anything, so from its end."""
+    """From /proc/PID/stat, from its end: the name in it may contain anything."""
     try:
         fields = (
             Path(f"/proc/{pid}/stat")

@@ -1,7 +1,7 @@
-"""Where things are: the cluster's directory, its nodes and users, and its records on disk.
+"""Where things are: the cluster's directory, nodes, users, and records on disk.
 
-Everything a cluster owns can be found from its directory, so that any later `down` cleans
-up, whatever became of the process that started it.
+Everything a cluster owns can be found from its directory, so that any later `down`
+cleans up, whatever became of the process that started it.
 """
 
 from __future__ import annotations

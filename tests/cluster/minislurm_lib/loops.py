@@ -1,8 +1,8 @@
-"""Loop devices of a cluster: its nodes' disks, and what was mounted from files on them.
+"""Loop devices of a cluster: its nodes' disks, and images mounted from files on them.
 
-A loop device belongs to the whole machine and may outlive its node. A node's disk goes by
-itself with its last user; a device on a file inside of it has to be told, as it would be
-gone after a true power failure.
+A loop device belongs to the whole machine and may outlive its node. A node's disk goes
+by itself with its last user; a device on a file inside of it has to be told, for a true
+power failure would have ended it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One bridge in a namespace of its own; each node is plugged into it by a veth pair.
 
-Shaping limits a node in both directions: the pair's end in the node limits what it sends,
-the end at the bridge what it receives.
+Shaping limits a node in both directions: the pair's end in the node limits what it
+sends, the end at the bridge what it receives.
 """
 
 from __future__ import annotations

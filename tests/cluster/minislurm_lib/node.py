@@ -1,11 +1,12 @@
-"""A node: a process that is the first of its own pid, mount, network, uts and ipc namespace.
+"""A node: the first process of its own pid, mount, network, uts and ipc namespaces.
 
 Its death removes everything of the node, so switching the power off is one SIGKILL. It
 builds the node's root directory, makes it the root, and then only reaps.
 
-The root is the host's, directory by directory, except: /usr is overlaid with the installed
-project, /etc with the cluster's files and a layer of the node's own; /home is the
-cluster's; /run, /tmp, /local, /pfs, and under /var what daemons write, are the node's.
+The root is the host's, directory by directory, except: /usr is overlaid with the
+installed project, /etc with the cluster's files and a layer of the node's own; /home is
+the cluster's; /run, /tmp, /local, /pfs, and under /var what daemons write, are the
+node's.
 Nothing of the cluster's own directory is visible in there.
 """
 
@@ -92,8 +93,8 @@ def make_local_disk(layout: Layout, node: str) -> None:
 def spawn(layout: Layout, node: str, pfs_program: Path) -> Starting:
     """Start the node's first process.
 
-    It may do nothing before its identity is on disk: it waits for a word from us, and if
-    we die instead, it ends.
+    It may do nothing before its identity is on disk: it waits for a word from us, and
+    if we die instead, it ends.
     """
     layout.node_dir(node).mkdir(parents=True, exist_ok=True)
     go_read, go_write = os.pipe()

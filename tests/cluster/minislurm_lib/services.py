@@ -12,17 +12,20 @@ from .layout import CONTROLLER, Layout
 
 IDLE_SECONDS = 30.0
 
-MUNGED = "setpriv --reuid munge --regid munge --init-groups -- /usr/sbin/munged --num-threads=2"
+AS_MUNGE = "setpriv --reuid munge --regid munge --init-groups --"
+MUNGED = f"{AS_MUNGE} /usr/sbin/munged --num-threads=2"
 
 # In a node, as root. $1 program, $2 its log; the pid file is for stop and kill.
 START_DAEMON = """
 pidfile=/run/minislurm/vine.pid
-if [ -s $pidfile ] && [ "$(cat /proc/$(cat $pidfile)/comm 2>/dev/null)" = "${1##*/}" ]; then
+pid=$(cat $pidfile 2>/dev/null)
+if [ -n "$pid" ] && [ "$(cat /proc/$pid/comm 2>/dev/null)" = "${1##*/}" ]; then
     echo "${1##*/} is running already"; exit 1
 fi
 cd /
-setsid sh -c 'echo $$ >'$pidfile'.new; mv '$pidfile'.new '$pidfile'; exec "$1"' \
-    sh "$1" >>"$2" 2>&1 </dev/null &
+rm -f $pidfile
+setsid sh -c 'echo $$ >$2.new; mv $2.new $2; exec "$1"' \
+    sh "$1" $pidfile >>"$2" 2>&1 </dev/null &
 until [ -s $pidfile ]; do :; done
 """
 
@@ -34,7 +37,8 @@ if [ -z "$pid" ] || [ "$(cat /proc/$pid/comm 2>/dev/null)" != "${1##*/}" ]; then
     echo "${1##*/} is not running"; exit 1
 fi
 kill -"$2" "$pid"
-timeout "$3" tail --pid="$pid" -s 0.02 -f /dev/null || { echo "it still runs after $3 s"; exit 1; }
+timeout "$3" tail --pid="$pid" -s 0.02 -f /dev/null ||
+    { echo "it still runs after $3 s"; exit 1; }
 rm -f $pidfile
 """
 
@@ -71,7 +75,7 @@ def last_words(layout: Layout, node: str) -> str:
 
 
 def slurm_states(layout: Layout) -> dict[str, str]:
-    """Node states as sinfo has them ("idle", "mixed", "down*"); empty if it does not answer."""
+    """As sinfo has them ("idle", "mixed", "down*"); empty if it does not answer."""
     said = run(
         [*enter(layout, CONTROLLER), "sinfo", "-h", "-N", "-o", "%N %T"], check=False
     )

@@ -1,0 +1,93 @@
+"""Fixtures of the cluster tests: one cluster for all, checked after each test.
+
+VINE_MUST_RUN=1 makes a test fail that would be skipped. MINISLURM_ATTACH=DIR uses the
+cluster that runs there, and leaves it running: for writing tests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, minislurm, skip
+from minislurm_lib.layout import Layout
+
+NODES = 8
+RATE = "400mbit"
+NEEDED = ("slurmctld", "slurmd", "munged", "nsenter", "mkfs.ext4", "tc", "losetup")
+
+
+def why_not() -> str:
+    """Why no cluster can run here; empty if one can."""
+    if os.getuid() != 0:
+        return "a cluster needs root"
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing:
+        return f"not installed: {' '.join(missing)}"
+    return "" if os.path.exists("/dev/fuse") else "no /dev/fuse"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A terminated run takes its cluster down as an interrupted one does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def able() -> None:
+    """For tests that start clusters of their own."""
+    if why := why_not():
+        skip(why)
+
+
+@pytest.fixture(scope="session")
+def cluster(able: None) -> Iterator[Cluster]:
+    """8 nodes at 400 Mbit/s, a shared file system without costs."""
+    if attached := os.environ.get("MINISLURM_ATTACH"):
+        yield Cluster(Layout(Path(attached)), RATE)
+        return
+    base = Path(tempfile.mkdtemp(prefix="minislurm-"))
+    try:
+        done = minislurm(base, "up", "--nodes", str(NODES), "--rate", RATE)
+        assert done.returncode == 0, done.stderr
+        yield Cluster(Layout(base), RATE)
+    finally:
+        take_down(base)
+
+
+def take_down(base: Path) -> None:
+    """Not to be interrupted: an impatient second Ctrl-C would leave a cluster behind."""
+    ends = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ends}
+    try:
+        done = minislurm(base, "down")
+        assert done.returncode == 0, done.stderr
+        if base.exists():
+            base.rmdir()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.fixture
+def vine(cluster: Cluster) -> Cluster:
+    """The cluster, for tests that need the project installed on it."""
+    if not cluster.has_vine:
+        skip("the project is not installed: nothing for `make install`")
+    return cluster
+
+
+@pytest.fixture(autouse=True)
+def nothing_drained(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test on the cluster all nodes are idle and no job is left."""
+    yield
+    if "cluster" not in request.fixturenames:
+        return
+    cluster: Cluster = request.getfixturevalue("cluster")
+    cluster.restore()
+    why = cluster.settle()
+    assert not why, f"20 s after the test the cluster is not idle:\n{why}"
