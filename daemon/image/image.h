@@ -2,19 +2,20 @@
  *
  * info.h        what an image says about itself
  * pack.h        packed files: object, manifest, signature
- * mksquashfs.h  the argument vector of the image builder
+ * builder.h     the argument vector of the image builder, tar2sqfs
  * escape.h      paths as printable text
  * walk.h, tree.h, unpack.h   reading sources; used by vine-source and image_pack_local
  *
- * How the daemon builds: vine-source (as the user) writes a tar to a pipe, mksquashfs
+ * How the daemon builds: vine-source (as the user) writes a tar to a pipe, tar2sqfs
  * (as a helper user) makes a file of it, the daemon waits for the child's "done" and
- * mksquashfs' exit 0, calls image_info_write, and cuts the object into chunks. */
+ * the exit 0 of tar2sqfs, calls image_info_write, and cuts the object into chunks. */
 #ifndef VINE_IMAGE_IMAGE_H
 #define VINE_IMAGE_IMAGE_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/image/builder.h"
 #include "daemon/image/escape.h"
 #include "daemon/image/info.h"
 #include "daemon/image/mksquashfs.h"
@@ -27,7 +28,7 @@ struct image_pack_options {
     const char *output;  /* FILE.sqsh; FILE.sqsh.tmp-PID is renamed to it */
     bool force;          /* replace an existing output */
     unsigned threads;    /* readers, 0 = 16 */
-    unsigned processors; /* mksquashfs, 0 = all */
+    unsigned processors; /* compressing threads, 0 = all */
     /* Called from one thread at most every 250 ms; may be NULL. bytes_total 0: unknown.
      * A return value other than 0 cancels (VINE_ECANCELED). */
     int (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_total,
@@ -43,7 +44,7 @@ struct image_pack_result {
 };
 
 /* Pack as the calling user, without a daemon; unsigned. Blocking; starts threads and a
- * mksquashfs child; SIGPIPE must be ignored by the caller. Nothing is left behind when
+ * tar2sqfs child; SIGPIPE must be ignored by the caller. Nothing is left behind when
  * it fails. A source that changes meanwhile is tried three times. */
 int image_pack_local(const struct image_pack_options *options,
                      struct image_pack_result *result, struct vine_err *err);

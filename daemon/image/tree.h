@@ -1,0 +1,76 @@
+/* tree.h - the metadata of a directory tree at one moment, sorted by path bytes.
+ *
+ * Made by tree_walk, many threads wide, since each look at an entry waits for the file
+ * system. Entry 0 is the root (path ""); parents come before what is in them. All
+ * strings live as long as the tree. */
+#ifndef VINE_IMAGE_TREE_H
+#define VINE_IMAGE_TREE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "vine/digest.h"
+#include "vine/err.h"
+
+#define TREE_DEPTH_MAX 256         /* directories below each other: more is a loop */
+#define TREE_ENTRIES_MAX 10000000u /* about 2 GiB of memory */
+#define TREE_THREADS_MAX 64u
+#define TREE_THREADS_DEFAULT 16u
+
+/* How attributes are asked for: not the access time, which a read itself changes. */
+#define TREE_STATX_MASK (STATX_BASIC_STATS & ~STATX_ATIME)
+
+struct tree_entry {
+    const char *path;   /* relative to the root, no leading or trailing '/' */
+    const char *target; /* symbolic links, else NULL */
+    uint64_t dev, ino, size, alloc; /* bytes */
+    int64_t mtime, ctime;           /* seconds */
+    uint32_t mtime_ns, ctime_ns;
+    uint32_t mode, uid, gid, nlink;
+    uint32_t link_to; /* index of the first name of this inode; own index if first */
+};
+
+struct tree {
+    struct tree_entry *entry;
+    uint32_t count; /* the root included */
+    uint64_t bytes, alloc,
+        skipped; /* files, hard links once; sockets, fifos, devices */
+    bool world;  /* everybody may read every entry */
+    bool fresh;  /* attributes were asked of the server, not of a cache */
+    struct tree_block *blocks;
+};
+
+struct walk_options {
+    unsigned threads;   /* 0 = TREE_THREADS_DEFAULT */
+    uint64_t max_bytes; /* 0 = VINE_OBJECT_MAX */
+    const char *name;   /* of the root, for messages */
+};
+
+/* Walk below root_fd (a directory, O_RDONLY), as the calling user. Everything must be
+ * readable to him by mode bits: VINE_EACCES names the first entry that is not. An entry
+ * that vanishes meanwhile: VINE_ECHANGED. Caller: tree_free. */
+int tree_walk(int root_fd, const struct walk_options *options, struct tree **out,
+              struct vine_err *err);
+void tree_free(struct tree *tree);
+
+/* Index of `path`, or UINT32_MAX. */
+uint32_t tree_find(const struct tree *tree, const char *path);
+
+/* Does what statx says now (TREE_STATX_MASK) belong to this entry, unchanged? */
+bool tree_entry_same(const struct tree_entry *entry, const struct statx *now);
+
+/* One statx below dir_fd; if `fresh`, what is in the client's cache is asked for again,
+ * and only that: one question to the server in either case. 0, or -1 with errno. */
+int tree_stat(int dir_fd, const char *name, bool fresh, struct statx *out);
+
+/* Look again at what a reader does not open: directories and empty files. Different:
+ * VINE_ECHANGED. */
+int tree_recheck(int root_fd, const struct tree *tree,
+                 const struct walk_options *options, struct vine_err *err);
+
+/* Add what identifies every entry to a running hash. */
+void tree_hash(const struct tree *tree, struct vine_sha *sha);
+
+#endif
