@@ -11,6 +11,10 @@
 #include "spank/step.h"
 #include "spank/text.h"
 
+/* Slurm takes only a negative value for a failure. ESPANK_ERROR is 3000 since 21.08: a
+ * callback that returns it is reported and then ignored. */
+#define FAILURE (-1)
+
 SPANK_PLUGIN(vine_env, 1)
 
 static struct settings load_settings(int ac, char **av)
@@ -46,7 +50,7 @@ int slurm_spank_init_post_opt(spank_t sp, int ac, char **av)
     if (options_check_client(&err) < 0) {
         text_clean(err.text);
         slurm_error("vine-env: %s", err.text);
-        return ESPANK_ERROR;
+        return FAILURE;
     }
     return ESPANK_SUCCESS;
 }
@@ -69,7 +73,7 @@ int slurm_spank_user_init(spank_t sp, int ac, char **av)
 
 int slurm_spank_task_init_privileged(spank_t sp, int ac, char **av)
 {
-    return step_mount(sp) < 0 ? ESPANK_ERROR : ESPANK_SUCCESS;
+    return step_mount(sp) < 0 ? FAILURE : ESPANK_SUCCESS;
 }
 
 int slurm_spank_task_init(spank_t sp, int ac, char **av)

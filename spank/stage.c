@@ -162,6 +162,10 @@ static void note_progress(struct wait *w, const json_t *event)
 {
     const char *phase = json_string_value(json_object_get(event, "phase"));
 
+    if (phase == NULL || strcmp(phase, w->phase) != 0) { /* a rate is of one phase */
+        w->last_bytes = number_of(event, "bytes_done");
+        w->last_line = now_ms();
+    }
     (void)snprintf(w->phase, sizeof(w->phase), "%s", phase != NULL ? phase : "");
     w->progress = (struct text_progress){
         .phase = w->phase,

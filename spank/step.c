@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "spank/bind.h"
+#include "spank/cancel.h"
 #include "spank/environ.h"
 #include "spank/options.h"
 #include "spank/stage.h"
@@ -31,6 +32,8 @@
 
 static struct step {
     bool wanted, fallback_origin, canceled;
+    bool unplaced; /* in a task: no DST could be mounted, so paths are the sources' own
+                    */
     uint32_t job, node_id;
     uid_t uid;
     gid_t gid;
@@ -85,6 +88,11 @@ static int read_spec(spank_t sp)
     return step.spec != NULL ? 0 : -1;
 }
 
+static bool look_canceled(void *arg)
+{
+    return cancel_look(arg);
+}
+
 static void say(void *arg, const char *line)
 {
     slurm_spank_log("%s", line);
@@ -98,6 +106,8 @@ void step_stage(spank_t sp, const struct settings *settings)
         .progress_s = settings->progress_s,
     };
 
+    struct cancel_watch watch = {0};
+
     if (read_ids(sp) < 0 || read_spec(sp) < 0)
         return;
     step.fallback_origin = options_fallback_origin(sp, settings->fallback_origin);
@@ -110,6 +120,9 @@ void step_stage(spank_t sp, const struct settings *settings)
     request.uid = step.uid;
     request.gid = step.gid;
     request.spec = step.spec;
+    watch.job = step.job;
+    request.canceled = look_canceled;
+    request.arg = &watch;
     if (step.node_id == 0 && !options_quiet(sp))
         request.say = say;
     stage_wait(&request, step.results);
@@ -177,7 +190,7 @@ static bool may_speak(spank_t sp, bool cluster)
 
 static void warn(spank_t sp)
 {
-    char line[2 * TEXT_LINE_MAX], node[VINE_NAME_MAX + 4], more[32] = "";
+    char line[2 * TEXT_LINE_MAX], node[VINE_NAME_MAX + 8], more[32] = "";
     unsigned index = 0, count;
     const struct stage_source *failure = first_failure(&index, &count);
     const char *path;
@@ -211,7 +224,7 @@ static int raise_refused(spank_t sp)
 static int raise_failure(spank_t sp, const struct stage_source *failure,
                          const char *path)
 {
-    char line[2 * TEXT_LINE_MAX], node[VINE_NAME_MAX + 4];
+    char line[2 * TEXT_LINE_MAX], node[VINE_NAME_MAX + 8];
 
     if (may_speak(sp, failure->cluster)) {
         (void)snprintf(
@@ -235,7 +248,7 @@ static const char *dst_of(unsigned i)
 
     if (step.results[i].err.code == VINE_OK)
         return step.results[i].dst;
-    return source->dst[0] != '\0' ? source->dst : source->path;
+    return source->dst[0] != '\0' && !step.unplaced ? source->dst : source->path;
 }
 
 /* The mounts that this step needs: images, and directories that fall back but were
@@ -307,8 +320,8 @@ static void mount_or_fall_back(spank_t sp)
     if (bind_enter(&err) == 0 && mount_sources(&user, &err) == 0)
         return;
     all_from_origin(&err);
-    if (step.fallback_origin)
-        (void)mount_sources(&user, NULL);
+    if (step.fallback_origin && mount_sources(&user, NULL) < 0)
+        step.unplaced = true;
 }
 
 int step_mount(spank_t sp)
@@ -320,8 +333,8 @@ int step_mount(spank_t sp)
         return 0;
     if (step.spec == NULL || step.results == NULL)
         return raise_refused(sp);
-    if (step.canceled) /* the step is being killed: start nothing more */
-        return -1;
+    if (step.canceled && step.fallback_origin)
+        return 0; /* the tasks are started only to be killed: no mounts, no words */
     if (step.fallback_origin || first_failure(&index, &count) == NULL)
         mount_or_fall_back(sp);
     failure = first_failure(&index, &count);
@@ -364,7 +377,7 @@ void step_activate(spank_t sp)
     unsigned index = 0, failures;
     bool local;
 
-    if (!step.wanted || step.spec == NULL || step.results == NULL || step.canceled)
+    if (!step.wanted || step.spec == NULL || step.results == NULL)
         return;
     local = first_failure(&index, &failures) == NULL;
     /* From the last to the first, so that the first is in front. */
