@@ -111,8 +111,8 @@ static void on_written(uv_write_t *req, int status)
         link_close(link, &err);
         return;
     }
-    if (link->queued == 0 && link->ready && link->ops.drained != NULL)
-        link->ops.drained(link->ctx, link);
+    if (link->ready && link->ops.written != NULL)
+        link->ops.written(link->ctx, link);
 }
 
 /* Hand the session's output, and bulk after it, to libuv. Takes `bulk` in every case. */

@@ -22,7 +22,7 @@ struct link_ops {
      * or closed); NULL closes the link. Else the return value is ignored. */
     void *(*frame)(void *ctx, struct link *link, const struct session_frame *frame);
     void (*bulk_end)(void *ctx, struct link *link); /* may be NULL if no bulk comes */
-    void (*drained)(void *ctx, struct link *link);  /* all queued bytes are written */
+    void (*written)(void *ctx, struct link *link);  /* link_queued() has fallen */
     /* Last call. err: why; VINE_OK when the owner closed it. */
     void (*closed)(void *ctx, struct link *link, const struct vine_err *err);
 };

@@ -1,0 +1,271 @@
+/* jobs.c - which jobs live here, and their leases on disk.
+ *
+ * Slurm tells us of a job's end by its epilog, which may never run. slurmstepd processes
+ * title themselves "slurmstepd: [JOB.STEP]", so /proc says which jobs have a step here:
+ *  - a job that waits for us and had its "extern" step, and has it no more, is being
+ *    ended: whoever waits is told (looked at every second while anybody waits);
+ *  - a job without any step for ABSENT_MS has ended without an epilog: its lease goes
+ *    (looked at once a minute while there are leases). A job between two steps keeps its
+ *    binding at the manager and simply asks again. */
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/node/vined.h"
+#include "vine/client.h"
+#include "vine/log.h"
+
+#define WAIT_LOOK_MS 1000
+#define LEASE_LOOK_MS 60000
+#define ABSENT_MS 600000
+#define MADE_UP_JOB (1ull << 63)
+
+struct watched {
+    uint64_t job;
+    bool listed;    /* the core has it */
+    bool has_step;  /* a slurmstepd of it was seen in this look */
+    bool extern_now, extern_before;
+    uint64_t absent_since; /* 0: has a step */
+};
+
+struct jobs {
+    struct vined *vined;
+    uv_timer_t timer;
+    bool saving;
+    unsigned count;
+    struct watched list[VINE_JOBS_MAX];
+};
+
+static struct watched *find(struct jobs *jobs, uint64_t job)
+{
+    for (unsigned i = 0; i < jobs->count; i++)
+        if (jobs->list[i].job == job)
+            return &jobs->list[i];
+    return NULL;
+}
+
+static void list_job(void *arg, const struct node_job_info *info)
+{
+    struct jobs *jobs = arg;
+    struct watched *w = find(jobs, info->job);
+
+    if ((info->job & MADE_UP_JOB) != 0)
+        return;
+    if (w == NULL && jobs->count < VINE_JOBS_MAX) {
+        w = &jobs->list[jobs->count++];
+        *w = (struct watched){.job = info->job};
+    }
+    if (w != NULL)
+        w->listed = true;
+}
+
+/* "slurmstepd: [123.extern]" or "slurmstepd: [123.0]". */
+static void take_title(struct jobs *jobs, const char *title)
+{
+    static const char prefix[] = "slurmstepd: [";
+    unsigned long long job;
+    struct watched *w;
+    char *end;
+
+    if (strncmp(title, prefix, sizeof(prefix) - 1) != 0)
+        return;
+    job = strtoull(title + sizeof(prefix) - 1, &end, 10);
+    w = find(jobs, job);
+    if (w == NULL || *end != '.')
+        return;
+    w->has_step = true;
+    if (strncmp(end, ".extern]", 8) == 0)
+        w->extern_now = true;
+}
+
+static void read_titles(struct jobs *jobs)
+{
+    char path[300], title[128];
+    struct dirent *entry;
+    DIR *proc = opendir("/proc");
+
+    if (proc == NULL)
+        return;
+    while ((entry = readdir(proc)) != NULL) {
+        ssize_t n;
+        int fd;
+        if (!isdigit((unsigned char)entry->d_name[0]))
+            continue;
+        (void)snprintf(path, sizeof(path), "/proc/%s/cmdline", entry->d_name);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            continue;
+        n = read(fd, title, sizeof(title) - 1);
+        (void)close(fd);
+        if (n > 0) {
+            title[n] = '\0';
+            take_title(jobs, title);
+        }
+    }
+    (void)closedir(proc);
+}
+
+static void judge(struct jobs *jobs, struct watched *w, uint64_t now)
+{
+    struct vined *vined = jobs->vined;
+    uint64_t job = w->job;
+
+    if (w->has_step)
+        w->absent_since = 0;
+    else if (w->absent_since == 0)
+        w->absent_since = now;
+    if (w->extern_before && !w->extern_now && local_job_waits(vined, job)) {
+        vine_log(VINE_LOG_INFO, "event=job-ending job=%llu", (unsigned long long)job);
+        local_cancel_job(vined, job);
+        node_job_end(vined->core, job, now);
+    } else if (w->absent_since != 0 && now - w->absent_since >= ABSENT_MS) {
+        vine_log(VINE_LOG_INFO, "event=lease-dropped job=%llu reason=\"no step left\"",
+                 (unsigned long long)job);
+        node_job_end(vined->core, job, now);
+    }
+    w->extern_before = w->extern_now;
+}
+
+static void look(struct jobs *jobs)
+{
+    uint64_t now = vined_now(jobs->vined);
+    bool waits = false;
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < jobs->count; i++)
+        jobs->list[i].listed = jobs->list[i].has_step = jobs->list[i].extern_now = false;
+    node_each_job(jobs->vined->core, list_job, jobs);
+    for (unsigned i = 0; i < jobs->count; i++)
+        if (jobs->list[i].listed)
+            jobs->list[kept++] = jobs->list[i];
+    jobs->count = kept;
+    if (kept == 0) {
+        (void)uv_timer_stop(&jobs->timer);
+        return;
+    }
+    read_titles(jobs);
+    for (unsigned i = 0; i < jobs->count; i++) {
+        waits = waits || local_job_waits(jobs->vined, jobs->list[i].job);
+        judge(jobs, &jobs->list[i], now);
+    }
+    (void)uv_timer_set_repeat(&jobs->timer, waits ? WAIT_LOOK_MS : LEASE_LOOK_MS);
+    (void)uv_timer_again(&jobs->timer);
+    vined_update(jobs->vined);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    look(timer->data);
+}
+
+void jobs_watch(struct vined *vined)
+{
+    uv_timer_t *timer = &vined->jobs->timer;
+
+    if (!uv_is_active((uv_handle_t *)timer) ||
+        uv_timer_get_repeat(timer) != WAIT_LOOK_MS)
+        (void)uv_timer_start(timer, on_timer, 0, WAIT_LOOK_MS);
+}
+
+static void save_job(void *arg, const struct node_job_info *info)
+{
+    char *path = vine_path_escape(info->path), job[24], hex[VINE_HEX_LEN + 1];
+
+    if (path == NULL || !info->bound || (info->job & MADE_UP_JOB) != 0) {
+        free(path);
+        return;
+    }
+    (void)snprintf(job, sizeof(job), "%llu", (unsigned long long)info->job);
+    vine_digest_hex(&info->digest, hex);
+    (void)json_array_append_new(arg, json_pack("{s:s, s:I, s:I, s:s, s:s}", "job", job,
+                                               "uid", (json_int_t)info->uid, "gid",
+                                               (json_int_t)info->gid, "path", path,
+                                               "digest", hex));
+    free(path);
+}
+
+static void save_now(struct vined *vined, void *arg)
+{
+    json_t *list = json_array();
+    struct vine_err err = {0};
+    char *text;
+
+    vined->jobs->saving = false;
+    node_each_job(vined->core, save_job, list);
+    text = json_dumps(list, JSON_INDENT(1));
+    json_decref(list);
+    if (text == NULL || store_save_leases(vined->store, text, &err) < 0)
+        vine_log(VINE_LOG_ERR, "event=leases-not-saved reason=%s", vine_q(err.text));
+    free(text);
+    if (!uv_is_active((uv_handle_t *)&vined->jobs->timer))
+        jobs_watch(vined);
+}
+
+void jobs_save(struct vined *vined)
+{
+    if (vined->jobs->saving)
+        return;
+    vined->jobs->saving = true;
+    vined_defer(vined, save_now, NULL);
+}
+
+static void restore_one(struct vined *vined, const json_t *row)
+{
+    const char *job = json_string_value(json_object_get(row, "job"));
+    const char *path = json_string_value(json_object_get(row, "path"));
+    const char *hex = json_string_value(json_object_get(row, "digest"));
+    char *raw = path != NULL ? strdup(path) : NULL;
+    struct msg_binding binding = {
+        .job = job != NULL ? strtoull(job, NULL, 10) : 0,
+        .uid = (uint32_t)json_integer_value(json_object_get(row, "uid")),
+        .path = raw};
+    uint32_t gid = (uint32_t)json_integer_value(json_object_get(row, "gid"));
+    struct vine_err err = {0};
+
+    if (binding.job != 0 && raw != NULL && vine_path_unescape(raw) == 0 &&
+        raw[0] == '/' && strlen(raw) < VINE_PATH_MAX && hex != NULL &&
+        vine_digest_parse(hex, &binding.digest) == 0 &&
+        node_restore_binding(vined->core, &binding, gid, &err) < 0)
+        vine_log(VINE_LOG_WARNING, "event=lease-lost job=%s reason=%s", job,
+                 vine_q(err.text));
+    free(raw);
+}
+
+static void restore(struct vined *vined)
+{
+    struct vine_err err = {0};
+    char *text = NULL;
+    json_t *list;
+    size_t i;
+    json_t *row;
+
+    if (store_load_leases(vined->store, &text, &err) < 0)
+        vine_log(VINE_LOG_WARNING, "event=leases-not-read reason=%s", vine_q(err.text));
+    list = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    free(text);
+    json_array_foreach (list, i, row)
+        restore_one(vined, row);
+    json_decref(list);
+}
+
+int jobs_start(struct vined *vined, struct vine_err *err)
+{
+    vined->jobs = calloc(1, sizeof(*vined->jobs));
+    if (vined->jobs == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    vined->jobs->vined = vined;
+    (void)uv_timer_init(&vined->loop, &vined->jobs->timer);
+    vined->jobs->timer.data = vined->jobs;
+    restore(vined);
+    return 0;
+}
+
+void jobs_stop(struct vined *vined)
+{
+    uv_close((uv_handle_t *)&vined->jobs->timer, NULL);
+}

@@ -1,0 +1,46 @@
+/* local.h - one connection of the Unix socket; shared by local.c (requests), status.c
+ * (documents) and packing.c. */
+#ifndef VINE_NODE_LOCAL_H
+#define VINE_NODE_LOCAL_H
+
+#include <jansson.h>
+
+#include "daemon/node/vined.h"
+#include "daemon/wire/local.h"
+
+struct packing;
+
+struct client {
+    struct vined *vined;
+    uint64_t id; /* the core's handle */
+    uv_pipe_t pipe;
+    uv_timer_t progress;
+    int handles;
+    bool closing;
+    uint32_t uid, gid; /* of the process that connected */
+    struct local_decoder *decoder;
+    char buffer[16384];
+    bool waiting; /* for the core's reply or answer */
+    bool made_up; /* its job is our invention and ends with the connection */
+    uint64_t job;
+    struct vine_spec *spec;
+    enum { ASKED_NOTHING, ASKED_STAGE, ASKED_NODES, ASKED_STATUS } asked;
+    struct packing *packing;
+    struct client *next;
+};
+
+/* Send an event; `event` is stolen. */
+void client_send(struct client *c, json_t *event);
+void client_error(struct client *c, const struct vine_err *err);
+void client_close(struct client *c);
+
+/* status.c */
+json_t *status_document(struct client *c);
+json_t *staged_document(struct client *c, const struct node_result *results,
+                        uint32_t count);
+
+/* packing.c */
+void packing_begin(struct client *c, const char *path, const char *out, bool force);
+void packing_end(struct client *c); /* the client is going */
+
+#endif

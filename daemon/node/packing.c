@@ -1,0 +1,376 @@
+/* packing.c - `vine-env pack` through the daemon: built and signed here, so that a kernel
+ * may mount the packed file wherever this site's key is known.
+ *
+ * The source is read and the output written by children that are the client's user; the
+ * image between them is a file of the store's tmp/ that only we can write. */
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "daemon/node/local.h"
+#include "daemon/node/source.h"
+#include "daemon/node/store_int.h"
+#include "vine/client.h"
+#include "vine/log.h"
+
+#define PROGRESS_EVERY_MS 500
+#define EXPORT_LINE_MAX 8192
+
+struct packing {
+    struct client *client; /* NULL: gone */
+    struct vined *vined;
+    struct source *source;
+    char *out;
+    bool force, is_signed, ended;
+    uint64_t start_ms, told_ms, object_size, file_size;
+    struct vine_digest digest;
+    /* The export child, driven by a worker. */
+    uv_work_t work;
+    uint32_t uid, gid;
+    int image_fd, trailer_fd;
+    pid_t exporter; /* killed when the client goes */
+    uv_process_t process;
+    bool has_process, working;
+    int control_fd;
+    struct vine_err err;
+};
+
+static void free_packing(struct packing *p)
+{
+    if (p->image_fd >= 0)
+        (void)close(p->image_fd);
+    if (p->trailer_fd >= 0)
+        (void)close(p->trailer_fd);
+    if (p->control_fd >= 0)
+        (void)close(p->control_fd);
+    free(p->out);
+    free(p);
+}
+
+static void on_process_closed(uv_handle_t *handle)
+{
+    free_packing(handle->data);
+}
+
+static void free_late(struct vined *vined, void *arg)
+{
+    struct packing *p = arg;
+
+    if (p->source != NULL)
+        source_free(p->source);
+    p->source = NULL;
+    if (p->has_process)
+        uv_close((uv_handle_t *)&p->process, on_process_closed);
+    else
+        free_packing(p);
+}
+
+/* The last thing that happens to it; never from inside a source's event. */
+static void end(struct packing *p)
+{
+    if (p->ended || p->working)
+        return;
+    p->ended = true;
+    if (p->client != NULL)
+        p->client->packing = NULL;
+    vined_defer(p->vined, free_late, p);
+}
+
+static void fail(struct packing *p, const struct vine_err *err)
+{
+    if (p->client != NULL)
+        client_error(p->client, err);
+    end(p);
+}
+
+static void on_resolved(void *ctx, struct source *s)
+{
+    struct packing *p = ctx;
+    struct vine_err err = {0};
+    uint64_t total, available;
+
+    if (s->kind == SOURCE_IMAGE)
+        vine_err_set(&err, VINE_EINVAL, "'%.200s' is an image already", s->path);
+    else if (store_space(p->vined->store, &total, &available, &err) == 0 &&
+             s->estimate > available)
+        vine_err_set(&err, VINE_ENOSPC,
+                     "packing may need %llu MB in '%s', %llu are free: evict, or pack "
+                     "with --local",
+                     (unsigned long long)s->estimate >> 20, p->vined->conf.cache_dir,
+                     (unsigned long long)available >> 20);
+    if (err.code != VINE_OK || source_begin_build(s, &err) < 0)
+        fail(p, &err);
+}
+
+static void on_progress(void *ctx, struct source *s, uint64_t bytes)
+{
+    struct packing *p = ctx;
+    uint64_t now = vined_now(p->vined);
+
+    if (p->client == NULL || now - p->told_ms < PROGRESS_EVERY_MS)
+        return;
+    p->told_ms = now;
+    client_send(p->client, json_pack("{s:s, s:I, s:I}", "event", "progress",
+                                     "bytes_done", (json_int_t)bytes, "bytes_total",
+                                     (json_int_t)s->bytes));
+}
+
+static void on_failed(void *ctx, struct source *s, const struct vine_err *err)
+{
+    fail(ctx, err);
+}
+
+/* One JSON line from the exporter; blocking, on a worker. */
+static json_t *read_line(struct packing *p)
+{
+    char line[EXPORT_LINE_MAX];
+    size_t len = 0;
+
+    while (len < sizeof(line)) {
+        ssize_t n = read(p->control_fd, line + len, 1);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        if (line[len++] == '\n')
+            return json_loadb(line, len, 0, NULL);
+    }
+    vine_err_set(&p->err, VINE_ESYS, "the child that writes '%.200s' ended early",
+                 p->out);
+    return NULL;
+}
+
+static int expect(struct packing *p, const char *wanted)
+{
+    json_t *line = read_line(p);
+    const char *event = json_string_value(json_object_get(line, "event"));
+    const char *code = json_string_value(json_object_get(line, "code"));
+    const char *text = json_string_value(json_object_get(line, "text"));
+
+    if (event == NULL)
+        vine_err_set(&p->err, VINE_EPROTO, "malformed line from vine-source");
+    else if (strcmp(event, "error") == 0)
+        vine_err_set(&p->err, vine_code_parse(code != NULL ? code : ""), "%s",
+                     text != NULL ? text : "error");
+    else if (strcmp(event, "progress") == 0) {
+        json_decref(line);
+        return expect(p, wanted);
+    } else if (strcmp(event, wanted) != 0)
+        vine_err_set(&p->err, VINE_EPROTO, "unexpected '%s' from vine-source", event);
+    json_decref(line);
+    return p->err.code == VINE_OK ? 0 : -1;
+}
+
+static int send_export(struct packing *p)
+{
+    char *out = vine_path_escape(p->out), *text = NULL;
+    json_t *command = json_pack("{s:s, s:s, s:I, s:b, s:b}", "cmd", "export", "path",
+                                out != NULL ? out : "", "size",
+                                (json_int_t)p->object_size, "trailer", 1, "force",
+                                p->force);
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(2 * sizeof(int))];
+    } control = {0};
+    struct iovec iov;
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control};
+    struct cmsghdr *header;
+    int fds[2] = {p->image_fd, p->trailer_fd}, result = 0;
+
+    text = command != NULL ? json_dumps(command, JSON_COMPACT) : NULL;
+    json_decref(command);
+    if (out == NULL || text == NULL) {
+        free(out);
+        free(text);
+        return vine_err_set(&p->err, VINE_ENOMEM, "out of memory");
+    }
+    text[strlen(text)] = '\n'; /* the terminating zero is not sent */
+    iov.iov_base = text;
+    iov.iov_len = (size_t)((char *)memchr(text, '\n', VINE_PATH_MAX * 4) - text) + 1;
+    msg.msg_controllen = sizeof(control.bytes);
+    header = CMSG_FIRSTHDR(&msg);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(fds));
+    memcpy(CMSG_DATA(header), fds, sizeof(fds));
+    if (sendmsg(p->control_fd, &msg, MSG_NOSIGNAL) != (ssize_t)iov.iov_len)
+        result = vine_err_sys(&p->err, "cannot reach vine-source");
+    free(out);
+    free(text);
+    return result;
+}
+
+static void run_export(uv_work_t *work)
+{
+    struct packing *p = work->data;
+
+    if (expect(p, "ready") == 0 && send_export(p) == 0)
+        (void)expect(p, "done");
+}
+
+static void after_export(uv_work_t *work, int status)
+{
+    struct packing *p = work->data;
+    const struct source *s = p->source;
+    char hex[VINE_HEX_LEN + 1];
+
+    p->working = false;
+    if (p->client != NULL && p->err.code == VINE_OK) {
+        vine_digest_hex(&p->digest, hex);
+        client_send(
+            p->client,
+            json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:b, s:f}", "event", "packed",
+                      "size", (json_int_t)p->file_size, "object_size",
+                      (json_int_t)p->object_size, "entries", (json_int_t)s->entries,
+                      "bytes", (json_int_t)s->bytes, "digest", hex, "signed",
+                      p->is_signed, "seconds",
+                      (double)(vined_now(p->vined) - p->start_ms) / 1000));
+        end(p);
+    } else {
+        fail(p, &p->err);
+    }
+}
+
+static void on_exporter_exit(uv_process_t *process, int64_t status, int signal_number)
+{
+    /* What it had to say is on the socket; its end is the end of file there. */
+}
+
+static int spawn_exporter(struct packing *p, struct vine_err *err)
+{
+    char uid[16], gid[16];
+    char *args[] = {"vine-source", "--kind", "export", "--uid", uid, "--gid",
+                    gid,           "--path", "/",      NULL};
+    char *env[] = {"PATH=/usr/bin:/bin", "LC_ALL=C", NULL};
+    uv_stdio_container_t stdio[4] = {
+        {.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD}, {0}};
+    uv_process_options_t options = {
+        .file = VINE_LIBEXECDIR "/vine-source",
+        .args = args,
+        .env = env,
+        .cwd = "/",
+        .stdio = stdio,
+        .stdio_count = 4,
+        .exit_cb = on_exporter_exit,
+    };
+    int control[2], status;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) < 0)
+        return vine_err_sys(err, "cannot make a socket pair");
+    (void)snprintf(uid, sizeof(uid), "%u", p->uid);
+    (void)snprintf(gid, sizeof(gid), "%u", p->gid);
+    stdio[2].data.fd = 2;
+    stdio[3].flags = UV_INHERIT_FD;
+    stdio[3].data.fd = control[1];
+    status = uv_spawn(&p->vined->loop, &p->process, &options);
+    p->process.data = p;
+    p->has_process = true;
+    (void)close(control[1]);
+    p->control_fd = control[0];
+    if (status < 0)
+        return vine_err_uv(err, status, "cannot start " VINE_LIBEXECDIR "/vine-source");
+    return 0;
+}
+
+/* The trailer in a file of its own, to be handed over by descriptor. */
+static int make_trailer(struct packing *p, const struct manifest *m,
+                        struct vine_err *err)
+{
+    struct vined *vined = p->vined;
+    struct vine_digest signature;
+    size_t len;
+    uint8_t *bytes;
+    int result = 0;
+
+    p->is_signed = vined->image_key_len > 0;
+    if (p->is_signed)
+        image_sign(vined->image_key, vined->image_key_len, &m->digest, &signature);
+    bytes = image_trailer_encode(m, p->is_signed ? &signature : NULL, &len);
+    if (bytes == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    p->trailer_fd = memfd_create("vine-trailer", MFD_CLOEXEC);
+    if (p->trailer_fd < 0)
+        result = vine_err_sys(err, "cannot make a memory file");
+    else
+        result = disk_pwrite_all(p->trailer_fd, bytes, len, 0, err);
+    free(bytes);
+    p->digest = m->digest;
+    p->object_size = m->size;
+    p->file_size = m->size + len;
+    return result;
+}
+
+static void on_built(void *ctx, struct source *s)
+{
+    struct packing *p = ctx;
+    struct vine_err err = {0};
+
+    p->image_fd = dup(s->temp_fd);
+    if (p->image_fd < 0)
+        vine_err_sys(&err, "cannot keep the new image");
+    if (err.code != VINE_OK || make_trailer(p, &s->manifest, &err) < 0 ||
+        spawn_exporter(p, &err) < 0) {
+        fail(p, &err);
+        return;
+    }
+    p->working = true;
+    p->work.data = p;
+    (void)uv_queue_work(&p->vined->loop, &p->work, run_export, after_export);
+}
+
+static const struct source_ops packing_ops = {
+    .resolved = on_resolved,
+    .built = on_built,
+    .progress = on_progress,
+    .failed = on_failed,
+};
+
+void packing_begin(struct client *c, const char *path, const char *out, bool force)
+{
+    struct packing *p = calloc(1, sizeof(*p));
+    struct vine_err err = {0};
+
+    if (p != NULL)
+        p->out = strdup(out);
+    if (p == NULL || p->out == NULL) {
+        free(p);
+        vine_err_set(&err, VINE_ENOMEM, "out of memory");
+        client_error(c, &err);
+        return;
+    }
+    p->image_fd = p->trailer_fd = p->control_fd = -1;
+    p->client = c;
+    p->vined = c->vined;
+    p->force = force;
+    p->uid = c->uid;
+    p->gid = c->gid;
+    p->start_ms = vined_now(c->vined);
+    c->packing = p;
+    /* Tickets of the core are small numbers; a client's are marked by the top bit. */
+    p->source = source_new(c->vined, c->id | 1ull << 63, c->uid, c->gid, path,
+                           &packing_ops, p, &err);
+    if (p->source == NULL)
+        fail(p, &err);
+}
+
+void packing_end(struct client *c)
+{
+    struct packing *p = c->packing;
+
+    if (p == NULL)
+        return;
+    c->packing = NULL;
+    p->client = NULL;
+    if (p->working)
+        (void)uv_process_kill(&p->process, SIGKILL); /* then the worker ends */
+    else
+        end(p);
+}

@@ -1,0 +1,354 @@
+/* serve.c - answering peers: verified pieces only, read from the store as they stand.
+ *
+ * Requests of a connection are answered in order, chunk by chunk. The next chunk is read
+ * only while less than AHEAD bytes wait to be written, so a slow peer costs little
+ * memory. A request for pieces we cannot vouch for is refused, the rest of the connection
+ * goes on. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/node/vined.h"
+#include "daemon/wire/data.h"
+#include "vine/log.h"
+
+#define AHEAD (2u << 20)
+#define REQUESTS_MAX 256 /* waiting on one connection */
+#define CLIENTS_MAX 1024
+
+struct answer { /* a request being answered */
+    uint32_t tag;
+    bool manifest;
+    struct store_object *object;
+    uint32_t next, end; /* chunks, or bytes of the manifest */
+    struct answer *following;
+};
+
+struct served {
+    struct server *server;
+    struct link *link;
+    struct answer *first;
+    unsigned waiting;
+    bool reading, closed; /* a read is on a worker; the link is gone */
+    struct served *next;
+};
+
+struct server {
+    struct vined *vined;
+    uv_tcp_t listener;
+    struct served *first;
+    unsigned count;
+};
+
+struct read_job {
+    uv_work_t work;
+    struct served *served;
+    struct store_object *object;
+    uint32_t tag, chunk, length;
+    void *bytes;
+    struct vine_err err;
+};
+
+static void go_on(struct served *s);
+
+static void pop(struct served *s)
+{
+    struct answer *a = s->first;
+
+    s->first = a->following;
+    s->waiting--;
+    store_put(a->object);
+    free(a);
+}
+
+static void refuse(struct served *s, uint32_t tag, enum vine_code code)
+{
+    struct data_frame frame = {.kind = DATA_REFUSED, .tag = tag, .code = code};
+    uint8_t body[DATA_BODY_MAX];
+    size_t len;
+
+    if (data_encode(&frame, body, &len, NULL) == 0)
+        (void)link_send(s->link, (uint8_t)frame.kind, body, len);
+}
+
+static void send_bulk(struct served *s, const struct data_frame *frame, void *bulk)
+{
+    uint8_t body[DATA_BODY_MAX];
+    size_t len;
+
+    if (data_encode(frame, body, &len, NULL) < 0)
+        free(bulk);
+    else
+        (void)link_send_bulk(s->link, (uint8_t)frame->kind, body, len, bulk,
+                             frame->bulk_len);
+}
+
+static void run_read(uv_work_t *work)
+{
+    struct read_job *job = work->data;
+
+    (void)store_read_chunk(job->object, job->chunk, job->bytes, &job->err);
+}
+
+static void free_served(struct served *s)
+{
+    struct served **at = &s->server->first;
+
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
+    s->server->count--;
+    while (s->first != NULL)
+        pop(s);
+    free(s);
+}
+
+static void after_read(uv_work_t *work, int status)
+{
+    struct read_job *job = work->data;
+    struct served *s = job->served;
+    struct data_frame frame = {.kind = DATA_CHUNK,
+                               .tag = job->tag,
+                               .chunk = job->chunk,
+                               .bulk_len = job->length};
+
+    s->reading = false;
+    if (s->closed) {
+        free(job->bytes);
+        free_served(s);
+    } else if (job->err.code != VINE_OK) {
+        vine_log(VINE_LOG_ERR, "event=read-failed chunk=%u reason=%s", job->chunk,
+                 vine_q(job->err.text));
+        free(job->bytes);
+        refuse(s, job->tag, job->err.code);
+        pop(s);
+        go_on(s);
+    } else {
+        send_bulk(s, &frame, job->bytes);
+        if (++s->first->next == s->first->end)
+            pop(s);
+        go_on(s);
+    }
+    store_put(job->object);
+    free(job);
+}
+
+static void read_next(struct served *s)
+{
+    struct answer *a = s->first;
+    struct read_job *job = calloc(1, sizeof(*job));
+    uint32_t length = a->object->manifest.chunk[a->next].length;
+
+    if (job != NULL)
+        job->bytes = malloc(length);
+    if (job == NULL || job->bytes == NULL) {
+        free(job);
+        refuse(s, a->tag, VINE_ENOMEM);
+        pop(s);
+        return;
+    }
+    job->served = s;
+    job->object = a->object;
+    job->tag = a->tag;
+    job->chunk = a->next;
+    job->length = length;
+    job->work.data = job;
+    store_get(a->object);
+    s->reading = true;
+    (void)uv_queue_work(&s->server->vined->loop, &job->work, run_read, after_read);
+}
+
+/* The next part of a manifest; small, so it is made in the loop. */
+static void send_manifest_part(struct served *s)
+{
+    struct answer *a = s->first;
+    uint32_t left = a->end - a->next;
+    struct data_frame frame = {
+        .kind = DATA_MANIFEST,
+        .tag = a->tag,
+        .total = a->end,
+        .offset = a->next,
+        .bulk_len = left < VINE_CHUNK_MAX ? left : VINE_CHUNK_MAX,
+    };
+    uint8_t *whole = malloc(a->end), *part = malloc(frame.bulk_len);
+
+    if (whole == NULL || part == NULL) {
+        free(whole);
+        free(part);
+        refuse(s, a->tag, VINE_ENOMEM);
+        pop(s);
+        return;
+    }
+    manifest_encode(&a->object->manifest, whole);
+    memcpy(part, whole + frame.offset, frame.bulk_len);
+    free(whole);
+    a->next += frame.bulk_len;
+    if (a->next == a->end)
+        pop(s);
+    send_bulk(s, &frame, part);
+}
+
+static void go_on(struct served *s)
+{
+    while (!s->reading && !s->closed && s->first != NULL &&
+           link_queued(s->link) < AHEAD) {
+        if (s->first->manifest)
+            send_manifest_part(s);
+        else
+            read_next(s);
+    }
+}
+
+/* The pieces that chunks [first, first + count) lie in; -1: none of the object's. */
+static int pieces_of(const struct manifest *m, uint32_t first, uint32_t count,
+                     struct msg_range *range)
+{
+    uint32_t pieces = manifest_pieces(m), piece_first, piece_count;
+
+    if (first >= m->count || count > m->count - first)
+        return -1;
+    *range = (struct msg_range){0};
+    for (uint32_t p = 1; p < pieces; p++) {
+        manifest_piece(m, p, &piece_first, &piece_count);
+        if (piece_first >= first + count || piece_first + piece_count <= first)
+            continue;
+        if (range->count++ == 0)
+            range->first = p;
+    }
+    return 0;
+}
+
+static void take_request(struct served *s, const struct data_frame *f)
+{
+    struct vined *vined = s->server->vined;
+    struct store_object *object = store_find(vined->store, &f->digest);
+    struct msg_range range = {0, 1};
+    struct answer *a, **at;
+
+    if (object == NULL ||
+        (f->kind == DATA_GET &&
+         pieces_of(&object->manifest, f->first_chunk, f->count, &range) < 0) ||
+        !node_may_serve(vined->core, &f->digest, range)) {
+        refuse(s, f->tag, VINE_ENOENT);
+        return;
+    }
+    a = s->waiting < REQUESTS_MAX ? calloc(1, sizeof(*a)) : NULL;
+    if (a == NULL) {
+        refuse(s, f->tag, VINE_ELIMIT);
+        return;
+    }
+    a->tag = f->tag;
+    a->object = object;
+    a->manifest = f->kind == DATA_GET_MANIFEST;
+    if (a->manifest) {
+        a->end = (uint32_t)manifest_encoded_size(object->manifest.count);
+    } else {
+        a->next = f->first_chunk;
+        a->end = f->first_chunk + f->count;
+    }
+    store_get(object);
+    for (at = &s->first; *at != NULL; at = &(*at)->following)
+        ;
+    *at = a;
+    s->waiting++;
+    go_on(s);
+}
+
+static void *on_frame(void *ctx, struct link *link, const struct session_frame *frame)
+{
+    struct served *s = ctx;
+    struct vine_err err = {0};
+    struct data_frame f;
+
+    if (data_decode(frame->kind, frame->payload, frame->len, frame->bulk_len, &f, &err) <
+        0)
+        link_close(link, &err);
+    else if (f.kind == DATA_GET || f.kind == DATA_GET_MANIFEST)
+        take_request(s, &f);
+    else {
+        vine_err_set(&err, VINE_EPROTO, "an answer to no request");
+        link_close(link, &err);
+    }
+    return NULL;
+}
+
+static void on_ready(void *ctx, struct link *link)
+{
+    vine_log(VINE_LOG_DEBUG, "event=serving peer=%s", link_peer_name(link));
+}
+
+static void on_written(void *ctx, struct link *link)
+{
+    go_on(ctx);
+}
+
+static void on_closed(void *ctx, struct link *link, const struct vine_err *err)
+{
+    struct served *s = ctx;
+
+    if (err->code == VINE_EAUTH || err->code == VINE_EPROTO)
+        vine_log(VINE_LOG_WARNING, "event=peer-refused addr=%s reason=%s",
+                 link_peer_addr(link), vine_q(err->text));
+    s->closed = true;
+    if (!s->reading)
+        free_served(s);
+}
+
+static const struct link_ops link_callbacks = {
+    .ready = on_ready,
+    .frame = on_frame,
+    .written = on_written,
+    .closed = on_closed,
+};
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+    struct server *server = listener->data;
+    struct session_config config = {
+        .role = SESSION_ACCEPT,
+        .service = SESSION_DATA,
+        .self = server->vined->name,
+    };
+    struct served *s = calloc(1, sizeof(*s));
+    struct vine_err err = {0};
+
+    if (status < 0 || s == NULL) {
+        free(s);
+        return;
+    }
+    s->server = server;
+    s->link = link_accept(listener, &config, &link_callbacks, s, &err);
+    if (s->link == NULL) {
+        vine_log(VINE_LOG_WARNING, "event=accept-failed reason=%s", vine_q(err.text));
+        free(s);
+        return;
+    }
+    s->next = server->first;
+    server->first = s;
+    if (++server->count > CLIENTS_MAX)
+        link_close(s->link, NULL);
+}
+
+int serve_start(struct vined *vined, struct vine_err *err)
+{
+    struct server *server = calloc(1, sizeof(*server));
+    char host[256];
+    uint16_t port;
+
+    if (server == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    vined->server = server;
+    server->vined = vined;
+    server->listener.data = server;
+    if (vine_conf_host_port(vined->conf.node_listen, VINE_NODE_PORT, host, &port, err) <
+        0)
+        return -1;
+    return link_listen(&vined->loop, &server->listener, host, port, on_connection, err);
+}
+
+void serve_stop(struct vined *vined)
+{
+    uv_close((uv_handle_t *)&vined->server->listener, NULL);
+    for (struct served *s = vined->server->first; s != NULL; s = s->next)
+        if (!s->closed)
+            link_close(s->link, NULL);
+}

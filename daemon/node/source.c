@@ -1,0 +1,303 @@
+/* source.c - a source's life: resolved, then built or copied, from its child's lines.
+ *
+ * A source that changes while it is read is started anew, SOURCE_TRIES times in all, with
+ * the same struct: the one who waits sees only the outcome. */
+#include "daemon/node/source.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vine/client.h"
+#include "vine/log.h"
+
+#define SOURCE_TRIES 3
+/* An archive's tree is larger than the archive; what is admitted before it is known. */
+#define ARCHIVE_FACTOR 2
+
+struct copy {
+    uint64_t id;
+    uint32_t chunk;
+    void *bytes;
+};
+
+static uint64_t number(const json_t *line, const char *field)
+{
+    json_int_t n = json_integer_value(json_object_get(line, field));
+
+    return n > 0 ? (uint64_t)n : 0;
+}
+
+static const char *word(const json_t *line, const char *field)
+{
+    const char *text = json_string_value(json_object_get(line, field));
+
+    return text != NULL ? text : "";
+}
+
+void source_fail(struct source *s, const struct vine_err *err)
+{
+    if (s->failed || s->freed)
+        return;
+    s->failed = true;
+    s->ops.failed(s->ctx, s, err);
+}
+
+static void fail_with(struct source *s, enum vine_code code, const char *text)
+{
+    struct vine_err err = {0};
+
+    vine_err_set(&err, code, "%s", text);
+    source_fail(s, &err);
+}
+
+static int take_kind(struct source *s, const json_t *line)
+{
+    const char *kind = word(line, "kind");
+
+    if (strcmp(kind, "dir") == 0)
+        s->kind = SOURCE_DIR;
+    else if (strcmp(kind, "archive") == 0)
+        s->kind = SOURCE_ARCHIVE;
+    else if (strcmp(kind, "image") == 0)
+        s->kind = SOURCE_IMAGE;
+    else
+        return -1;
+    return 0;
+}
+
+static int take_resolved(struct source *s, const json_t *line)
+{
+    const json_t *root = json_object_get(line, "root");
+    const char *signature = word(line, "signature");
+    char *canonical = strdup(word(line, "canonical"));
+
+    free(s->canonical);
+    s->canonical = canonical;
+    if (canonical == NULL || vine_path_unescape(canonical) < 0 || canonical[0] != '/' ||
+        strlen(canonical) >= VINE_PATH_MAX || take_kind(s, line) < 0 ||
+        vine_digest_parse(word(line, "key"), &s->key) < 0 ||
+        image_activate_parse(word(line, "activate"), &s->activate) < 0)
+        return -1;
+    s->is_signed = *signature != '\0';
+    if (s->is_signed && vine_digest_parse(signature, &s->signature) < 0)
+        return -1;
+    s->entries = number(line, "entries");
+    s->bytes = number(line, "bytes");
+    s->object_size = number(line, "object_size");
+    s->manifest_bytes = number(line, "manifest_bytes");
+    s->estimate = s->kind == SOURCE_IMAGE     ? s->object_size
+                  : s->kind == SOURCE_ARCHIVE ? s->bytes * ARCHIVE_FACTOR
+                                              : number(line, "alloc");
+    s->root_mode = (uint32_t)number(root, "mode") & 07777;
+    s->root_uid = (uint32_t)number(root, "uid");
+    s->root_gid = (uint32_t)number(root, "gid");
+    s->root_mtime = (int64_t)number(root, "mtime");
+    if (s->object_size > VINE_OBJECT_MAX ||
+        s->manifest_bytes > manifest_encoded_size(VINE_CHUNKS_MAX))
+        return -1;
+    return 0;
+}
+
+static void announce(struct source *s)
+{
+    struct vine_err err = {0};
+
+    if (!s->building)
+        s->ops.resolved(s->ctx, s);
+    else if (build_start(s, &err) < 0) /* a further try */
+        source_fail(s, &err);
+}
+
+static void manifest_read(struct source *s, void *arg)
+{
+    struct vine_err err = {0};
+    int result = manifest_decode(arg, s->manifest_bytes, &s->manifest, &err);
+
+    free(arg);
+    if (result == 0 && s->manifest.size != s->object_size)
+        result = vine_err_set(&err, VINE_ECORRUPT,
+                              "'%.200s': its manifest is of %" PRIu64
+                              " bytes, the image of %" PRIu64 ": pack it again",
+                              s->path, s->manifest.size, s->object_size);
+    if (result < 0) {
+        source_fail(s, &err);
+        return;
+    }
+    s->has_manifest = true;
+    announce(s);
+}
+
+static void ask_manifest(struct source *s)
+{
+    struct vine_err err = {0};
+    void *buf = malloc(s->manifest_bytes);
+
+    if (buf == NULL)
+        vine_err_set(&err, VINE_ENOMEM, "out of memory");
+    else if (child_read(s, buf, s->manifest_bytes, manifest_read, free, buf,
+                        &err) < 0)
+        free(buf);
+    else if (child_send(s, json_pack("{s:s}", "cmd", "manifest"), &err) == 0)
+        return;
+    source_fail(s, &err);
+}
+
+/* Start over if it only changed while it was read. */
+static bool try_again(struct source *s, enum vine_code code)
+{
+    struct vine_err err = {0};
+
+    if (code != VINE_ECHANGED || ++s->tries >= SOURCE_TRIES)
+        return false;
+    vine_log(VINE_LOG_INFO, "event=source-changed ticket=%" PRIx64 " try=%u path=%s",
+             s->ticket, s->tries + 1, vine_q(s->path));
+    build_end(s);
+    child_end(s);
+    manifest_free(&s->manifest);
+    memset(&s->manifest, 0, sizeof(s->manifest));
+    s->has_manifest = false;
+    if (child_start(s, &err) < 0)
+        source_fail(s, &err);
+    return true;
+}
+
+void source_line(struct source *s, const json_t *line)
+{
+    const char *event = word(line, "event");
+    enum vine_code code;
+
+    if (s->failed || s->freed)
+        return;
+    if (strcmp(event, "resolved") == 0) {
+        if (take_resolved(s, line) < 0)
+            fail_with(s, VINE_EPROTO, "vine-source wrote a malformed line");
+        else if (s->manifest_bytes > 0)
+            ask_manifest(s);
+        else
+            announce(s);
+    } else if (strcmp(event, "progress") == 0) {
+        s->ops.progress(s->ctx, s, number(line, "bytes"));
+    } else if (strcmp(event, "done") == 0) {
+        if (s->building)
+            build_child_done(s);
+    } else if (strcmp(event, "error") == 0) {
+        code = vine_code_parse(word(line, "code"));
+        if (code == VINE_ESYS && build_failed(s))
+            return; /* the pipe broke because mksquashfs had ended: that is told */
+        if (!try_again(s, code))
+            fail_with(s, code, word(line, "text"));
+    } else {
+        fail_with(s, VINE_EPROTO, "vine-source wrote an unknown event");
+    }
+}
+
+struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
+                          uint32_t gid, const char *path, const struct source_ops *ops,
+                          void *ctx, struct vine_err *err)
+{
+    struct source *s = calloc(1, sizeof(*s));
+
+    if (s != NULL)
+        s->path = strdup(path);
+    if (s == NULL || s->path == NULL) {
+        free(s);
+        vine_err_set(err, VINE_ENOMEM, "out of memory");
+        return NULL;
+    }
+    s->vined = vined;
+    s->ops = *ops;
+    s->ctx = ctx;
+    s->ticket = ticket;
+    s->uid = uid;
+    s->gid = gid;
+    s->temp_fd = -1;
+    s->pins = 1;
+    if (child_start(s, err) < 0) {
+        source_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+int source_begin_build(struct source *s, struct vine_err *err)
+{
+    s->building = true;
+    return build_start(s, err);
+}
+
+static void copied(struct source *s, void *arg)
+{
+    struct copy *c = arg;
+    uint32_t length = s->manifest.chunk[c->chunk].length;
+
+    s->ops.chunk(s->ctx, s, c->id, c->chunk, c->bytes, length);
+    free(c);
+}
+
+static void drop_copy(void *arg)
+{
+    struct copy *c = arg;
+
+    free(c->bytes);
+    free(c);
+}
+
+static int queue_chunk(struct source *s, uint64_t id, uint32_t chunk,
+                       struct vine_err *err)
+{
+    struct copy *c = calloc(1, sizeof(*c));
+    uint32_t length = s->manifest.chunk[chunk].length;
+
+    if (c != NULL)
+        c->bytes = malloc(length);
+    if (c == NULL || c->bytes == NULL) {
+        free(c);
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    }
+    c->id = id;
+    c->chunk = chunk;
+    if (child_read(s, c->bytes, length, copied, drop_copy, c, err) == 0)
+        return 0;
+    drop_copy(c);
+    return -1;
+}
+
+int source_copy(struct source *s, uint64_t id, uint32_t first, uint32_t count,
+                struct vine_err *err)
+{
+    const struct manifest_chunk *chunk = s->manifest.chunk;
+    uint64_t length = 0;
+
+    if (s->failed || !s->has_manifest || s->child == NULL)
+        return vine_err_set(err, VINE_EDOWN, "the source is not open any more");
+    for (uint32_t i = first; i < first + count; i++) {
+        length += chunk[i].length;
+        if (queue_chunk(s, id, i, err) < 0)
+            return -1;
+    }
+    return child_send(s,
+                      json_pack("{s:s, s:I, s:I}", "cmd", "copy", "offset",
+                                (json_int_t)chunk[first].offset, "length",
+                                (json_int_t)length),
+                      err);
+}
+
+void source_unpin(struct source *s)
+{
+    if (--s->pins > 0)
+        return;
+    manifest_free(&s->manifest);
+    free(s->canonical);
+    free(s->path);
+    free(s);
+}
+
+void source_free(struct source *s)
+{
+    s->freed = true;
+    build_end(s);
+    child_end(s);
+    source_unpin(s);
+}

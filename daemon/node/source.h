@@ -1,0 +1,99 @@
+/* source.h - one source being read by its user's child; used by source_core.c (for the
+ * core, as origin) and packing.c (for `vine-env pack`).
+ *
+ * Life: source_new starts vine-source -> resolved | failed. Then source_begin_build ->
+ * built | failed, or source_copy any number of times -> chunk ... source_free at any time
+ * but from inside an event; it ends the child. After failed only source_free is left. */
+#ifndef VINE_NODE_SOURCE_H
+#define VINE_NODE_SOURCE_H
+
+#include <jansson.h>
+
+#include "daemon/image/image.h"
+#include "daemon/node/vined.h"
+
+enum source_kind { SOURCE_DIR, SOURCE_ARCHIVE, SOURCE_IMAGE };
+
+struct source;
+
+struct source_ops {
+    void (*resolved)(void *ctx, struct source *s);
+    /* The temporary file `temp_name` of the store, open as temp_fd, is the object. The
+     * manifest may be moved out. trusted: we made it. */
+    void (*built)(void *ctx, struct source *s);
+    /* Bytes of source_copy, in order; malloc'ed, taken over. */
+    void (*chunk)(void *ctx, struct source *s, uint64_t id, uint32_t chunk, void *bytes,
+                  uint32_t length);
+    void (*progress)(void *ctx, struct source *s, uint64_t bytes);
+    void (*failed)(void *ctx, struct source *s, const struct vine_err *err);
+};
+
+struct copy; /* one source_copy under way */
+
+struct source {
+    struct vined *vined;
+    struct source_ops ops;
+    void *ctx;
+    uint64_t ticket;
+    uint32_t uid, gid;
+    char *path;
+
+    /* After resolved. */
+    enum source_kind kind;
+    struct vine_digest key, signature;
+    bool is_signed;
+    char *canonical; /* raw bytes */
+    uint64_t entries, bytes, estimate, object_size, manifest_bytes;
+    uint32_t root_mode, root_uid, root_gid;
+    int64_t root_mtime;
+    enum image_activate activate;
+    struct manifest manifest; /* packed images; after built: of the object */
+    bool has_manifest;
+
+    /* After built. */
+    char temp_name[32];
+    int temp_fd;
+
+    /* private */
+    struct source_child *child;
+    struct source_build *build;
+    unsigned tries;
+    bool building, failed, freed;
+    int pins; /* workers and handles that still point here */
+};
+
+struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
+                          uint32_t gid, const char *path, const struct source_ops *ops,
+                          void *ctx, struct vine_err *err);
+int source_begin_build(struct source *s, struct vine_err *err);
+/* Chunks [first, first + count) of s->manifest; `id` comes back with each chunk. */
+int source_copy(struct source *s, uint64_t id, uint32_t first, uint32_t count,
+                struct vine_err *err);
+void source_free(struct source *s);
+
+/* Between source.c, source_child.c and source_build.c. */
+void source_fail(struct source *s, const struct vine_err *err);
+void source_unpin(struct source *s);
+
+/* source_child.c: vine-source and its two descriptors. */
+int child_start(struct source *s, struct vine_err *err);
+int child_send(struct source *s, json_t *command, struct vine_err *err); /* steals */
+int child_take_bulk_fd(struct source *s); /* for mksquashfs; caller closes */
+/* Read exactly `len` bytes from the bulk pipe into `buf`, then call `done`; or `drop`
+ * (may be NULL) if the child ends or is given up first. In order; any number may be
+ * queued. On error neither is called. */
+int child_read(struct source *s, void *buf, size_t len,
+               void (*done)(struct source *s, void *arg), void (*drop)(void *arg),
+               void *arg, struct vine_err *err);
+void child_end(struct source *s);
+/* Called by source_child.c on lines; implemented in source.c. */
+void source_line(struct source *s, const json_t *line);
+
+/* source_build.c */
+int build_start(struct source *s, struct vine_err *err);
+void build_child_done(struct source *s); /* vine-source said done */
+/* True, and the source has failed with its words: the image builder ended badly. */
+bool build_failed(struct source *s);
+void build_end(struct source *s);
+
+#endif

@@ -1,0 +1,325 @@
+/* source_build.c - from a source to an image file in the store's tmp/.
+ *
+ * Directories and archives: the child's tar goes through a pipe straight into mksquashfs,
+ * which runs as the helper user: neither the job's user (who could trace a process of his
+ * own) nor root writes an image the kernel will parse. Both must end well before the file
+ * counts. Plain squashfs files of a user are copied and never trusted. A worker thread
+ * then adds the info block, and cuts and hashes the object. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/node/source.h"
+#include "daemon/node/store_int.h"
+#include "vine/log.h"
+
+#define COPY_STEP (1u << 20)
+
+struct source_build {
+    struct source *source; /* NULL: given up */
+    uv_process_t process;
+    bool has_process, process_ended;
+    int64_t status;
+    bool child_done;
+    /* Plain images. */
+    uint64_t copied;
+    char *step;
+    size_t step_len;
+};
+
+struct finish_job {
+    uv_work_t work;
+    struct source *source;
+    int fd; /* own duplicate */
+    struct image_info info;
+    bool add_info;
+    struct manifest manifest;
+    struct vine_err err;
+};
+
+static void hash_file(struct finish_job *job)
+{
+    struct manifest_builder *builder = manifest_builder_new();
+    char *buf = malloc(COPY_STEP);
+    uint64_t offset = 0;
+    ssize_t n = -1;
+
+    if (builder == NULL || buf == NULL)
+        vine_err_set(&job->err, VINE_ENOMEM, "out of memory");
+    while (job->err.code == VINE_OK) {
+        n = pread(job->fd, buf, COPY_STEP, (off_t)offset);
+        if (n == 0)
+            break;
+        if (n < 0)
+            vine_err_sys(&job->err, "cannot read the new image");
+        else
+            (void)manifest_builder_add(builder, buf, (size_t)n, &job->err);
+        offset += (uint64_t)(n > 0 ? n : 0);
+    }
+    if (job->err.code == VINE_OK)
+        (void)manifest_builder_end(builder, &job->manifest, &job->err);
+    manifest_builder_free(builder);
+    free(buf);
+}
+
+static void run_finish(uv_work_t *work)
+{
+    struct finish_job *job = work->data;
+    uint64_t size;
+
+    if (fchown(job->fd, geteuid(), getegid()) < 0)
+        vine_err_sys(&job->err, "cannot take the new image over");
+    if (job->err.code == VINE_OK && job->add_info)
+        (void)image_info_write(job->fd, &job->info, &size, &job->err);
+    if (job->err.code == VINE_OK)
+        hash_file(job);
+}
+
+static void after_finish(uv_work_t *work, int status)
+{
+    struct finish_job *job = work->data;
+    struct source *s = job->source;
+
+    if (!s->freed && job->err.code == VINE_OK) {
+        manifest_free(&s->manifest);
+        s->manifest = job->manifest;
+        memset(&job->manifest, 0, sizeof(job->manifest));
+        s->has_manifest = true;
+        s->ops.built(s->ctx, s);
+    } else if (!s->freed) {
+        source_fail(s, &job->err);
+    }
+    manifest_free(&job->manifest);
+    (void)close(job->fd);
+    source_unpin(s);
+    free(job);
+}
+
+static void fill_info(const struct source *s, struct image_info *info)
+{
+    if (s->kind == SOURCE_DIR)
+        (void)snprintf(info->prefix, sizeof(info->prefix), "%s", s->canonical);
+    (void)snprintf(info->tool, sizeof(info->tool), "%s", image_mksquashfs_tool());
+    (void)snprintf(info->created_by, sizeof(info->created_by),
+                   "vine-env " VINE_VERSION);
+    info->activate = s->activate;
+    info->entries = s->entries;
+    info->bytes = s->kind == SOURCE_DIR ? s->bytes : 0;
+}
+
+static void finish(struct source *s)
+{
+    struct finish_job *job = calloc(1, sizeof(*job));
+    struct vine_err err = {0};
+
+    if (job == NULL) {
+        vine_err_set(&err, VINE_ENOMEM, "out of memory");
+        source_fail(s, &err);
+        return;
+    }
+    job->source = s;
+    job->fd = dup(s->temp_fd);
+    job->add_info = s->kind != SOURCE_IMAGE;
+    fill_info(s, &job->info);
+    job->work.data = job;
+    s->pins++;
+    (void)uv_queue_work(&s->vined->loop, &job->work, run_finish, after_finish);
+}
+
+bool build_failed(struct source *s)
+{
+    const struct source_build *b = s->build;
+    struct vine_err err = {0};
+
+    if (b == NULL || !b->has_process || !b->process_ended || b->status == 0)
+        return false;
+    vine_err_set(&err, VINE_ESYS,
+                 "mksquashfs ended with status %d (is the store's disk full?)",
+                 (int)b->status);
+    source_fail(s, &err);
+    return true;
+}
+
+static void finish_if_whole(struct source *s)
+{
+    struct source_build *b = s->build;
+
+    if (build_failed(s))
+        return;
+    if (!b->child_done || (b->has_process && !b->process_ended))
+        return;
+    finish(s);
+}
+
+void build_child_done(struct source *s)
+{
+    if (s->build == NULL || s->build->child_done)
+        return;
+    if (s->kind == SOURCE_IMAGE && s->build->copied < s->object_size)
+        return; /* the pipe still holds bytes */
+    s->build->child_done = true;
+    finish_if_whole(s);
+}
+
+static void on_process_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void on_mksquashfs_exit(uv_process_t *process, int64_t status, int signal_number)
+{
+    struct source_build *b = process->data;
+    struct source *s = b->source;
+
+    b->process_ended = true;
+    b->status = signal_number != 0 ? 128 + signal_number : status;
+    if (s == NULL) {
+        uv_close((uv_handle_t *)process, on_process_closed);
+        return;
+    }
+    /* When the source's child failed, its own words are the better ones: they are on the
+     * socket already, since it closes the pipe after it wrote them. */
+    if (b->status == 0 || b->child_done)
+        finish_if_whole(s);
+}
+
+static int spawn_mksquashfs(struct source *s, struct source_build *b, int tar_fd,
+                            struct vine_err *err)
+{
+    struct image_mksquashfs how = {
+        .output = "/proc/self/fd/3",
+        .processors = (unsigned)s->vined->conf.build_threads,
+        .root_mode = s->root_mode,
+        .root_uid = s->root_uid,
+        .root_gid = s->root_gid,
+        .root_mtime = s->root_mtime,
+    };
+    char *env[] = {"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C", NULL};
+    uv_stdio_container_t stdio[4] = {
+        {.flags = UV_INHERIT_FD, .data.fd = tar_fd},
+        {.flags = UV_IGNORE},
+        {.flags = UV_INHERIT_FD, .data.fd = 2},
+        {.flags = UV_INHERIT_FD, .data.fd = s->temp_fd},
+    };
+    struct image_argv argv;
+    uv_process_options_t options = {
+        .env = env,
+        .cwd = "/",
+        .stdio = stdio,
+        .stdio_count = 4,
+        .uid = s->vined->helper_uid,
+        .gid = s->vined->helper_gid,
+        .flags = UV_PROCESS_SETUID | UV_PROCESS_SETGID,
+        .exit_cb = on_mksquashfs_exit,
+    };
+    int status;
+
+    if (image_mksquashfs_argv(&how, &argv, err) < 0)
+        return -1;
+    options.file = argv.argv[0];
+    options.args = argv.argv;
+    if (fchown(s->temp_fd, options.uid, options.gid) < 0)
+        return vine_err_sys(err, "cannot hand the new image to '%s'",
+                            s->vined->conf.helper_user);
+    status = uv_spawn(&s->vined->loop, &b->process, &options);
+    b->process.data = b;
+    b->has_process = true;
+    if (status < 0) {
+        b->process_ended = true;
+        b->status = 127;
+        return vine_err_uv(err, status, "cannot start mksquashfs (squashfs-tools)");
+    }
+    return 0;
+}
+
+static int copy_step(struct source *s, struct vine_err *err);
+
+static void step_read(struct source *s, void *arg)
+{
+    struct source_build *b = s->build;
+    struct vine_err err = {0};
+
+    /* One write of at most 1 MiB into the page cache; fsync is not ours. */
+    if (disk_pwrite_all(s->temp_fd, b->step, b->step_len, b->copied, &err) < 0) {
+        source_fail(s, &err);
+        return;
+    }
+    b->copied += b->step_len;
+    s->ops.progress(s->ctx, s, b->copied);
+    if (b->copied == s->object_size)
+        build_child_done(s);
+    else if (copy_step(s, &err) < 0)
+        source_fail(s, &err);
+}
+
+static int copy_step(struct source *s, struct vine_err *err)
+{
+    struct source_build *b = s->build;
+    uint64_t left = s->object_size - b->copied;
+
+    b->step_len = left < COPY_STEP ? (size_t)left : COPY_STEP;
+    return child_read(s, b->step, b->step_len, step_read, NULL, NULL, err);
+}
+
+static int start_copy(struct source *s, struct vine_err *err)
+{
+    s->build->step = malloc(COPY_STEP);
+    if (s->build->step == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    if (s->object_size > 0 && copy_step(s, err) < 0)
+        return -1;
+    return child_send(s,
+                      json_pack("{s:s, s:I, s:I}", "cmd", "copy", "offset",
+                                (json_int_t)0, "length", (json_int_t)s->object_size),
+                      err);
+}
+
+int build_start(struct source *s, struct vine_err *err)
+{
+    struct source_build *b = calloc(1, sizeof(*b));
+    int tar_fd, result;
+
+    if (b == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    b->source = s;
+    s->build = b;
+    if (store_temp(s->vined->store, s->ticket, s->temp_name, &s->temp_fd, err) < 0)
+        return -1;
+    if (s->kind == SOURCE_IMAGE)
+        return start_copy(s, err);
+    tar_fd = child_take_bulk_fd(s);
+    result = spawn_mksquashfs(s, b, tar_fd, err);
+    (void)close(tar_fd);
+    if (result < 0)
+        return -1;
+    return child_send(s, json_pack("{s:s}", "cmd", "build"), err);
+}
+
+void build_end(struct source *s)
+{
+    struct source_build *b = s->build;
+
+    if (s->temp_fd >= 0) {
+        (void)close(s->temp_fd);
+        s->temp_fd = -1;
+        store_temp_remove(s->vined->store, s->temp_name);
+    }
+    if (b == NULL)
+        return;
+    s->build = NULL;
+    b->source = NULL;
+    free(b->step);
+    b->step = NULL;
+    if (!b->has_process) {
+        free(b);
+        return;
+    }
+    if (!b->process_ended)
+        (void)uv_process_kill(&b->process, SIGKILL);
+    else if (!uv_is_closing((uv_handle_t *)&b->process))
+        uv_close((uv_handle_t *)&b->process, on_process_closed);
+}

@@ -1,0 +1,480 @@
+/* store.c - objects of a node: made, filled, published, removed.
+ *
+ * One struct an object, found by digest in a list (VINE_OBJECTS_MAX bounds it). The
+ * files are store_disk.c's, a start's checks are store_scan.c's. What must hold: a name
+ * in objects/ appears only by a rename of a finished directory, and no file in there is
+ * written afterwards but meta.json, which is replaced whole. */
+#include "daemon/node/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/node/store_int.h"
+
+#define LEASES_MAX (4u << 20)
+
+void object_name(const struct store_object *object, char name[VINE_HEX_LEN + 1])
+{
+    vine_digest_hex(&object->manifest.digest, name);
+}
+
+struct store_object *object_new(struct manifest *manifest, struct vine_err *err)
+{
+    struct store_object *object = calloc(1, sizeof(*object));
+
+    if (object == NULL) {
+        vine_err_set(err, VINE_ENOMEM, "out of memory");
+        return NULL;
+    }
+    object->image_fd = object->have_fd = -1;
+    object->refs = 1;
+    object->pieces = manifest_pieces(manifest);
+    object->have = calloc(object->pieces, sizeof(bool));
+    if (object->have == NULL) {
+        free(object);
+        vine_err_set(err, VINE_ENOMEM, "out of memory");
+        return NULL;
+    }
+    object->manifest = *manifest;
+    memset(manifest, 0, sizeof(*manifest));
+    return object;
+}
+
+void object_free(struct store_object *object)
+{
+    if (object == NULL)
+        return;
+    if (object->image_fd >= 0)
+        (void)close(object->image_fd);
+    if (object->have_fd >= 0)
+        (void)close(object->have_fd);
+    manifest_free(&object->manifest);
+    free(object->have);
+    free(object);
+}
+
+void store_get(struct store_object *object)
+{
+    object->refs++;
+}
+
+void store_put(struct store_object *object)
+{
+    if (--object->refs == 0)
+        object_free(object);
+}
+
+/* The directory must be ours alone: whoever could write there could swap an image
+ * between its check and its mount. */
+static int check_dir(int fd, const char *dir, struct vine_err *err)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return vine_err_sys(err, "cannot examine '%s'", dir);
+    if (st.st_uid != geteuid())
+        return vine_err_set(err, VINE_EACCES,
+                            "cache_dir '%s' belongs to uid %u: chown it to root", dir,
+                            st.st_uid);
+    if ((st.st_mode & 077) != 0 && fchmod(fd, 0700) < 0)
+        return vine_err_sys(err, "cannot make '%s' private", dir);
+    return 0;
+}
+
+static int lock_store(struct store *store, const char *dir, struct vine_err *err)
+{
+    store->lock_fd =
+        openat(store->dir_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (store->lock_fd < 0)
+        return vine_err_sys(err, "cannot make '%s/lock'", dir);
+    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0)
+        return vine_err_set(err, VINE_ELIMIT,
+                            "another daemon uses '%s': stop it, or give this one another "
+                            "cache_dir",
+                            dir);
+    return 0;
+}
+
+static int open_dirs(struct store *store, const char *dir, struct vine_err *err)
+{
+    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+        return vine_err_sys(err, "cannot make cache_dir '%s'", dir);
+    store->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (store->dir_fd < 0)
+        return vine_err_sys(err, "cannot open cache_dir '%s'", dir);
+    if (check_dir(store->dir_fd, dir, err) < 0 || lock_store(store, dir, err) < 0)
+        return -1;
+    store->objects_fd = disk_open_dir(store->dir_fd, "objects", true, err);
+    store->partial_fd = disk_open_dir(store->dir_fd, "partial", true, err);
+    store->tmp_fd = disk_open_dir(store->dir_fd, "tmp", true, err);
+    return store->objects_fd < 0 || store->partial_fd < 0 || store->tmp_fd < 0 ? -1 : 0;
+}
+
+int store_open(const char *dir, struct store **out, struct vine_err *err)
+{
+    struct store *store = calloc(1, sizeof(*store));
+
+    if (store == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    store->dir_fd = store->objects_fd = store->partial_fd = store->tmp_fd = -1;
+    store->lock_fd = -1;
+    if (open_dirs(store, dir, err) < 0 || store_scan(store, err) < 0) {
+        store_close(store);
+        return -1;
+    }
+    *out = store;
+    return 0;
+}
+
+void store_close(struct store *store)
+{
+    int fds[] = {store->dir_fd, store->objects_fd, store->partial_fd, store->tmp_fd,
+                 store->lock_fd};
+
+    while (store->first != NULL) {
+        struct store_object *object = store->first;
+        store->first = object->next;
+        store_put(object);
+    }
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+        if (fds[i] >= 0)
+            (void)close(fds[i]);
+    free(store);
+}
+
+int store_space(const struct store *store, uint64_t *total, uint64_t *available,
+                struct vine_err *err)
+{
+    struct statvfs st;
+
+    if (fstatvfs(store->dir_fd, &st) < 0)
+        return vine_err_sys(err, "cannot examine the store's file system");
+    *total = (uint64_t)st.f_blocks * st.f_frsize;
+    *available = (uint64_t)st.f_bavail * st.f_frsize;
+    return 0;
+}
+
+struct store_object *store_first(struct store *store)
+{
+    return store->first;
+}
+
+struct store_object *store_find(struct store *store, const struct vine_digest *digest)
+{
+    struct store_object *object = store->first;
+
+    while (object != NULL &&
+           memcmp(object->manifest.digest.b, digest->b, VINE_DIGEST_LEN) != 0)
+        object = object->next;
+    return object;
+}
+
+static int write_manifest(int dir_fd, const struct manifest *m, struct vine_err *err)
+{
+    size_t len = manifest_encoded_size(m->count);
+    uint8_t *bytes = malloc(len);
+    int result;
+
+    if (bytes == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    manifest_encode(m, bytes);
+    result = disk_write_file(dir_fd, "manifest", bytes, len, err);
+    free(bytes);
+    return result;
+}
+
+static int allocate(int fd, uint64_t size, struct vine_err *err)
+{
+    if (size == 0 || fallocate(fd, 0, 0, (off_t)size) == 0)
+        return 0;
+    if (errno == EOPNOTSUPP && ftruncate(fd, (off_t)size) == 0)
+        return 0;
+    return vine_err_sys(err, "cannot allocate %llu bytes in the store",
+                        (unsigned long long)size);
+}
+
+static int fill_partial(int dir_fd, struct store_object *object, struct vine_err *err)
+{
+    int flags = O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC;
+
+    if (write_manifest(dir_fd, &object->manifest, err) < 0)
+        return -1;
+    object->image_fd = openat(dir_fd, "image", flags, 0600);
+    object->have_fd = openat(dir_fd, "have", flags, 0600);
+    if (object->image_fd < 0 || object->have_fd < 0)
+        return vine_err_sys(err, "cannot make files in the store");
+    if (allocate(object->image_fd, object->manifest.size, err) < 0)
+        return -1;
+    if (ftruncate(object->have_fd, object->pieces) < 0)
+        return vine_err_sys(err, "cannot make files in the store");
+    store_mark(object, 0);
+    return 0;
+}
+
+int store_create(struct store *store, struct manifest *manifest,
+                 struct store_object **out, struct vine_err *err)
+{
+    char name[VINE_HEX_LEN + 1];
+    struct store_object *object = object_new(manifest, err);
+    int dir_fd, result = -1;
+
+    if (object == NULL)
+        return -1;
+    object_name(object, name);
+    disk_remove_tree(store->partial_fd, name);
+    dir_fd = disk_open_dir(store->partial_fd, name, true, err);
+    if (dir_fd >= 0) {
+        result = fill_partial(dir_fd, object, err);
+        (void)close(dir_fd);
+    }
+    if (result < 0) {
+        disk_remove_tree(store->partial_fd, name);
+        *manifest = object->manifest; /* as it was */
+        memset(&object->manifest, 0, sizeof(object->manifest));
+        object_free(object);
+        return -1;
+    }
+    object->next = store->first;
+    store->first = object;
+    *out = object;
+    return 0;
+}
+
+int store_write_chunk(struct store_object *object, uint32_t chunk, const void *bytes,
+                      uint32_t length, struct vine_err *err)
+{
+    struct vine_digest digest;
+    const struct manifest_chunk *c;
+
+    if (chunk >= object->manifest.count)
+        return vine_err_set(err, VINE_EPROTO, "chunk %u is none of the object's", chunk);
+    c = &object->manifest.chunk[chunk];
+    if (length != c->length)
+        return vine_err_set(err, VINE_ECORRUPT, "chunk %u has %u bytes, not %u", chunk,
+                            length, c->length);
+    vine_digest_of(bytes, length, &digest);
+    if (!vine_digest_equal(&digest, &c->digest))
+        return vine_err_set(err, VINE_ECORRUPT, "chunk %u has the wrong bytes", chunk);
+    return disk_pwrite_all(object->image_fd, bytes, length, c->offset, err);
+}
+
+int store_read_chunk(const struct store_object *object, uint32_t chunk, void *buf,
+                     struct vine_err *err)
+{
+    const struct manifest_chunk *c = &object->manifest.chunk[chunk];
+
+    return disk_pread_all(object->image_fd, buf, c->length, c->offset, err);
+}
+
+void store_mark(struct store_object *object, uint32_t piece)
+{
+    static const uint8_t yes = 1;
+
+    object->have[piece] = true;
+    /* A mark that is lost costs one piece after a crash, so its error is no event. */
+    (void)disk_pwrite_all(object->have_fd, &yes, 1, piece, NULL);
+}
+
+int store_publish(struct store *store, struct store_object *object, bool trusted,
+                  struct vine_err *err)
+{
+    char name[VINE_HEX_LEN + 1];
+    int dir_fd, result;
+
+    object_name(object, name);
+    object->trusted = trusted;
+    dir_fd = disk_open_dir(store->partial_fd, name, false, err);
+    if (dir_fd < 0)
+        return -1;
+    result = meta_save(dir_fd, object, false, err);
+    (void)close(dir_fd);
+    if (result < 0)
+        return -1;
+    if (renameat(store->partial_fd, name, store->objects_fd, name) < 0)
+        return vine_err_sys(err, "cannot publish object %.8s", name);
+    (void)close(object->have_fd);
+    object->have_fd = -1;
+    object->complete = true;
+    return 0;
+}
+
+int store_sync(struct store *store, struct store_object *object, struct vine_err *err)
+{
+    char name[VINE_HEX_LEN + 1];
+    int dir_fd, result = 0;
+
+    object_name(object, name);
+    if (fsync(object->image_fd) < 0)
+        return vine_err_sys(err, "cannot sync object %.8s", name);
+    dir_fd = disk_open_dir(store->objects_fd, name, false, err);
+    if (dir_fd < 0)
+        return -1;
+    if (fsync(dir_fd) < 0 || fsync(store->objects_fd) < 0)
+        result = vine_err_sys(err, "cannot sync object %.8s", name);
+    if (result == 0)
+        result = meta_save(dir_fd, object, true, err);
+    (void)close(dir_fd);
+    return result;
+}
+
+int store_temp(struct store *store, uint64_t ticket, char name[32], int *fd,
+               struct vine_err *err)
+{
+    (void)snprintf(name, 32, "build-%llx", (unsigned long long)ticket);
+    *fd = openat(store->tmp_fd, name,
+                 O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (*fd < 0)
+        return vine_err_sys(err, "cannot make a file in the store");
+    return 0;
+}
+
+void store_temp_remove(struct store *store, const char *name)
+{
+    (void)unlinkat(store->tmp_fd, name, 0);
+}
+
+/* Make objects/NAME with the finished file in it, by way of partial/. */
+static int adopt_files(struct store *store, const char *temporary,
+                       struct store_object *object, struct vine_err *err)
+{
+    char name[VINE_HEX_LEN + 1];
+    int dir_fd, result;
+
+    object_name(object, name);
+    disk_remove_tree(store->partial_fd, name);
+    dir_fd = disk_open_dir(store->partial_fd, name, true, err);
+    if (dir_fd < 0)
+        return -1;
+    result = write_manifest(dir_fd, &object->manifest, err);
+    if (result == 0)
+        result = meta_save(dir_fd, object, false, err);
+    if (result == 0 && renameat(store->tmp_fd, temporary, dir_fd, "image") < 0)
+        result = vine_err_sys(err, "cannot rename the new image");
+    if (result == 0)
+        object->image_fd = openat(dir_fd, "image", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (result == 0 && object->image_fd < 0)
+        result = vine_err_sys(err, "cannot open the new image");
+    (void)close(dir_fd);
+    if (result == 0 && renameat(store->partial_fd, name, store->objects_fd, name) < 0)
+        result = vine_err_sys(err, "cannot publish object %.8s", name);
+    if (result < 0)
+        disk_remove_tree(store->partial_fd, name);
+    return result;
+}
+
+int store_adopt(struct store *store, const char *name, struct manifest *manifest,
+                bool trusted, struct store_object **out, struct vine_err *err)
+{
+    struct store_object *object = store_find(store, &manifest->digest);
+
+    if (object != NULL && object->complete) {
+        object->trusted = object->trusted || trusted;
+        store_temp_remove(store, name);
+        manifest_free(manifest);
+        *out = object;
+        return 0;
+    }
+    if (object != NULL)
+        store_remove(store, object);
+    object = object_new(manifest, err);
+    if (object == NULL)
+        return -1;
+    object->trusted = trusted;
+    object->complete = true;
+    for (uint32_t p = 0; p < object->pieces; p++)
+        object->have[p] = true;
+    if (adopt_files(store, name, object, err) < 0) {
+        *manifest = object->manifest;
+        memset(&object->manifest, 0, sizeof(object->manifest));
+        object_free(object);
+        return -1;
+    }
+    object->next = store->first;
+    store->first = object;
+    *out = object;
+    return 0;
+}
+
+void store_add_key(struct store *store, struct store_object *object,
+                   const struct vine_digest *key)
+{
+    char name[VINE_HEX_LEN + 1];
+    int dir_fd;
+
+    for (uint32_t i = 0; i < object->key_count; i++)
+        if (vine_digest_equal(&object->keys[i], key))
+            return;
+    if (object->key_count == VINE_KEYS_MAX)
+        memmove(object->keys, object->keys + 1,
+                --object->key_count * sizeof(object->keys[0]));
+    object->keys[object->key_count++] = *key;
+    object_name(object, name);
+    if (!object->complete)
+        return; /* store_publish writes it down */
+    dir_fd = disk_open_dir(store->objects_fd, name, false, NULL);
+    if (dir_fd < 0)
+        return;
+    (void)meta_save(dir_fd, object, object->synced, NULL);
+    (void)close(dir_fd);
+}
+
+void store_touch(struct store *store, struct store_object *object)
+{
+    char path[VINE_HEX_LEN + 16];
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    object->used_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    object_name(object, path);
+    (void)strcat(path, "/meta.json");
+    (void)utimensat(store->objects_fd, path, NULL, AT_SYMLINK_NOFOLLOW);
+}
+
+void store_remove(struct store *store, struct store_object *object)
+{
+    char name[VINE_HEX_LEN + 1];
+    struct store_object **at = &store->first;
+
+    object_name(object, name);
+    while (*at != NULL && *at != object)
+        at = &(*at)->next;
+    if (*at != NULL)
+        *at = object->next;
+    /* Out of objects/ by one rename, so that a crash in between leaves no half. */
+    if (object->complete) {
+        disk_remove_tree(store->tmp_fd, name);
+        if (renameat(store->objects_fd, name, store->tmp_fd, name) == 0)
+            disk_remove_tree(store->tmp_fd, name);
+    } else {
+        disk_remove_tree(store->partial_fd, name);
+    }
+    object->removed = true;
+    store_put(object);
+}
+
+int store_save_leases(struct store *store, const char *text, struct vine_err *err)
+{
+    return disk_write_file(store->dir_fd, "leases.json", text, strlen(text), err);
+}
+
+int store_load_leases(struct store *store, char **text, struct vine_err *err)
+{
+    uint8_t *bytes = NULL;
+    size_t len;
+
+    *text = NULL;
+    if (faccessat(store->dir_fd, "leases.json", F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+        return 0;
+    if (disk_read_file(store->dir_fd, "leases.json", LEASES_MAX, &bytes, &len, err) < 0)
+        return -1;
+    *text = (char *)bytes;
+    return 0;
+}

@@ -1,0 +1,105 @@
+/* store.h - the node's objects on disk.
+ *
+ *   DIR/objects/DIGEST/{image,manifest,meta.json}        complete, never changed
+ *   DIR/partial/DIGEST/{image,manifest,have,meta.json}   being fetched
+ *   DIR/tmp/NAME                                         images being built
+ *   DIR/lock                                             one daemon a directory
+ *
+ * `manifest` is the canonical binary form, so its SHA-256 is the directory's name and a
+ * damaged one shows itself. `have` has one byte a piece, 1 after the piece's bytes are in
+ * `image`. An object is published by one rename and synced afterwards; until meta.json
+ * says "synced" a restart hashes it again. Everything is root's, 0700; names are digests.
+ *
+ * The list and reference counts belong to the loop thread; the calls marked (worker) only
+ * use an object's descriptors and may run on any thread while a reference is held. */
+#ifndef VINE_NODE_STORE_H
+#define VINE_NODE_STORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vine/err.h"
+#include "vine/manifest.h"
+
+struct store;
+
+struct store_object {
+    struct manifest manifest;
+    int image_fd;        /* read-only when complete, read-write before */
+    int have_fd;         /* -1 when complete */
+    uint32_t pieces;     /* piece 0, the manifest, included */
+    bool *have;          /* by piece */
+    bool complete, trusted;
+    bool synced; /* set by the loop thread after store_sync */
+    uint32_t key_count;
+    struct vine_digest keys[VINE_KEYS_MAX];
+    uint64_t used_ms; /* last use, wall clock */
+    /* private */
+    bool removed;
+    int refs;
+    struct store_object *next;
+};
+
+/* Make or open the store; what is left of an interrupted daemon is removed, resumed or
+ * hashed again (this may take a while for a large unsynced object). Fails if the
+ * directory is not root's own, is a symbolic link, or another daemon has it. */
+int store_open(const char *dir, struct store **out, struct vine_err *err);
+void store_close(struct store *store);
+
+/* Bytes of the file system that holds it. */
+int store_space(const struct store *store, uint64_t *total, uint64_t *available,
+                struct vine_err *err);
+
+struct store_object *store_first(struct store *store); /* walk by ->next */
+struct store_object *store_find(struct store *store, const struct vine_digest *digest);
+void store_get(struct store_object *object); /* hold while workers use it */
+void store_put(struct store_object *object);
+
+/* Begin a partial object; space for all of it is allocated. `manifest` is moved in on
+ * success. Piece 0 is had at once. */
+int store_create(struct store *store, struct manifest *manifest,
+                 struct store_object **out, struct vine_err *err);
+
+/* (worker) Write a chunk after checking it against the manifest. VINE_ECORRUPT: the
+ * bytes are not those of the chunk; nothing was written. */
+int store_write_chunk(struct store_object *object, uint32_t chunk, const void *bytes,
+                      uint32_t length, struct vine_err *err);
+
+/* (worker) Read a chunk; buf holds its length. Short file: VINE_ECORRUPT. */
+int store_read_chunk(const struct store_object *object, uint32_t chunk, void *buf,
+                     struct vine_err *err);
+
+/* All chunks of a data piece are written. */
+void store_mark(struct store_object *object, uint32_t piece);
+
+/* Rename into objects/. The caller has all pieces. */
+int store_publish(struct store *store, struct store_object *object, bool trusted,
+                  struct vine_err *err);
+
+/* (worker) Sync to disk and say so in meta.json. */
+int store_sync(struct store *store, struct store_object *object, struct vine_err *err);
+
+/* A file in tmp/ for an image being built; `name` gets at most 32 bytes. */
+int store_temp(struct store *store, uint64_t ticket, char name[32], int *fd,
+               struct vine_err *err);
+void store_temp_remove(struct store *store, const char *name);
+
+/* Make a finished temporary file an object, complete and unsynced. `manifest` is moved
+ * in on success. An object of that digest already there: it is used, the file removed;
+ * a partial one is replaced. */
+int store_adopt(struct store *store, const char *name, struct manifest *manifest,
+                bool trusted, struct store_object **out, struct vine_err *err);
+
+/* Remember that a source with this key gives this object. */
+void store_add_key(struct store *store, struct store_object *object,
+                   const struct vine_digest *key);
+void store_touch(struct store *store, struct store_object *object); /* used now */
+
+/* Remove from disk at once; the struct lives until the last reference is put. */
+void store_remove(struct store *store, struct store_object *object);
+
+/* leases.json: replace, read (*text NULL: none; caller frees). */
+int store_save_leases(struct store *store, const char *text, struct vine_err *err);
+int store_load_leases(struct store *store, char **text, struct vine_err *err);
+
+#endif

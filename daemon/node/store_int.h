@@ -1,0 +1,39 @@
+/* store_int.h - shared by store.c (objects in memory and their life), store_disk.c
+ * (files and directories) and store_scan.c (what a start finds). */
+#ifndef VINE_NODE_STORE_INT_H
+#define VINE_NODE_STORE_INT_H
+
+#include <sys/types.h>
+
+#include "daemon/node/store.h"
+
+struct store {
+    int dir_fd, objects_fd, partial_fd, tmp_fd, lock_fd;
+    struct store_object *first;
+};
+
+/* Files below a directory descriptor. */
+int disk_open_dir(int at, const char *name, bool create, struct vine_err *err);
+int disk_write_file(int at, const char *name, const void *bytes, size_t len,
+                    struct vine_err *err);
+/* Whole file into a fresh buffer, with a zero byte behind it. */
+int disk_read_file(int at, const char *name, size_t max, uint8_t **out, size_t *len,
+                   struct vine_err *err);
+void disk_remove_tree(int at, const char *name); /* one level of files below */
+int disk_pread_all(int fd, void *buf, size_t len, uint64_t offset, struct vine_err *err);
+int disk_pwrite_all(int fd, const void *buf, size_t len, uint64_t offset,
+                    struct vine_err *err);
+
+/* meta.json of an object's directory. */
+int meta_save(int dir_fd, const struct store_object *object, bool synced,
+              struct vine_err *err);
+/* Missing or malformed: defaults (untrusted, unsynced, no keys). */
+void meta_load(int dir_fd, struct store_object *object, bool *synced);
+
+void object_name(const struct store_object *object, char name[VINE_HEX_LEN + 1]);
+struct store_object *object_new(struct manifest *manifest, struct vine_err *err);
+void object_free(struct store_object *object);
+
+int store_scan(struct store *store, struct vine_err *err);
+
+#endif

@@ -1,0 +1,271 @@
+/* transfer.c - from bytes in memory to pieces the core knows of.
+ *
+ * Each chunk is checked and written by a worker thread; the loop thread counts chunks
+ * down and tells the core when a piece is whole. A transfer may end (cancelled, failed)
+ * while workers still have chunks of it: they hold a reference to the object and find by
+ * id that nobody waits any more. What they wrote was verified, so it does no harm. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/node/vined.h"
+#include "vine/log.h"
+
+struct transfer {
+    uint64_t id;
+    struct store_object *object;
+    struct msg_range range;
+    uint32_t first_chunk, chunk_count;
+    uint32_t *missing; /* by piece of the range: chunks not yet written */
+    uint64_t bytes;
+    uint64_t origin; /* ticket of the own source it comes from; 0: from a peer */
+    struct transfer *next;
+};
+
+struct transfers {
+    struct transfer *first;
+};
+
+struct chunk_job {
+    uv_work_t work;
+    struct vined *vined;
+    struct store_object *object;
+    uint64_t id;
+    uint32_t chunk, length;
+    void *bytes;
+    struct vine_err err;
+};
+
+int transfers_start(struct vined *vined, struct vine_err *err)
+{
+    vined->transfers = calloc(1, sizeof(*vined->transfers));
+    if (vined->transfers == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    return 0;
+}
+
+static struct transfer *find(struct vined *vined, uint64_t id)
+{
+    struct transfer *t = vined->transfers->first;
+
+    while (t != NULL && t->id != id)
+        t = t->next;
+    return t;
+}
+
+static void forget(struct vined *vined, struct transfer *t)
+{
+    struct transfer **at = &vined->transfers->first;
+
+    while (*at != t)
+        at = &(*at)->next;
+    *at = t->next;
+    store_put(t->object);
+    free(t->missing);
+    free(t);
+}
+
+int transfer_begin(struct vined *vined, uint64_t id, const struct vine_digest *digest,
+                   struct msg_range range, struct vine_err *err)
+{
+    struct store_object *object = store_find(vined->store, digest);
+    struct transfer *t;
+
+    if (object == NULL || object->complete || range.first == 0 ||
+        range.first + range.count > object->pieces)
+        return vine_err_set(err, VINE_EPROTO, "no such pieces of a partial object");
+    t = calloc(1, sizeof(*t));
+    if (t != NULL)
+        t->missing = calloc(range.count, sizeof(*t->missing));
+    if (t == NULL || t->missing == NULL) {
+        free(t);
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    }
+    t->id = id;
+    t->object = object;
+    t->range = range;
+    for (uint32_t i = 0; i < range.count; i++) {
+        uint32_t first;
+        manifest_piece(&object->manifest, range.first + i, &first, &t->missing[i]);
+        if (i == 0)
+            t->first_chunk = first;
+        t->chunk_count += t->missing[i];
+    }
+    store_get(object);
+    t->next = vined->transfers->first;
+    vined->transfers->first = t;
+    return 0;
+}
+
+int transfer_chunks(struct vined *vined, uint64_t id, uint32_t *first, uint32_t *count)
+{
+    const struct transfer *t = find(vined, id);
+
+    if (t == NULL)
+        return -1;
+    *first = t->first_chunk;
+    *count = t->chunk_count;
+    return 0;
+}
+
+uint32_t transfer_chunk_length(struct vined *vined, uint64_t id, uint32_t chunk)
+{
+    const struct transfer *t = find(vined, id);
+
+    if (t == NULL || chunk < t->first_chunk || chunk - t->first_chunk >= t->chunk_count)
+        return 0;
+    return t->object->manifest.chunk[chunk].length;
+}
+
+/* Which piece of the transfer a chunk belongs to. */
+static uint32_t piece_of(const struct transfer *t, uint32_t chunk)
+{
+    for (uint32_t i = 0; i < t->range.count; i++) {
+        uint32_t first, count;
+        manifest_piece(&t->object->manifest, t->range.first + i, &first, &count);
+        if (chunk >= first && chunk < first + count)
+            return i;
+    }
+    return UINT32_MAX;
+}
+
+static void chunk_written(struct vined *vined, const struct chunk_job *job)
+{
+    struct transfer *t = find(vined, job->id);
+    uint32_t i, piece;
+
+    if (t == NULL)
+        return;
+    if (job->err.code != VINE_OK) {
+        transfer_end(vined, job->id, &job->err);
+        return;
+    }
+    i = piece_of(t, job->chunk);
+    t->bytes += job->length;
+    if (i == UINT32_MAX || t->missing[i] == 0)
+        return; /* a chunk sent twice */
+    piece = t->range.first + i;
+    if (--t->missing[i] > 0) {
+        node_transfer_progress(vined->core, job->id, t->bytes, vined_now(vined));
+        vined_update(vined);
+        return;
+    }
+    store_mark(t->object, piece);
+    for (i = 0; i < t->range.count && t->missing[i] == 0; i++)
+        ;
+    if (i == t->range.count)
+        forget(vined, t);
+    node_piece_done(vined->core, job->id, piece, vined_now(vined));
+    vined_update(vined);
+}
+
+static void write_chunk(uv_work_t *work)
+{
+    struct chunk_job *job = work->data;
+
+    (void)store_write_chunk(job->object, job->chunk, job->bytes, job->length, &job->err);
+}
+
+static void after_write(uv_work_t *work, int status)
+{
+    struct chunk_job *job = work->data;
+
+    if (!job->vined->stopping)
+        chunk_written(job->vined, job);
+    store_put(job->object);
+    free(job->bytes);
+    free(job);
+}
+
+void transfer_chunk(struct vined *vined, uint64_t id, uint32_t chunk, void *bytes,
+                    uint32_t length)
+{
+    struct transfer *t = find(vined, id);
+    struct vine_err err = {0};
+    struct chunk_job *job;
+
+    if (t == NULL) {
+        free(bytes);
+        return;
+    }
+    job = calloc(1, sizeof(*job));
+    if (job == NULL) {
+        free(bytes);
+        vine_err_set(&err, VINE_ENOMEM, "out of memory");
+        transfer_end(vined, id, &err);
+        return;
+    }
+    *job = (struct chunk_job){.vined = vined,
+                              .object = t->object,
+                              .id = id,
+                              .chunk = chunk,
+                              .length = length,
+                              .bytes = bytes};
+    job->work.data = job;
+    store_get(t->object);
+    (void)uv_queue_work(&vined->loop, &job->work, write_chunk, after_write);
+}
+
+void transfer_manifest(struct vined *vined, uint64_t id,
+                       const struct vine_digest *digest, const void *bytes, size_t len)
+{
+    struct manifest manifest = {0};
+    struct store_object *object = store_find(vined->store, digest);
+    struct vine_err err = {0};
+
+    if (object == NULL) {
+        if (manifest_decode(bytes, len, &manifest, &err) == 0 &&
+            !vine_digest_equal(&manifest.digest, digest))
+            vine_err_set(&err, VINE_ECORRUPT, "the manifest has another digest");
+        if (err.code == VINE_OK)
+            (void)store_create(vined->store, &manifest, &object, &err);
+        manifest_free(&manifest);
+    }
+    if (err.code != VINE_OK)
+        node_transfer_failed(vined->core, id, &err, vined_now(vined));
+    else
+        node_piece_done(vined->core, id, 0, vined_now(vined));
+    vined_update(vined);
+}
+
+void transfer_end(struct vined *vined, uint64_t id, const struct vine_err *err)
+{
+    struct transfer *t = find(vined, id);
+
+    if (t != NULL)
+        forget(vined, t);
+    if (err == NULL)
+        return;
+    node_transfer_failed(vined->core, id, err, vined_now(vined));
+    vined_update(vined);
+}
+
+void transfer_set_origin(struct vined *vined, uint64_t id, uint64_t ticket)
+{
+    struct transfer *t = find(vined, id);
+
+    if (t != NULL)
+        t->origin = ticket;
+}
+
+void transfers_fail_origin(struct vined *vined, uint64_t ticket,
+                           const struct vine_err *err)
+{
+    struct transfer *t = vined->transfers->first;
+
+    /* Each end may start others through the core: begin again at the head. */
+    while (t != NULL) {
+        if (t->origin == ticket) {
+            transfer_end(vined, t->id, err);
+            t = vined->transfers->first;
+        } else {
+            t = t->next;
+        }
+    }
+}
+
+void transfers_stop(struct vined *vined)
+{
+    while (vined->transfers->first != NULL)
+        forget(vined, vined->transfers->first);
+    free(vined->transfers);
+}

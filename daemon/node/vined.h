@@ -1,0 +1,152 @@
+/* vined.h - the parts of the node daemon and what they share.
+ *
+ *   main.c       start and stop, the core's ops
+ *   manager.c    the control connection
+ *   transfer.c   chunks on their way into the store, whoever they come from
+ *   fetch.c      data connections to peers: asking
+ *   serve.c      data connections from peers: answering
+ *   source.c     sources this node is origin of: vine-source, mksquashfs
+ *   mount.c      images mounted
+ *   local.c      the Unix socket for plugin and CLI; status.c its documents; packing.c
+ *   jobs.c       which jobs live; leases on disk
+ *   store*.c     objects on disk
+ *
+ * All of it runs on one loop thread, which alone touches the core; blocking work goes to
+ * libuv's thread pool with a reference to what it uses. */
+#ifndef VINE_NODE_VINED_H
+#define VINE_NODE_VINED_H
+
+#include <uv.h>
+
+#include "daemon/core/node.h"
+#include "daemon/edge/daemon.h"
+#include "daemon/edge/link.h"
+#include "daemon/node/store.h"
+#include "vine/conf.h"
+
+struct manager_link;
+struct transfers;
+struct fetcher;
+struct server;
+struct sources;
+struct mounts;
+struct local;
+struct jobs;
+
+struct vined {
+    uv_loop_t loop;
+    struct vine_conf conf;
+    char name[VINE_NAME_MAX + 1];
+    uint64_t start_ms;
+    uint32_t helper_uid, helper_gid;
+    uint8_t image_key[64];
+    size_t image_key_len; /* 0: no key, nothing is signed */
+    struct daemon_signals signals;
+    struct daemon_alarm alarm;
+    struct node *core;
+    struct store *store;
+    struct manager_link *manager;
+    struct transfers *transfers;
+    struct fetcher *fetcher;
+    struct server *server;
+    struct sources *sources;
+    struct mounts *mounts;
+    struct local *local;
+    struct jobs *jobs;
+    bool stopping;
+};
+
+uint64_t vined_now(struct vined *vined);
+
+/* After any event given to the core. */
+void vined_update(struct vined *vined);
+
+/* Call `run` from the loop soon, not from inside the current call. */
+void vined_defer(struct vined *vined, void (*run)(struct vined *vined, void *arg),
+                 void *arg);
+
+/* Sync a published object in the background and note that it is. */
+void vined_sync_object(struct vined *vined, struct store_object *object);
+
+/* manager.c */
+int manager_start(struct vined *vined, struct vine_err *err);
+void manager_send(struct vined *vined, const struct msg *m);
+const char *manager_name(const struct vined *vined); /* the one connected, or NULL */
+void manager_stop(struct vined *vined);
+
+/* transfer.c - a transfer is one assignment of the core's: a range of data pieces whose
+ * chunks arrive in any order, or piece 0. Ids are the core's. */
+int transfers_start(struct vined *vined, struct vine_err *err);
+/* Chunks will come. The object must be in the store. */
+int transfer_begin(struct vined *vined, uint64_t id, const struct vine_digest *digest,
+                   struct msg_range range, struct vine_err *err);
+/* First chunk and number of chunks of a transfer; -1: no such transfer (any more). */
+int transfer_chunks(struct vined *vined, uint64_t id, uint32_t *first, uint32_t *count);
+/* Length that chunk must have; 0: not of this transfer or no such transfer. */
+uint32_t transfer_chunk_length(struct vined *vined, uint64_t id, uint32_t chunk);
+/* A chunk's bytes; malloc'ed, taken over. Verified, written, told to the core. */
+void transfer_chunk(struct vined *vined, uint64_t id, uint32_t chunk, void *bytes,
+                    uint32_t length);
+/* The manifest's bytes (piece 0) of `digest`: checked, the partial object made, told to
+ * the core. `bytes` borrowed. */
+void transfer_manifest(struct vined *vined, uint64_t id,
+                       const struct vine_digest *digest, const void *bytes, size_t len);
+/* Give up: tells the core unless the core itself gave it up (err NULL). */
+void transfer_end(struct vined *vined, uint64_t id, const struct vine_err *err);
+/* It comes from this node's own source; when that fails, all of its transfers do. */
+void transfer_set_origin(struct vined *vined, uint64_t id, uint64_t ticket);
+void transfers_fail_origin(struct vined *vined, uint64_t ticket,
+                           const struct vine_err *err);
+void transfers_stop(struct vined *vined);
+
+/* fetch.c */
+int fetch_start(struct vined *vined, struct vine_err *err);
+void fetch_from_peer(struct vined *vined, uint64_t id, const struct vine_digest *digest,
+                     const struct msg_assign *assign);
+void fetch_cancel(struct vined *vined, uint64_t id);
+void fetch_stop(struct vined *vined);
+
+/* serve.c */
+int serve_start(struct vined *vined, struct vine_err *err);
+void serve_stop(struct vined *vined);
+
+/* source.c */
+int sources_start(struct vined *vined, struct vine_err *err);
+void source_resolve(struct vined *vined, uint64_t ticket, uint32_t uid, uint32_t gid,
+                    const char *path);
+void source_build(struct vined *vined, uint64_t ticket);
+void source_close(struct vined *vined, uint64_t ticket);
+void source_fetch(struct vined *vined, uint64_t id, const struct vine_digest *digest,
+                  uint64_t ticket, struct msg_range range);
+/* A streamed object is about to be published: note the key of its source with it. */
+void source_remember_key(struct vined *vined, struct store_object *object);
+void sources_stop(struct vined *vined);
+
+/* mount.c */
+int mounts_start(struct vined *vined, struct vine_err *err);
+void mount_object(struct vined *vined, const struct vine_digest *digest,
+                  uint32_t mount_uid, bool trusted);
+void mount_remove(struct vined *vined, const struct vine_digest *digest);
+/* Path of a mount; "" if there is none. */
+void mount_path(struct vined *vined, const struct vine_digest *digest,
+                uint32_t mount_uid, char out[VINE_PATH_MAX]);
+void mounts_stop(struct vined *vined);
+
+/* local.c */
+int local_start(struct vined *vined, struct vine_err *err);
+void local_reply(struct vined *vined, uint64_t client, const struct node_result *results,
+                 uint32_t count);
+void local_answer(struct vined *vined, uint64_t client, enum vine_code code,
+                  const char *text);
+/* The job is being terminated: those who wait for it are told. */
+void local_cancel_job(struct vined *vined, uint64_t job);
+bool local_job_waits(struct vined *vined, uint64_t job);
+void local_stop(struct vined *vined);
+
+/* jobs.c */
+int jobs_start(struct vined *vined, struct vine_err *err);
+void jobs_save(struct vined *vined);
+void jobs_watch(struct vined *vined); /* somebody waits: look often */
+void jobs_stop(struct vined *vined);
+
+#endif
