@@ -69,7 +69,6 @@ static int take_kind(struct source *s, const json_t *line)
 
 static int take_resolved(struct source *s, const json_t *line)
 {
-    const json_t *root = json_object_get(line, "root");
     const char *signature = word(line, "signature");
     char *canonical = strdup(word(line, "canonical"));
 
@@ -90,10 +89,6 @@ static int take_resolved(struct source *s, const json_t *line)
     s->estimate = s->kind == SOURCE_IMAGE     ? s->object_size
                   : s->kind == SOURCE_ARCHIVE ? s->bytes * ARCHIVE_FACTOR
                                               : number(line, "alloc");
-    s->root_mode = (uint32_t)number(root, "mode") & 07777;
-    s->root_uid = (uint32_t)number(root, "uid");
-    s->root_gid = (uint32_t)number(root, "gid");
-    s->root_mtime = (int64_t)number(root, "mtime");
     if (s->object_size > VINE_OBJECT_MAX ||
         s->manifest_bytes > manifest_encoded_size(VINE_CHUNKS_MAX))
         return -1;
@@ -185,7 +180,7 @@ void source_line(struct source *s, const json_t *line)
     } else if (strcmp(event, "error") == 0) {
         code = vine_code_parse(word(line, "code"));
         if (code == VINE_ESYS && build_failed(s))
-            return; /* the pipe broke because mksquashfs had ended: that is told */
+            return; /* the pipe broke because tar2sqfs had ended: that is told */
         if (!try_again(s, code))
             fail_with(s, code, word(line, "text"));
     } else {

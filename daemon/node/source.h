@@ -44,8 +44,6 @@ struct source {
     bool is_signed;
     char *canonical; /* raw bytes */
     uint64_t entries, bytes, estimate, object_size, manifest_bytes;
-    uint32_t root_mode, root_uid, root_gid;
-    int64_t root_mtime;
     enum image_activate activate;
     struct manifest manifest; /* packed images; after built: of the object */
     bool has_manifest;
@@ -78,7 +76,7 @@ void source_unpin(struct source *s);
 /* source_child.c: vine-source and its two descriptors. */
 int child_start(struct source *s, struct vine_err *err);
 int child_send(struct source *s, json_t *command, struct vine_err *err); /* steals */
-int child_take_bulk_fd(struct source *s); /* for mksquashfs; caller closes */
+int child_take_bulk_fd(struct source *s); /* for tar2sqfs; caller closes */
 /* Read exactly `len` bytes from the bulk pipe into `buf`, then call `done`; or `drop`
  * (may be NULL) if the child ends or is given up first. In order; any number may be
  * queued. On error neither is called. */

@@ -1,6 +1,6 @@
 /* source_build.c - from a source to an image file in the store's tmp/.
  *
- * Directories and archives: the child's tar goes through a pipe straight into mksquashfs,
+ * Directories and archives: the child's tar goes through a pipe straight into tar2sqfs,
  * which runs as the helper user: neither the job's user (who could trace a process of his
  * own) nor root writes an image the kernel will parse. Both must end well before the file
  * counts. Plain squashfs files of a user are copied and never trusted. A worker thread
@@ -103,7 +103,7 @@ static void fill_info(const struct source *s, struct image_info *info)
 {
     if (s->kind == SOURCE_DIR)
         (void)snprintf(info->prefix, sizeof(info->prefix), "%s", s->canonical);
-    (void)snprintf(info->tool, sizeof(info->tool), "%s", image_mksquashfs_tool());
+    (void)snprintf(info->tool, sizeof(info->tool), "%s", image_builder_tool());
     (void)snprintf(info->created_by, sizeof(info->created_by),
                    "vine-env " VINE_VERSION);
     info->activate = s->activate;
@@ -138,7 +138,7 @@ bool build_failed(struct source *s)
     if (b == NULL || !b->has_process || !b->process_ended || b->status == 0)
         return false;
     vine_err_set(&err, VINE_ESYS,
-                 "mksquashfs ended with status %d (is the store's disk full?)",
+                 "tar2sqfs ended with status %d (is the store's disk full?)",
                  (int)b->status);
     source_fail(s, &err);
     return true;
@@ -170,7 +170,7 @@ static void on_process_closed(uv_handle_t *handle)
     free(handle->data);
 }
 
-static void on_mksquashfs_exit(uv_process_t *process, int64_t status, int signal_number)
+static void on_builder_exit(uv_process_t *process, int64_t status, int signal_number)
 {
     struct source_build *b = process->data;
     struct source *s = b->source;
@@ -187,16 +187,12 @@ static void on_mksquashfs_exit(uv_process_t *process, int64_t status, int signal
         finish_if_whole(s);
 }
 
-static int spawn_mksquashfs(struct source *s, struct source_build *b, int tar_fd,
+static int spawn_builder(struct source *s, struct source_build *b, int tar_fd,
                             struct vine_err *err)
 {
-    struct image_mksquashfs how = {
+    struct image_builder how = {
         .output = "/proc/self/fd/3",
-        .processors = (unsigned)s->vined->conf.build_threads,
-        .root_mode = s->root_mode,
-        .root_uid = s->root_uid,
-        .root_gid = s->root_gid,
-        .root_mtime = s->root_mtime,
+        .jobs = (unsigned)s->vined->conf.build_threads,
     };
     char *env[] = {"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C", NULL};
     uv_stdio_container_t stdio[4] = {
@@ -214,11 +210,11 @@ static int spawn_mksquashfs(struct source *s, struct source_build *b, int tar_fd
         .uid = s->vined->helper_uid,
         .gid = s->vined->helper_gid,
         .flags = UV_PROCESS_SETUID | UV_PROCESS_SETGID,
-        .exit_cb = on_mksquashfs_exit,
+        .exit_cb = on_builder_exit,
     };
     int status;
 
-    if (image_mksquashfs_argv(&how, &argv, err) < 0)
+    if (image_builder_argv(&how, &argv, err) < 0)
         return -1;
     options.file = argv.argv[0];
     options.args = argv.argv;
@@ -231,7 +227,7 @@ static int spawn_mksquashfs(struct source *s, struct source_build *b, int tar_fd
     if (status < 0) {
         b->process_ended = true;
         b->status = 127;
-        return vine_err_uv(err, status, "cannot start mksquashfs (squashfs-tools)");
+        return vine_err_uv(err, status, "cannot start tar2sqfs (package squashfs-tools-ng)");
     }
     return 0;
 }
@@ -292,7 +288,7 @@ int build_start(struct source *s, struct vine_err *err)
     if (s->kind == SOURCE_IMAGE)
         return start_copy(s, err);
     tar_fd = child_take_bulk_fd(s);
-    result = spawn_mksquashfs(s, b, tar_fd, err);
+    result = spawn_builder(s, b, tar_fd, err);
     (void)close(tar_fd);
     if (result < 0)
         return -1;

@@ -5,7 +5,7 @@
  *   transfer.c   chunks on their way into the store, whoever they come from
  *   fetch.c      data connections to peers: asking
  *   serve.c      data connections from peers: answering
- *   source.c     sources this node is origin of: vine-source, mksquashfs
+ *   source.c     sources this node is origin of: vine-source, tar2sqfs
  *   mount.c      images mounted
  *   local.c      the Unix socket for plugin and CLI; status.c its documents; packing.c
  *   jobs.c       which jobs live; leases on disk
