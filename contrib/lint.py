@@ -52,6 +52,8 @@ DOORS: dict[str, tuple[str, ...]] = {
         "daemon/node/",
         "daemon/manager/",
         "daemon/cli/",
+        "daemon/image/info.c",
+        "daemon/source/",
         "spank/",
     ),
     "uv.h": ("daemon/edge/", "daemon/node/", "daemon/manager/"),
