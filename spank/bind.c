@@ -9,8 +9,9 @@
  * no moment in which the target shows a writable mount, and the target need not be
  * found again for a remount. What the user sees at the target is then checked.
  *
- * Default destinations do not exist on the node: a private tmpfs on BIND_PRIVATE_DIR
- * carries them. slurmstepd's umask may be the user's, so modes are set explicitly. */
+ * Default destinations do not exist on the node: a private tmpfs on the private
+ * directory carries them. slurmstepd's umask may be the user's, so modes are set
+ * explicitly. */
 #include "spank/bind.h"
 
 #include <errno.h>
@@ -51,9 +52,11 @@ int bind_enter(struct vine_err *err)
     return 0;
 }
 
-static bool is_private(const char *dst)
+static bool is_private(const char *dst, const struct bind_place *place)
 {
-    return strncmp(dst, BIND_PRIVATE_DIR "/", sizeof(BIND_PRIVATE_DIR)) == 0;
+    size_t len = strlen(place->private_dir);
+
+    return strncmp(dst, place->private_dir, len) == 0 && dst[len] == '/';
 }
 
 static int make_dir(const char *path, struct vine_err *err)
@@ -68,48 +71,51 @@ static int make_dir(const char *path, struct vine_err *err)
     return 0;
 }
 
-/* Every component below BIND_PRIVATE_DIR. The tmpfs is root's and only ours to see. */
-static int make_private_dst(const char *dst, struct vine_err *err)
+/* `path` and every component of it that is longer than `from` bytes. */
+static int make_dirs(const char *path, size_t from, struct vine_err *err)
 {
-    char path[VINE_PATH_MAX];
+    char part[VINE_PATH_MAX];
 
-    (void)snprintf(path, sizeof(path), "%s", dst);
-    for (char *p = path + sizeof(BIND_PRIVATE_DIR); *p != '\0'; p++) {
+    (void)snprintf(part, sizeof(part), "%s", path);
+    for (char *p = part + from + 1; *p != '\0'; p++) {
         if (*p != '/')
             continue;
         *p = '\0';
-        if (make_dir(path, err) < 0)
+        if (make_dir(part, err) < 0)
             return -1;
         *p = '/';
     }
-    return make_dir(path, err);
+    return make_dir(part, err);
 }
 
-static int mount_private_dir(struct vine_err *err)
+static int mount_private_dir(const struct bind_place *place, struct vine_err *err)
 {
-    if (make_dir("/run/vine", err) < 0 || make_dir(BIND_PRIVATE_DIR, err) < 0)
+    if (make_dirs(place->private_dir, 0, err) < 0)
         return -1;
-    if (mount("vine-env", BIND_PRIVATE_DIR, "tmpfs", MS_NOSUID | MS_NODEV,
+    if (mount("vine-env", place->private_dir, "tmpfs", MS_NOSUID | MS_NODEV,
               "mode=0755,size=64k") < 0)
-        return vine_err_sys(err, "cannot mount a tmpfs on '" BIND_PRIVATE_DIR "'");
+        return vine_err_sys(err, "cannot mount a tmpfs on '%s'", place->private_dir);
     return 0;
 }
 
-/* The tmpfs with all its directories, if any destination needs it: 1, else 0; or -1. */
+/* The tmpfs with all its directories, if any destination needs it: 1, else 0; or -1.
+ * The tmpfs is root's and only ours to see, so its paths are safe to walk. */
 static int prepare_private(const struct bind_source *sources, unsigned count,
-                           struct vine_err *err)
+                           const struct bind_place *place, struct vine_err *err)
 {
+    size_t len = strlen(place->private_dir);
     bool needed = false;
 
     for (unsigned i = 0; i < count; i++)
-        needed = needed || is_private(sources[i].dst);
+        needed = needed || is_private(sources[i].dst, place);
     if (!needed)
         return 0;
-    if (mount_private_dir(err) < 0)
+    if (mount_private_dir(place, err) < 0)
         return -1;
     for (unsigned i = 0; i < count; i++) {
-        if (is_private(sources[i].dst) && make_private_dst(sources[i].dst, err) < 0) {
-            (void)umount2(BIND_PRIVATE_DIR, MNT_DETACH);
+        if (is_private(sources[i].dst, place) &&
+            make_dirs(sources[i].dst, len, err) < 0) {
+            (void)umount2(place->private_dir, MNT_DETACH);
             return -1;
         }
     }
@@ -133,7 +139,7 @@ static int open_image(const char *mount_path, struct vine_err *err)
     return fd;
 }
 
-static int open_source(const struct bind_source *s, const struct identity_user *user,
+static int open_source(const struct bind_source *s, const struct bind_place *place,
                        struct vine_err *err)
 {
     struct identity_saved saved;
@@ -141,11 +147,12 @@ static int open_source(const struct bind_source *s, const struct identity_user *
 
     if (!s->origin)
         return open_image(s->from, err);
-    if (identity_fs_become(user, &saved, err) < 0)
+    if (identity_fs_become(&place->user, &saved, err) < 0)
         return -1;
     fd = open(s->from, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        vine_err_sys(err, "cannot open '%s' as uid %u", s->from, (unsigned)user->uid);
+        vine_err_sys(err, "cannot open '%s' as uid %u", s->from,
+                     (unsigned)place->user.uid);
     if (identity_fs_restore(&saved, err) < 0 && fd >= 0) {
         (void)close(fd);
         fd = -1;
@@ -153,19 +160,19 @@ static int open_source(const struct bind_source *s, const struct identity_user *
     return fd;
 }
 
-static int open_target(const struct bind_source *s, const struct identity_user *user,
-                       const char *node_name, struct vine_err *err)
+static int open_target(const struct bind_source *s, const struct bind_place *place,
+                       struct vine_err *err)
 {
     struct identity_saved saved;
     int fd;
 
-    if (is_private(s->dst)) {
+    if (is_private(s->dst, place)) {
         fd = open(s->dst, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
         return fd < 0 ? vine_err_sys(err, "cannot open '%s'", s->dst) : fd;
     }
-    if (identity_fs_become(user, &saved, err) < 0)
+    if (identity_fs_become(&place->user, &saved, err) < 0)
         return -1;
-    fd = target_open(s->dst, s->own_path, user->uid, node_name, err);
+    fd = target_open(s->dst, s->own_path, place->user.uid, place->node_name, err);
     if (identity_fs_restore(&saved, err) < 0 && fd >= 0) {
         (void)close(fd);
         fd = -1;
@@ -174,7 +181,7 @@ static int open_target(const struct bind_source *s, const struct identity_user *
 }
 
 /* What the user sees at the target now. 0 if it is what was bound there. */
-static int verify(const struct bind_source *s, const struct identity_user *user,
+static int verify(const struct bind_source *s, const struct bind_place *place,
                   struct vine_err *err)
 {
     struct identity_saved saved;
@@ -183,7 +190,7 @@ static int verify(const struct bind_source *s, const struct identity_user *user,
 
     if (s->origin)
         return 0;
-    if (identity_fs_become(user, &saved, err) < 0)
+    if (identity_fs_become(&place->user, &saved, err) < 0)
         return -1;
     fd = open(s->dst, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || fstatvfs(fd, &seen) < 0)
@@ -197,12 +204,12 @@ static int verify(const struct bind_source *s, const struct identity_user *user,
 }
 
 /* The bind is the topmost mount at `dst`, as the user sees it. */
-static void undo_bind(const struct bind_source *s, const struct identity_user *user)
+static void undo_bind(const struct bind_source *s, const struct bind_place *place)
 {
     struct identity_saved saved;
     int fd = -1;
 
-    if (identity_fs_become(user, &saved, NULL) < 0)
+    if (identity_fs_become(&place->user, &saved, NULL) < 0)
         return;
     fd = open(s->dst, O_PATH | O_DIRECTORY | O_CLOEXEC);
     (void)identity_fs_restore(&saved, NULL);
@@ -213,10 +220,9 @@ static void undo_bind(const struct bind_source *s, const struct identity_user *u
 }
 
 static int bind_one(const struct bind_source *s, int source_fd,
-                    const struct identity_user *user, const char *node_name,
-                    struct vine_err *err)
+                    const struct bind_place *place, struct vine_err *err)
 {
-    int target_fd = open_target(s, user, node_name, err);
+    int target_fd = open_target(s, place, err);
     int result = -1;
 
     if (target_fd < 0)
@@ -224,8 +230,8 @@ static int bind_one(const struct bind_source *s, int source_fd,
     if (mount(path_of(source_fd).text, path_of(target_fd).text, NULL, MS_BIND, NULL) <
         0)
         vine_err_sys(err, "cannot bind '%s' on '%s'", s->from, s->dst);
-    else if (verify(s, user, err) < 0)
-        undo_bind(s, user);
+    else if (verify(s, place, err) < 0)
+        undo_bind(s, place);
     else
         result = 0;
     (void)close(target_fd);
@@ -246,12 +252,12 @@ static void sort_by_depth(unsigned order[], const struct bind_source *sources,
 }
 
 static int open_all(const struct bind_source *sources, unsigned count, int fds[],
-                    const struct identity_user *user, struct vine_err *err)
+                    const struct bind_place *place, struct vine_err *err)
 {
     for (unsigned i = 0; i < count; i++)
         fds[i] = -1;
     for (unsigned i = 0; i < count; i++) {
-        fds[i] = open_source(&sources[i], user, err);
+        fds[i] = open_source(&sources[i], place, err);
         if (fds[i] < 0)
             return -1;
     }
@@ -259,25 +265,24 @@ static int open_all(const struct bind_source *sources, unsigned count, int fds[]
 }
 
 static int bind_in_order(const struct bind_source *sources, unsigned count,
-                         const int fds[], const struct identity_user *user,
-                         const char *node_name, struct vine_err *err)
+                         const int fds[], const struct bind_place *place,
+                         struct vine_err *err)
 {
     unsigned order[VINE_SOURCES_MAX] = {0}, done = 0;
 
     sort_by_depth(order, sources, count);
     while (done < count &&
-           bind_one(&sources[order[done]], fds[order[done]], user, node_name, err) == 0)
+           bind_one(&sources[order[done]], fds[order[done]], place, err) == 0)
         done++;
     if (done == count)
         return 0;
     while (done > 0)
-        undo_bind(&sources[order[--done]], user);
+        undo_bind(&sources[order[--done]], place);
     return -1;
 }
 
 int bind_sources(const struct bind_source *sources, unsigned count,
-                 const struct identity_user *user, const char *node_name,
-                 struct vine_err *err)
+                 const struct bind_place *place, struct vine_err *err)
 {
     int fds[VINE_SOURCES_MAX];
     int private_dir, result;
@@ -285,16 +290,16 @@ int bind_sources(const struct bind_source *sources, unsigned count,
     if (count > VINE_SOURCES_MAX)
         return vine_err_set(err, VINE_ELIMIT, "%u sources, limit %d", count,
                             VINE_SOURCES_MAX);
-    private_dir = prepare_private(sources, count, err);
+    private_dir = prepare_private(sources, count, place, err);
     if (private_dir < 0)
         return -1;
-    result = open_all(sources, count, fds, user, err);
+    result = open_all(sources, count, fds, place, err);
     if (result == 0)
-        result = bind_in_order(sources, count, fds, user, node_name, err);
+        result = bind_in_order(sources, count, fds, place, err);
     for (unsigned i = 0; i < count; i++)
         if (fds[i] >= 0)
             (void)close(fds[i]);
     if (result < 0 && private_dir == 1)
-        (void)umount2(BIND_PRIVATE_DIR, MNT_DETACH);
+        (void)umount2(place->private_dir, MNT_DETACH);
     return result;
 }

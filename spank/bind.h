@@ -9,8 +9,6 @@
 #include "spank/identity.h"
 #include "vine/err.h"
 
-#define BIND_PRIVATE_DIR "/run/vine/env" /* default destinations: <this>/NAME */
-
 struct bind_source {
     const char
         *from; /* the daemon's mount; or, if origin, the source directory itself */
@@ -19,15 +17,20 @@ struct bind_source {
     bool own_path; /* `dst` is the path that the user gave as the source */
 };
 
+struct bind_place {
+    struct identity_user user;
+    const char *node_name;   /* for messages */
+    const char *private_dir; /* default destinations: <this>/NAME; e.g. /run/vine/env */
+};
+
 /* A new mount namespace for this process, with slave propagation. Once, before
  * bind_sources. */
 int bind_enter(struct vine_err *err);
 
 /* Bind all sources, parents before what lies below them, or none: on failure what was
- * bound is undone. `node_name` is for messages. A destination that belongs to the
- * system is refused (VINE_EACCES): see bind.c. */
+ * bound is undone. A destination that belongs to the system is refused (VINE_EACCES):
+ * see target.c. */
 int bind_sources(const struct bind_source *sources, unsigned count,
-                 const struct identity_user *user, const char *node_name,
-                 struct vine_err *err);
+                 const struct bind_place *place, struct vine_err *err);
 
 #endif

@@ -268,8 +268,10 @@ static int read_source(const json_t *source, const char *path, struct stage_sour
     if (strcmp(code, "ok") == 0)
         return read_staged(source, out);
     out->cluster = scope != NULL && strcmp(scope, "cluster") == 0;
-    return vine_err_set(&out->err, vine_code_parse(code), "%s",
-                        text != NULL && *text != '\0' ? text : code);
+    vine_err_set(&out->err, vine_code_parse(code), "%s",
+                 text != NULL && *text != '\0' ? text : code);
+    (void)vine_path_unescape(out->err.text);
+    return -1;
 }
 
 static void fail_all(struct wait *w, const struct vine_err *err, bool cluster)

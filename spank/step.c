@@ -38,6 +38,7 @@ static struct step {
     uid_t uid;
     gid_t gid;
     char node_name[VINE_NAME_MAX + 1];
+    char private_dir[512];
     struct vine_spec *spec;       /* NULL: `refused` says why */
     struct stage_source *results; /* one a source */
     struct vine_err refused;
@@ -110,6 +111,8 @@ void step_stage(spank_t sp, const struct settings *settings)
 
     if (read_ids(sp) < 0 || read_spec(sp) < 0)
         return;
+    (void)snprintf(step.private_dir, sizeof(step.private_dir), "%s",
+                   settings->private_dir);
     step.fallback_origin = options_fallback_origin(sp, settings->fallback_origin);
     step.results = calloc(step.spec->count, sizeof(*step.results));
     if (step.results == NULL) {
@@ -290,14 +293,14 @@ static struct identity_user job_user(spank_t sp)
     return user;
 }
 
-static int mount_sources(const struct identity_user *user, struct vine_err *err)
+static int mount_sources(const struct bind_place *place, struct vine_err *err)
 {
     struct bind_source binds[VINE_SOURCES_MAX];
     unsigned count = list_binds(binds);
 
     if (count == 0)
         return 0;
-    return bind_sources(binds, count, user, step.node_name, err);
+    return bind_sources(binds, count, place, err);
 }
 
 /* A mount failed and its batch was undone: nothing is local any more. */
@@ -311,16 +314,18 @@ static void all_from_origin(const struct vine_err *err)
 /* Mounts with one step back: images, else the sources themselves. */
 static void mount_or_fall_back(spank_t sp)
 {
-    struct identity_user user = job_user(sp);
+    struct bind_place place = {.user = job_user(sp),
+                               .node_name = step.node_name,
+                               .private_dir = step.private_dir};
     struct bind_source binds[VINE_SOURCES_MAX];
     struct vine_err err = {0};
 
     if (list_binds(binds) == 0)
         return;
-    if (bind_enter(&err) == 0 && mount_sources(&user, &err) == 0)
+    if (bind_enter(&err) == 0 && mount_sources(&place, &err) == 0)
         return;
     all_from_origin(&err);
-    if (step.fallback_origin && mount_sources(&user, NULL) < 0)
+    if (step.fallback_origin && mount_sources(&place, NULL) < 0)
         step.unplaced = true;
 }
 

@@ -254,6 +254,7 @@ int vine_client_check(const json_t *event, struct vine_err *err)
     const char *word = json_string_value(json_object_get(event, "event"));
     const char *code = json_string_value(json_object_get(event, "code"));
     const char *text = json_string_value(json_object_get(event, "text"));
+    struct vine_err found = {0};
     enum vine_code number;
 
     if (word == NULL || strcmp(word, "error") != 0)
@@ -261,8 +262,10 @@ int vine_client_check(const json_t *event, struct vine_err *err)
     number = code != NULL ? vine_code_parse(code) : VINE_EPROTO;
     if (number == VINE_OK) /* an error must not read as "no error" */
         number = VINE_EPROTO;
-    return vine_err_set(err, number, "%s",
-                        text != NULL && *text != '\0' ? text : vine_code_name(number));
+    vine_err_set(&found, number, "%s",
+                 text != NULL && *text != '\0' ? text : vine_code_name(number));
+    (void)vine_path_unescape(found.text); /* it may name paths; a bad escape stays */
+    return vine_err_set(err, found.code, "%s", found.text);
 }
 
 void vine_client_close(struct vine_client *c)

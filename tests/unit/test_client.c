@@ -353,11 +353,11 @@ static void test_check_turns_error_events_into_errors(void **state)
 {
     struct vine_err err = {0};
     json_t *event = json_pack("{s:s,s:s,s:s}", "event", "error", "code", "enospc",
-                              "text", "store is full");
+                              "text", "'/a%0Ab' is full");
 
     assert_int_equal(vine_client_check(event, &err), -1);
     assert_int_equal(err.code, VINE_ENOSPC);
-    assert_string_equal(err.text, "store is full");
+    assert_string_equal(err.text, "'/a\nb' is full");
     json_decref(event);
     event = json_pack("{s:s,s:s}", "event", "error", "code", "ok");
     err = (struct vine_err){0};
