@@ -3,6 +3,7 @@
  * Nodes connect, prove by munge who they are, and speak JSON messages. All decisions are
  * in daemon/core/mgr.c; this file owns sockets and the clock. Nothing is kept on disk:
  * after a restart the nodes tell again what they have. */
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,6 +118,53 @@ static void on_ready(void *ctx, struct link *link)
     daemon_alarm_update(&manager->alarm);
 }
 
+static void list_node(void *arg, const struct mgr_node_info *n)
+{
+    (void)json_array_append_new(
+        arg, json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "name", n->name, "addr", n->addr,
+                       "seeds", (json_int_t)n->complete_objects, "sending",
+                       (json_int_t)n->sending, "receiving", (json_int_t)n->receiving,
+                       "suspect", n->suspect));
+}
+
+static void list_object(void *arg, const struct mgr_object_info *o)
+{
+    char hex[VINE_HEX_LEN + 1];
+
+    vine_digest_hex(&o->digest, hex);
+    (void)json_array_append_new(
+        arg, json_pack("{s:s, s:I, s:I, s:I, s:I}", "digest", hex, "size",
+                       (json_int_t)o->size, "pieces", (json_int_t)o->pieces, "seeds",
+                       (json_int_t)o->seeds, "wanting", (json_int_t)o->wanting));
+}
+
+/* Names, numbers and digests only: whose sources they are is not told. */
+static void send_status(struct connection *c, uint64_t ticket)
+{
+    struct msg answer = {.type = MSG_STATUS, .ticket = ticket};
+    json_t *nodes = json_array(), *objects = json_array(), *root;
+    char *text;
+
+    mgr_each_node(c->manager->mgr, list_node, nodes);
+    mgr_each_object(c->manager->mgr, list_object, objects);
+    root = json_pack("{s:s, s:o, s:o}", "version", VINE_VERSION, "nodes", nodes,
+                     "objects", objects);
+    text = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
+    json_decref(root);
+    answer.text = text != NULL ? text : "{}";
+    on_send(c->manager, c->conn, &answer);
+    free(text);
+}
+
+static int take_message(struct connection *c, const struct msg *m, struct vine_err *err)
+{
+    if (m->type == MSG_ASK_STATUS) {
+        send_status(c, m->ticket);
+        return 0;
+    }
+    return mgr_message(c->manager->mgr, c->conn, m, daemon_now(&c->manager->loop), err);
+}
+
 static void *on_frame(void *ctx, struct link *link, const struct session_frame *frame)
 {
     struct connection *c = ctx;
@@ -129,8 +177,7 @@ static void *on_frame(void *ctx, struct link *link, const struct session_frame *
     message = err.code != VINE_OK
                   ? NULL
                   : message_decode((const char *)frame->payload, frame->len, &err);
-    if (message == NULL || mgr_message(manager->mgr, c->conn, message_msg(message),
-                                       daemon_now(&manager->loop), &err) < 0)
+    if (message == NULL || take_message(c, message_msg(message), &err) < 0)
         link_close(link, &err);
     message_free(message);
     daemon_alarm_update(&manager->alarm);

@@ -65,14 +65,28 @@ void client_send(struct client *c, json_t *event)
     }
 }
 
+/* Paths in it may hold any bytes: escaped, but for '%' itself, since nobody takes the
+ * text apart again and terminals should not get control bytes. */
+json_t *client_text(const char *text)
+{
+    char *escaped = vine_path_escape(text), *from = escaped, *to = escaped;
+    json_t *value;
+
+    while (from != NULL && *from != '\0') {
+        *to++ = *from;
+        from += strncmp(from, "%25", 3) == 0 ? 3 : 1;
+    }
+    if (to != NULL)
+        *to = '\0';
+    value = json_string(escaped != NULL ? escaped : "out of memory");
+    free(escaped);
+    return value;
+}
+
 void client_error(struct client *c, const struct vine_err *err)
 {
-    char *text = vine_path_escape(err->text);
-
-    client_send(c, json_pack("{s:s, s:s, s:s}", "event", "error", "code",
-                             vine_code_name(err->code), "text",
-                             text != NULL ? text : "out of memory"));
-    free(text);
+    client_send(c, json_pack("{s:s, s:s, s:o}", "event", "error", "code",
+                             vine_code_name(err->code), "text", client_text(err->text)));
 }
 
 static void send_ok(struct client *c)

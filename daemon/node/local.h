@@ -33,6 +33,7 @@ struct client {
 void client_send(struct client *c, json_t *event);
 void client_error(struct client *c, const struct vine_err *err);
 void client_close(struct client *c);
+json_t *client_text(const char *text); /* a message as a JSON value, printable */
 
 /* status.c */
 json_t *status_document(struct client *c);

@@ -69,7 +69,7 @@ static json_t *staged_source(struct client *c, const struct vine_source *source,
     json_t *o = json_pack(
         "{s:o, s:s, s:o, s:s, s:I}", "path", text_value(source->path), "code",
         vine_code_name(result->code), "text",
-        text_value(result->text != NULL ? result->text : ""), "scope",
+        client_text(result->text != NULL ? result->text : ""), "scope",
         scope_of(result->code), "size", (json_int_t)result->size);
 
     if (info == NULL || o == NULL) {
