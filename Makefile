@@ -110,7 +110,7 @@ FUZZ_MK := $(wildcard tests/fuzz/fuzz.mk)
 VENV     := build/venv/bin
 JOBS     := $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 SUBMAKE   = $(MAKE) --no-print-directory $(JOBS)
-PYTESTS  := $(wildcard tests/lint tests/image tests/cluster)
+PYTESTS  := $(wildcard tests/lint tests/demo tests/image tests/cluster)
 
 lint: bootstrap-check
 	$(VENV)/python contrib/lint.py
