@@ -43,7 +43,7 @@ struct mount_job {
     uv_work_t work;
     struct vined *vined;
     struct store_object *object;
-    uint32_t uid;
+    uint32_t uid, gid;
     bool trusted;
     int fuse_fd;
     char path[VINE_PATH_MAX];
@@ -127,8 +127,8 @@ static void mount_by_fuse(struct mount_job *job)
         return;
     }
     (void)snprintf(options, sizeof(options),
-                   "fd=%d,rootmode=40755,user_id=%u,group_id=0,default_permissions", fd,
-                   job->uid);
+                   "fd=%d,rootmode=40755,user_id=%u,group_id=%u,default_permissions", fd,
+                   job->uid, job->gid);
     if (mount("squashfuse", job->path, "fuse.squashfuse", MOUNT_FLAGS, options) < 0) {
         vine_err_sys(&job->err, "cannot make a FUSE mount at '%s'", job->path);
         (void)close(fd);
@@ -222,7 +222,7 @@ static int spawn_squashfuse(struct mounted *m, const struct mount_job *job,
         .stdio = stdio,
         .stdio_count = 5,
         .uid = job->uid,
-        .gid = job->uid == 0 ? 0 : job->vined->helper_gid,
+        .gid = job->gid,
         .flags = UV_PROCESS_SETUID | UV_PROCESS_SETGID | UV_PROCESS_DETACHED,
         .exit_cb = on_squashfuse_exit,
     };
@@ -289,16 +289,34 @@ static void mount_failed(struct vined *vined, void *arg)
     free(job);
 }
 
+struct gid_search {
+    uint32_t uid, gid;
+};
+
+static void take_gid(void *arg, const struct node_job_info *job)
+{
+    struct gid_search *search = arg;
+
+    if (job->uid == search->uid)
+        search->gid = job->gid;
+}
+
 void mount_object(struct vined *vined, const struct vine_digest *digest,
                   uint32_t mount_uid, bool trusted)
 {
     struct store_object *object = store_find(vined->store, digest);
+    struct gid_search search = {.uid = mount_uid, .gid = vined->helper_gid};
     struct mount_job *job = calloc(1, sizeof(*job));
 
     if (job == NULL)
         return; /* the core's deadline tells the job */
-    *job = (struct mount_job){
-        .vined = vined, .uid = mount_uid, .trusted = trusted, .fuse_fd = -1};
+    /* FUSE lets in who has both the user and the group of the mount. */
+    node_each_job(vined->core, take_gid, &search);
+    *job = (struct mount_job){.vined = vined,
+                              .uid = mount_uid,
+                              .gid = search.gid,
+                              .trusted = trusted,
+                              .fuse_fd = -1};
     if (object == NULL || !object->complete) {
         job->object = calloc(1, sizeof(*job->object));
         if (job->object == NULL) {
