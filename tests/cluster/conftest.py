@@ -60,7 +60,7 @@ def cluster(able: None) -> Iterator[Cluster]:
 
 
 def take_down(base: Path) -> None:
-    """Not to be interrupted: an impatient second Ctrl-C would leave a cluster behind."""
+    """Not to be interrupted: a second Ctrl-C would leave a cluster behind."""
     ends = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ends}
     try:

@@ -19,11 +19,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static const double CACHED_SECONDS = 30;
@@ -103,9 +106,24 @@ static int look_up(fuse_ino_t parent, const char *name, struct fuse_entry_param 
     return 0;
 }
 
+/* A bad descriptor is an inode_open() that found nothing: another node has deleted the
+ * inode. The kernel answers ESTALE by looking the path up again. */
+static void reply_error(fuse_req_t req, int number)
+{
+    fuse_reply_err(req, number == EBADF ? ESTALE : number);
+}
+
 static void reply_errno(fuse_req_t req, int result)
 {
-    fuse_reply_err(req, result < 0 ? errno : 0);
+    reply_error(req, result < 0 ? errno : 0);
+}
+
+static void reply_entry(fuse_req_t req, int result, struct fuse_entry_param *entry)
+{
+    if (result < 0)
+        reply_error(req, errno);
+    else
+        fuse_reply_entry(req, entry);
 }
 
 static void pfs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -114,10 +132,7 @@ static void pfs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
     /* Pay first: the answer must be fresh when it reaches the kernel's cache. */
     pfs_pay_metadata(pfs_ops_shared);
-    if (look_up(parent, name, &entry) < 0)
-        fuse_reply_err(req, errno);
-    else
-        fuse_reply_entry(req, &entry);
+    reply_entry(req, look_up(parent, name, &entry), &entry);
 }
 
 static void pfs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t lookups)
@@ -134,43 +149,36 @@ static void pfs_forget_multi(fuse_req_t req, size_t count,
     fuse_reply_none(req);
 }
 
-/* Give a new file to the caller. A set-group-id directory has given it a group already.
- */
-static int give_to_caller(fuse_req_t req, fuse_ino_t parent, const char *name,
-                          mode_t mode)
+/* What a thread creates belongs to its fsuid from the first moment on, so no node ever
+ * sees a new file as root's. But changing it takes capabilities away that we need: the
+ * kernel has checked the caller's rights, with groups that we do not know. */
+static void create_as(uid_t uid, gid_t gid)
 {
-    const struct fuse_ctx *caller = fuse_req_ctx(req);
-    auto_fd dir_fd = inode_open(parent, O_PATH);
-    uid_t uid = is_squashed(req) ? NOBODY : caller->uid;
-    gid_t gid = is_squashed(req) ? NOBODY : caller->gid;
-    struct stat dir;
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
 
-    if (inode_stat(parent, &dir) < 0)
-        return -1;
-    if (dir.st_mode & S_ISGID)
-        gid = (gid_t)-1;
-    if (fchownat(dir_fd, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
-        return -1;
-    if (S_ISREG(mode) && (mode & (S_ISUID | S_ISGID))) /* chown has cleared them */
-        return fchmodat(dir_fd, name, mode & 07777, 0);
-    return 0;
+    setfsgid(gid);
+    setfsuid(uid);
+    if (uid == 0 || syscall(SYS_capget, &header, sets) < 0)
+        return;
+    for (int i = 0; i < _LINUX_CAPABILITY_U32S_3; i++)
+        sets[i].effective = sets[i].permitted;
+    syscall(SYS_capset, &header, sets);
 }
 
-/* The common end of everything that makes a name. */
-static int publish_name(fuse_req_t req, fuse_ino_t parent, const char *name,
-                        mode_t mode, struct fuse_entry_param *entry)
+static void create_as_caller(fuse_req_t req)
 {
-    if (give_to_caller(req, parent, name, mode) < 0 || look_up(parent, name, entry) < 0)
-        return -1;
-    tell_others(parent, name, 0);
-    return 0;
+    const struct fuse_ctx *caller = fuse_req_ctx(req);
+    if (is_squashed(req))
+        create_as(NOBODY, NOBODY);
+    else
+        create_as(caller->uid, caller->gid);
 }
 
 static void make_name(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                       dev_t rdev, const char *link_target)
 {
     struct fuse_entry_param entry;
-    auto_fd dir_fd = inode_open(parent, O_PATH);
     int result;
 
     pfs_pay_metadata(pfs_ops_shared);
@@ -178,18 +186,22 @@ static void make_name(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
         fuse_reply_err(req, EACCES);
         return;
     }
+    auto_fd dir_fd = inode_open(parent, O_PATH);
+    create_as_caller(req);
     if (S_ISDIR(mode))
         result = mkdirat(dir_fd, name, mode & 07777);
     else if (S_ISLNK(mode))
         result = symlinkat(link_target, dir_fd, name);
     else
         result = mknodat(dir_fd, name, mode, rdev);
-    if (result == 0)
-        result = publish_name(req, parent, name, mode, &entry);
-    if (result < 0)
-        fuse_reply_err(req, errno);
-    else
-        fuse_reply_entry(req, &entry);
+    int number = errno;
+    create_as(0, 0);
+    if (result < 0) {
+        reply_error(req, number);
+        return;
+    }
+    tell_others(parent, name, 0);
+    reply_entry(req, look_up(parent, name, &entry), &entry);
 }
 
 static void pfs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
@@ -223,7 +235,7 @@ static void pfs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent,
     auto_fd fd = inode_open(ino, O_PATH);
     if (linkat(fd, "", dir_fd, name, AT_EMPTY_PATH) < 0 ||
         look_up(parent, name, &entry) < 0) {
-        fuse_reply_err(req, errno);
+        reply_error(req, errno);
         return;
     }
     tell_others(parent, name, entry.ino);
@@ -243,7 +255,7 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, int
     int number = errno;
     if (result == 0)
         tell_others(parent, name, child);
-    fuse_reply_err(req, result < 0 ? number : 0);
+    reply_error(req, result < 0 ? number : 0);
 }
 
 static void pfs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -269,7 +281,7 @@ static void pfs_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
     auto_fd from_fd = inode_open(parent, O_PATH);
     auto_fd to_fd = inode_open(new_parent, O_PATH);
     if (renameat2(from_fd, name, to_fd, new_name, flags) < 0) {
-        fuse_reply_err(req, errno);
+        reply_error(req, errno);
         return;
     }
     tell_others(parent, name, moved);
@@ -285,7 +297,7 @@ static void pfs_readlink(fuse_req_t req, fuse_ino_t ino)
     auto_fd fd = inode_open(ino, O_PATH);
     ssize_t length = readlinkat(fd, "", target, sizeof(target) - 1);
     if (length < 0) {
-        fuse_reply_err(req, errno);
+        reply_error(req, errno);
         return;
     }
     target[length] = '\0';
@@ -296,7 +308,7 @@ static void reply_attributes(fuse_req_t req, fuse_ino_t ino)
 {
     struct stat st;
     if (inode_stat(ino, &st) < 0)
-        fuse_reply_err(req, errno);
+        reply_error(req, errno);
     else
         fuse_reply_attr(req, &st, attributes_last(&st));
 }
@@ -382,7 +394,7 @@ static void pfs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *want, int w
         return;
     }
     if (set_attributes(ino, want, which, file) < 0) {
-        fuse_reply_err(req, errno);
+        reply_error(req, errno);
         return;
     }
     tell_others(0, "", ino);
@@ -394,7 +406,7 @@ static void pfs_statfs(fuse_req_t req, fuse_ino_t ino)
     struct statvfs st;
     auto_fd fd = inode_open(ino, O_PATH);
     if (fstatvfs(fd, &st) < 0)
-        fuse_reply_err(req, errno);
+        reply_error(req, errno);
     else
         fuse_reply_statfs(req, &st);
 }
@@ -418,7 +430,7 @@ static void pfs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *file
     }
     int fd = inode_open(ino, backing_flags(file->flags));
     if (fd < 0) {
-        fuse_reply_err(req, errno);
+        reply_error(req, errno);
         return;
     }
     if (file->flags & O_TRUNC)
@@ -442,15 +454,19 @@ static void pfs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode
     }
     int flags = backing_flags(file->flags) | O_CREAT | O_EXCL | O_CLOEXEC;
     auto_fd dir_fd = inode_open(parent, O_PATH);
+    create_as_caller(req);
     int fd = openat(dir_fd, name, flags, mode);
+    int number = errno;
+    create_as(0, 0);
     if (fd < 0) {
         /* Another node was first: ESTALE makes the kernel look again and just open. */
-        bool retry = errno == EEXIST && (file->flags & O_EXCL) == 0;
-        fuse_reply_err(req, retry ? ESTALE : errno);
+        bool retry = number == EEXIST && (file->flags & O_EXCL) == 0;
+        reply_error(req, retry ? ESTALE : number);
         return;
     }
-    if (publish_name(req, parent, name, S_IFREG | mode, &entry) < 0) {
-        fuse_reply_err(req, errno);
+    tell_others(parent, name, 0);
+    if (look_up(parent, name, &entry) < 0) {
+        reply_error(req, errno);
         close(fd);
         return;
     }
@@ -471,7 +487,7 @@ static void pfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
         size = sizeof(io_buffer);
     ssize_t got = pread((int)file->fh, io_buffer, size, offset);
     if (got < 0) {
-        fuse_reply_err(req, errno);
+        reply_error(req, errno);
         return;
     }
     pfs_pay_data(pfs_ops_shared, got, false);
@@ -483,7 +499,7 @@ static void pfs_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t 
 {
     ssize_t put = pwrite((int)file->fh, bytes, size, offset);
     if (put < 0) {
-        fuse_reply_err(req, errno);
+        reply_error(req, errno);
         return;
     }
     tell_others(0, "", ino);
@@ -505,7 +521,7 @@ static void pfs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
 {
     off_t result = lseek((int)file->fh, offset, whence);
     if (result < 0)
-        fuse_reply_err(req, errno);
+        reply_error(req, errno);
     else
         fuse_reply_lseek(req, result);
 }
@@ -526,7 +542,7 @@ static void pfs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
     struct listing *listing = calloc(1, sizeof(*listing));
     int fd = inode_open(ino, O_RDONLY | O_DIRECTORY);
     if (listing == NULL || fd < 0 || (listing->dir = fdopendir(fd)) == NULL) {
-        fuse_reply_err(req, errno);
+        reply_error(req, errno);
         if (fd >= 0)
             close(fd);
         free(listing);

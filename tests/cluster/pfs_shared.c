@@ -28,7 +28,7 @@
 
 enum {
     RING_SLOTS = 16384,
-    BATCH_NS = 1000000,     /* a follower wakes at most this often */
+    BATCH_NS = 4000000,     /* a follower wakes at most this often */
     SETTLE_NS = 10000000,   /* see above */
     ABANDON_NS = 200000000, /* a writer that died inside its slot is passed over */
     POLL_NS = 1000000,
