@@ -35,12 +35,13 @@ SANITIZE   := -fsanitize=address,undefined -fno-sanitize-recover=all
 ALL_CFLAGS += $(SANITIZE)
 endif
 
-LIBS := base wire core edge image
-lib_sources = $(wildcard daemon/$(1)/*.c)
+LIBS := base wire core edge image node
+# All of a folder but its main.c, so that unit tests can link any part.
+lib_sources = $(filter-out %/main.c,$(wildcard daemon/$(1)/*.c))
 OBJ  = $(patsubst %.c,$(BUILD)/%.o,$(1))
 ARCHIVES := $(foreach l,$(LIBS),$(BUILD)/lib$(l).a)
 # Order: users before what they use.
-LINK_LIBS := $(foreach l,image edge core wire base,$(BUILD)/lib$(l).a)
+LINK_LIBS := $(foreach l,node image edge core wire base,$(BUILD)/lib$(l).a)
 LDLIBS   = $(shell $(PKG_CONFIG) --libs $(PKGS)) -lpthread
 
 PROGRAMS := $(BUILD)/vined $(BUILD)/vine-managerd $(BUILD)/vine-env $(BUILD)/vine-source
@@ -69,13 +70,13 @@ $(foreach l,$(LIBS),$(eval $(call library,$(l))))
 
 link = $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LINK_LIBS) $(LDLIBS)
 
-$(BUILD)/vined: $(call OBJ,$(call lib_sources,node)) $(ARCHIVES)
+$(BUILD)/vined: $(BUILD)/daemon/node/main.o $(ARCHIVES)
 	$(link)
-$(BUILD)/vine-managerd: $(call OBJ,$(call lib_sources,manager)) $(ARCHIVES)
+$(BUILD)/vine-managerd: $(call OBJ,$(wildcard daemon/manager/*.c)) $(ARCHIVES)
 	$(link)
-$(BUILD)/vine-env: $(call OBJ,$(call lib_sources,cli)) $(ARCHIVES)
+$(BUILD)/vine-env: $(call OBJ,$(wildcard daemon/cli/*.c)) $(ARCHIVES)
 	$(link)
-$(BUILD)/vine-source: $(call OBJ,$(call lib_sources,source)) $(ARCHIVES)
+$(BUILD)/vine-source: $(call OBJ,$(wildcard daemon/source/*.c)) $(ARCHIVES)
 	$(link)
 
 # The plugin lives in slurmstepd and srun: never sanitized, links jansson only, and shows
