@@ -48,7 +48,8 @@ static inline void pump(struct session *a, struct session *b, size_t portion)
             (void)session_work(a, NULL);
         if (session_needs_work(b))
             (void)session_work(b, NULL);
-        moved |= move(a, b, portion) | move(b, a, portion);
+        moved |= move(a, b, portion);
+        moved |= move(b, a, portion);
     }
 }
 

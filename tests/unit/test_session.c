@@ -15,69 +15,8 @@
 #include <cmocka.h>
 
 #include "daemon/wire/frame.h"
+#include "tests/unit/fake_auth.h"
 #include "tests/unit/session_pair.h"
-
-/* ---- a stand-in for munge ---- */
-
-struct fake {
-    uid_t maker; /* who encode claims to be */
-    bool down;
-    bool replays_pass; /* a munged that lost its replay cache */
-    char *seen[8];     /* decoded credentials */
-    unsigned seen_count;
-};
-
-static int fake_encode(void *ctx, const void *payload, size_t len, uid_t reader,
-                       char **cred, struct vine_err *err)
-{
-    struct fake *fake = ctx;
-    const uint8_t *bytes = payload;
-    char *text;
-    size_t used;
-
-    if (fake->down)
-        return vine_err_set(err, VINE_EDOWN, "munged is not running on this host");
-    text = malloc(64 + 2 * len);
-    used = (size_t)sprintf(text, "FAKE:%u:%u:", fake->maker, reader);
-    for (size_t i = 0; i < len; i++)
-        used += (size_t)sprintf(text + used, "%02x", bytes[i]);
-    *cred = text;
-    return 0;
-}
-
-static int fake_decode(void *ctx, const char *cred, void *payload, size_t cap,
-                       size_t *len, uid_t *uid, struct vine_err *err)
-{
-    struct fake *fake = ctx;
-    unsigned maker, reader, byte;
-    uint8_t *out = payload;
-    int start = 0;
-    size_t n;
-
-    if (fake->down)
-        return vine_err_set(err, VINE_EDOWN, "munged is not running on this host");
-    if (sscanf(cred, "FAKE:%u:%u:%n", &maker, &reader, &start) != 2 || start == 0)
-        return vine_err_set(err, VINE_EAUTH, "no credential");
-    if (reader != geteuid())
-        return vine_err_set(err, VINE_EAUTH, "credential is for uid %u", reader);
-    for (unsigned i = 0; i < fake->seen_count && !fake->replays_pass; i++)
-        if (strcmp(fake->seen[i], cred) == 0)
-            return vine_err_set(err, VINE_EAUTH, "credential was used before");
-    if (fake->seen_count < 8)
-        fake->seen[fake->seen_count++] = strdup(cred);
-    n = strlen(cred + start) / 2;
-    if (n > cap)
-        return vine_err_set(err, VINE_EPROTO, "payload too long");
-    for (size_t i = 0; i < n; i++) {
-        (void)sscanf(cred + start + 2 * i, "%2x", &byte);
-        out[i] = (uint8_t)byte;
-    }
-    *len = n;
-    *uid = maker;
-    return 0;
-}
-
-static const struct auth_ops fake_ops = {.encode = fake_encode, .decode = fake_decode};
 
 /* ---- a pair of sessions ---- */
 
@@ -283,6 +222,20 @@ static void test_a_wrong_name_or_service_is_refused(void **state)
     close_pair(&p);
 }
 
+/* The host that answers proves to be a daemon, but not the one that was meant. */
+static void test_an_answer_under_another_name_is_refused(void **state)
+{
+    struct pair p;
+
+    open_pair(&p, SESSION_CONTROL);
+    assert_int_equal(session_work(p.connect, NULL), 0);
+    p.fake.pretend = "n3";
+    pump(p.connect, p.accept, SIZE_MAX);
+    assert_dead(p.connect, VINE_EAUTH, "expected 'n2', but 'n3' answers there");
+    assert_false(session_ready(p.accept));
+    close_pair(&p);
+}
+
 static void test_munge_down_is_told_where_it_is_down(void **state)
 {
     struct pair p;
@@ -447,6 +400,8 @@ static void test_a_repeated_frame_is_refused(void **state)
     close_pair(&p);
 }
 
+/* The second frame, since its number is the one that is expected: only the key of the
+ * other direction tells them apart. */
 static void test_a_frame_sent_back_is_refused(void **state)
 {
     struct pair p;
@@ -454,9 +409,11 @@ static void test_a_frame_sent_back_is_refused(void **state)
 
     open_ready(&p, SESSION_CONTROL);
     assert_int_equal(session_send(p.accept, 1, "{}", 2, 0, NULL), 0);
+    session_output_taken(p.accept, FRAME_HEADER_LEN + 2 + FRAME_MAC_LEN);
+    assert_int_equal(session_send(p.accept, 1, "{}", 2, 0, NULL), 0);
     feed_changed(p.accept, p.accept, 0, 0);
     assert_false(session_next(p.accept, &frame));
-    assert_dead(p.accept, VINE_EAUTH, "not authentic");
+    assert_dead(p.accept, VINE_EAUTH, "frame 1 of 'n1' is not authentic");
     close_pair(&p);
 }
 
@@ -668,6 +625,7 @@ int main(void)
         cmocka_unit_test(test_another_uid_is_refused),
         cmocka_unit_test(test_an_answer_by_another_uid_is_refused),
         cmocka_unit_test(test_a_wrong_name_or_service_is_refused),
+        cmocka_unit_test(test_an_answer_under_another_name_is_refused),
         cmocka_unit_test(test_munge_down_is_told_where_it_is_down),
         cmocka_unit_test(test_a_replayed_hello_gets_nowhere),
         cmocka_unit_test(test_an_old_answer_is_refused),
