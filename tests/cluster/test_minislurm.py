@@ -442,7 +442,7 @@ def test_two_clusters_do_not_see_each_other(base: Path, tmp_path: Path) -> None:
 
 
 # Something that `up` makes on its way, from its first step to its last but one.
-MOMENTS = ["minislurm.json", "etc/slurm", "nodes/n1/init.json", "nodes/n2/log/slurm/*"]
+MOMENTS = ["minislurm.json", "etc/slurm", "nodes/n1/init.json", "nodes/n1/log/munge/*"]
 
 
 def interrupt_up(base: Path, moment: str, number: int) -> subprocess.Popen[bytes]:

@@ -16,17 +16,12 @@ from .errors import MinislurmError
 from .kernel import Process, wait_until
 from .layout import Layout
 
+OWN_PLACES = ("/local", "/pfs", "/run")
+
 
 def _devices() -> list[dict[str, str]]:
-    found = run(
-        [
-            "losetup",
-            "--list",
-            "--json",
-            "--output",
-            "NAME,BACK-INO,BACK-MAJ:MIN,MAJ:MIN",
-        ]
-    )
+    columns = "NAME,BACK-INO,BACK-MAJ:MIN,MAJ:MIN"
+    found = run(["losetup", "--list", "--json", "--output", columns])
     listed = json.loads(found)["loopdevices"] if found.strip() else []
     return [
         {key: str(value).strip() for key, value in device.items()} for device in listed
@@ -50,16 +45,20 @@ def _disk_of(image: Path, devices: list[dict[str, str]]) -> str | None:
     return None
 
 
+def _mounted(pid: int | str) -> set[str]:
+    """MAJ:MIN of what this process sees mounted at our places."""
+    try:
+        lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    mounts = [line.split() for line in lines]
+    return {mount[2] for mount in mounts if mount[4].startswith(OWN_PLACES)}
+
+
 def file_systems(process: Process) -> set[str]:
-    """MAJ:MIN of a living node's own file systems that may carry images."""
-    found = set()
-    for name in ("local", "pfs"):
-        try:
-            found.add(_number(os.stat(f"/proc/{process.pid}/root/{name}").st_dev))
-        except OSError:
-            continue
-    root = _number(os.stat("/").st_dev)
-    return found - {root}
+    """MAJ:MIN of a living node's own file systems that may carry images. What the host
+    has is not its own: a node that is half built, and the switch, see that too."""
+    return _mounted(process.pid) - _mounted("self")
 
 
 def free(layout: Layout, nodes: list[str], file_systems_before: set[str]) -> None:

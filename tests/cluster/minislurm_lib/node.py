@@ -30,12 +30,9 @@ from .layout import CONTROLLER, LOCAL_BYTES, REPO, SWITCH, Layout
 # The new root is built where the host has something that nodes never need.
 NEW_ROOT = Path("/run")
 OWN_VAR = ("log", "spool", "cache", "tmp", "lib/munge")
+SWITCH_NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNET
 NAMESPACES = (
-    kernel.CLONE_NEWNS
-    | kernel.CLONE_NEWUTS
-    | kernel.CLONE_NEWIPC
-    | kernel.CLONE_NEWPID
-    | kernel.CLONE_NEWNET
+    SWITCH_NAMESPACES | kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC
 )
 
 
@@ -132,7 +129,7 @@ def _fork_in_namespaces(
             signal.signal(number, signal.SIG_IGN)
         os.setsid()
         go, report = _keep_only(go, report, layout.node_dir(node) / "init.log")
-        kernel.unshare(NAMESPACES)
+        kernel.unshare(SWITCH_NAMESPACES if node == SWITCH else NAMESPACES)
         child = os.fork()
         if child > 0:
             os.write(report, b"%d\n" % child)
@@ -164,9 +161,9 @@ def _be_first_process(
     layout: Layout, node: str, pfs_program: Path, report: int
 ) -> None:
     os.umask(0o022)
-    kernel.set_hostname(node)
-    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     if node != SWITCH:
+        kernel.set_hostname(node)
+        kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
         _build_root(layout, node, pfs_program)
     os.write(report, b"ready")
     os.close(report)
