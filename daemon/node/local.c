@@ -19,6 +19,8 @@
 
 #define MADE_UP_JOB (1ull << 63)
 #define PROGRESS_MIN_MS 200
+/* VINE_CLIENTS_MAX strangers together cost at most 32 MiB; root may name all nodes. */
+#define USER_FRAME_MAX (64u << 10)
 
 struct local {
     uv_pipe_t listener;
@@ -560,15 +562,15 @@ static void on_connection(uv_stream_t *listener, int status)
     c->vined = vined;
     c->id = ++local->next_id;
     c->handles = 2;
-    c->decoder = local_decoder_new(0);
     (void)uv_pipe_init(&vined->loop, &c->pipe, 0);
     (void)uv_timer_init(&vined->loop, &c->progress);
     c->pipe.data = c->progress.data = c;
     c->next = local->first;
     local->first = c;
     local->count++;
-    if (uv_accept(listener, (uv_stream_t *)&c->pipe) < 0 || c->decoder == NULL ||
-        identify(c) < 0) {
+    if (uv_accept(listener, (uv_stream_t *)&c->pipe) == 0 && identify(c) == 0)
+        c->decoder = local_decoder_new(c->uid == 0 ? 0 : USER_FRAME_MAX);
+    if (c->decoder == NULL) {
         client_close(c);
         return;
     }
