@@ -7,26 +7,27 @@
  *  - WANT: (job, uid, path) is resolved once. The first wanting node becomes origin
  *    (RESOLVE); its answer has a key (what uid's source is, exactly) and perhaps the
  *    digest. Key or digest known and every piece available from live nodes: no build
- *    (CLOSE). Else BUILD, one build per key at a time; others wait for it. A source whose
- *    manifest is known beforehand (packed image) is streamed: the origin node gains
+ *    (CLOSE). Else BUILD, one build per key at a time; others wait for it. A source
+ * whose manifest is known beforehand (packed image) is streamed: the origin node gains
  *    pieces by itself and reports them with HAVE.
  *  - The answer stays bound to (job, uid, path) until every node released the job or is
  *    gone: all nodes and all steps of a job see one version. Another job resolves anew.
  *  - BINDING goes to each wanting node; the planner then keeps each of them supplied.
  *  - Planner: rarest piece first; poorest sender and receiver first; at most `window`
- *    pieces outstanding a receiver and `uploads` reserved at a sender; a slot counts from
- *    planning to HAVE/FAILED/death. Piece 0 comes first and alone. Assigns only what a
- *    source has verified (cut-through: as soon as it has). Endgame: a piece outstanding
+ *    pieces outstanding a receiver and `uploads` reserved at a sender; a slot counts
+ * from planning to HAVE/FAILED/death. Piece 0 comes first and alone. Assigns only what
+ * a source has verified (cut-through: as soon as it has). Endgame: a piece outstanding
  *    longer than `slow_ms` may be assigned a second time from another source.
  *  - Blame: a source that failed with ECORRUPT is avoided for that object for
  *    `corrupt_ms`; one that timed out or closed gets half its slots and is chosen last
  *    for `suspect_ms`.
  *  - A node that is silent for `dead_ms` is dropped like one that disconnected: its
- *    slots are freed, its pieces uncounted, its resolve or build given to another wanting
- *    node (at most VINE_RESOLVE_TRIES); pieces nobody has any more: the source is
+ *    slots are freed, its pieces uncounted, its resolve or build given to another
+ * wanting node (at most VINE_RESOLVE_TRIES); pieces nobody has any more: the source is
  *    resolved again by a wanting node.
  *  - Errors of resolve and build (EACCES, ENOENT, ECHANGED, ENOSPC ...) go to every
- *    wanting node as BINDING with code and text. ENOSPC: another wanting node is tried. */
+ *    wanting node as BINDING with code and text. ENOSPC: another wanting node is tried.
+ */
 #ifndef VINE_CORE_MGR_H
 #define VINE_CORE_MGR_H
 
@@ -48,17 +49,19 @@ struct mgr_ops {
 };
 
 struct mgr_limits {
-    uint32_t window;       /* pieces outstanding at a receiver */
-    uint32_t uploads;      /* pieces reserved at a sender */
-    uint32_t slow_ms;      /* endgame after this */
+    uint32_t window;  /* pieces outstanding at a receiver */
+    uint32_t uploads; /* pieces reserved at a sender */
+    uint32_t slow_ms; /* endgame after this */
     uint32_t suspect_ms, corrupt_ms;
-    uint32_t heartbeat_ms; /* nodes with work ping this often; idle ones 10 x as seldom */
-    uint32_t dead_ms;      /* silent for so long while it has work: gone (idle: 10 x) */
+    uint32_t
+        heartbeat_ms; /* nodes with work ping this often; idle ones 10 x as seldom */
+    uint32_t dead_ms; /* silent for so long while it has work: gone (idle: 10 x) */
 };
 void mgr_limits_default(struct mgr_limits *limits);
 
 /* NULL: out of memory. `ops` is copied; ctx is handed to every op. */
-struct mgr *mgr_new(const struct mgr_ops *ops, void *ctx, const struct mgr_limits *limits);
+struct mgr *mgr_new(const struct mgr_ops *ops, void *ctx,
+                    const struct mgr_limits *limits);
 void mgr_free(struct mgr *mgr);
 
 /* A node passed the handshake under this name, seen at this numeric address. An older
@@ -92,6 +95,7 @@ struct mgr_object_info {
 void mgr_each_node(const struct mgr *mgr,
                    void (*visit)(void *arg, const struct mgr_node_info *n), void *arg);
 void mgr_each_object(const struct mgr *mgr,
-                     void (*visit)(void *arg, const struct mgr_object_info *o), void *arg);
+                     void (*visit)(void *arg, const struct mgr_object_info *o),
+                     void *arg);
 
 #endif

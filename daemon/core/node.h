@@ -11,10 +11,10 @@
  * untrusted ones once a user. What a job leases is never evicted; without a lease the
  * least recently used goes first. Space is admitted before the first byte.
  *
- * Jobs: created by stage or job_begin; a job belongs to one uid: another uid naming it is
- * refused (EACCES). Bindings (job, path) -> digest last as long as the job. Without a
- * manager: a bound or locally complete answer still works; else the request fails with
- * EDOWN after `manager_wait_ms`.
+ * Jobs: created by stage or job_begin; a job belongs to one uid: another uid naming it
+ * is refused (EACCES). Bindings (job, path) -> digest last as long as the job. Without
+ * a manager: a bound or locally complete answer still works; else the request fails
+ * with EDOWN after `manager_wait_ms`.
  *
  * Transfers: each has a deadline `stall_ms` after its last progress; a failed one is
  * reported (FAILED) and its pieces await a new assignment. Data pieces are only begun
@@ -103,7 +103,8 @@ int node_restore_object(struct node *node, const struct msg_object *object,
 int node_restore_binding(struct node *node, const struct msg_binding *binding,
                          uint32_t gid, struct vine_err *err);
 
-void node_manager_up(struct node *node, uint64_t now_ms); /* handshake done: registers */
+void node_manager_up(struct node *node,
+                     uint64_t now_ms); /* handshake done: registers */
 void node_manager_down(struct node *node, uint64_t now_ms);
 int node_message(struct node *node, const struct msg *m, uint64_t now_ms,
                  struct vine_err *err);
@@ -137,21 +138,23 @@ struct node_resolved {
     uint32_t pieces;
     bool trusted;
 };
-void node_source_resolved(struct node *node, uint64_t ticket, const struct node_resolved *r,
-                          const struct vine_err *err, uint64_t now_ms);
-void node_source_built(struct node *node, uint64_t ticket, const struct msg_object *object,
-                       const struct vine_err *err, uint64_t now_ms);
+void node_source_resolved(struct node *node, uint64_t ticket,
+                          const struct node_resolved *r, const struct vine_err *err,
+                          uint64_t now_ms);
+void node_source_built(struct node *node, uint64_t ticket,
+                       const struct msg_object *object, const struct vine_err *err,
+                       uint64_t now_ms);
 void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
                      uint64_t now_ms);
 /* bytes: received by this transfer so far, finished pieces included. */
 void node_transfer_progress(struct node *node, uint64_t transfer, uint64_t bytes,
                             uint64_t now_ms);
-void node_transfer_failed(struct node *node, uint64_t transfer, const struct vine_err *err,
-                          uint64_t now_ms);
+void node_transfer_failed(struct node *node, uint64_t transfer,
+                          const struct vine_err *err, uint64_t now_ms);
 void node_published(struct node *node, const struct vine_digest *digest,
                     const struct vine_err *err, uint64_t now_ms);
-void node_mounted(struct node *node, const struct vine_digest *digest, uint32_t mount_uid,
-                  const struct vine_err *err, uint64_t now_ms);
+void node_mounted(struct node *node, const struct vine_digest *digest,
+                  uint32_t mount_uid, const struct vine_err *err, uint64_t now_ms);
 /* The edge found the mount gone (FUSE process died): mount again on next use. */
 void node_unmounted(struct node *node, const struct vine_digest *digest,
                     uint32_t mount_uid, uint64_t now_ms);
@@ -175,7 +178,7 @@ struct node_object_info {
     struct vine_digest digest;
     uint64_t size, bytes_done, last_used_ms;
     uint64_t bytes_peer, bytes_origin; /* how its bytes came here since the start */
-    const char *state; /* "fetching", "complete", ... */
+    const char *state;                 /* "fetching", "complete", ... */
     bool trusted;
     uint32_t leases, mounts;
 };

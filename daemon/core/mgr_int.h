@@ -1,0 +1,281 @@
+/* mgr_int.h - what the files of the manager's core share.
+ *
+ *   mgr.c          events in: connections, messages, time
+ *   mgr_object.c   objects, and who holds how much of them
+ *   mgr_plan.c     which piece goes from whom to whom
+ *   mgr_fail.c     assignments that failed, blame
+ *   mgr_resolve.c  sources: origin, key, build, binding
+ *   mgr_stage.c    `vine-env stage`
+ *
+ * Everything hangs together by pointers: a node has holders (its share of an object)
+ * and wants (its interest in a source); a source is bound to an object. What ends takes
+ * its own links along: holder_free, want_free, source_free, object_put. */
+#ifndef VINE_CORE_MGR_INT_H
+#define VINE_CORE_MGR_INT_H
+
+#include "daemon/core/bits.h"
+#include "daemon/core/mgr.h"
+#include "daemon/core/table.h"
+#include "vine/log.h"
+
+#define SHUN_MAX 8      /* senders a receiver avoids at once; the oldest is forgotten */
+#define ASSIGNS_MAX 256 /* in one FETCH, see msg.h */
+
+struct object;
+struct source;
+struct stage;
+
+struct mgr_node {
+    struct table_link by_conn, by_name;
+    struct mgr_node *next, *prev; /* in order of connection */
+    uint32_t id, conn;
+    bool registered;
+    char name[VINE_NAME_MAX + 1], addr[VINE_ADDR_MAX], switch_name[VINE_NAME_MAX + 1];
+    uint16_t port;
+    uint64_t seen_ms, suspect_until_ms;
+    uint32_t sending;   /* flights from here */
+    uint32_t receiving; /* pieces on their way here */
+    uint64_t bytes_planned_out;
+    struct holder *holders; /* by node_next */
+    struct holder *active;  /* those whose object somebody is being supplied with */
+    struct want *wants;     /* by node_next */
+    uint32_t holder_count, want_count, complete_count, tickets;
+};
+
+struct flight { /* an assignment that is out */
+    uint32_t piece;
+    bool fresh;  /* planned in this event, not sent yet */
+    bool second; /* the endgame's other try */
+    bool doubled;
+    struct mgr_node *from;
+    uint64_t planned_ms;
+};
+
+struct shun { /* a sender that this receiver does not ask for a while */
+    uint32_t node_id;
+    uint32_t fails;
+    bool corrupt;
+    uint64_t until_ms;
+};
+
+struct intake { /* what a holder needs while it receives */
+    uint64_t *asked;
+    uint32_t outstanding; /* bits in asked */
+    struct flight *flight;
+    uint32_t flights, room;
+    struct shun shun[SHUN_MAX];
+};
+
+struct rank_link {
+    struct holder *next, *prev;
+    uint32_t at; /* bucket + 1; 0: in none */
+};
+
+/* One node's share of one object. */
+struct holder {
+    struct table_link link;
+    struct mgr_node *node;
+    struct object *object;
+    struct holder *node_next, *node_prev;
+    struct holder *active_next, *active_prev;
+    struct holder *object_next, *object_prev;
+    uint32_t supply; /* wants on this node that are bound to the object */
+    bool complete;
+    uint32_t have_count;
+    uint64_t *have;    /* NULL when complete */
+    struct intake *in; /* NULL unless it is supplied */
+    bool avoided;      /* as a sender, for wrong bytes; cleared by the sweep */
+    uint64_t avoid_until_ms;
+    uint32_t accusers;   /* different receivers of wrong bytes from here */
+    uint32_t accuser_id; /* the first of them */
+    struct rank_link send, receive;
+    uint32_t dirty_at; /* index + 1 in mgr->dirty */
+    bool fresh;
+};
+
+/* Holders in buckets by how much they have, poorest first. */
+struct ranks {
+    struct holder **head;
+    uint64_t *filled;
+    uint32_t buckets;
+};
+
+struct object {
+    struct table_link link;
+    struct object *next, *prev; /* all, oldest first */
+    uint32_t id;
+    struct vine_digest digest;
+    uint64_t size;
+    uint32_t pieces;
+    bool trusted;
+    struct key *keys;
+    uint32_t key_count;
+    struct holder *holders;
+    uint32_t holder_count, seeds;
+    struct source *sources; /* bound to it */
+    uint32_t hungry;        /* holders that are supplied and incomplete */
+    /* While hungry > 0: */
+    struct object *active_next, *active_prev;
+    bool active;
+    uint32_t *copies; /* by piece: holders that may serve it */
+    uint32_t *spread; /* copies and flights */
+    uint32_t missing; /* pieces without a copy */
+    uint64_t missing_since_ms;
+    uint32_t mean_ms; /* of a flight, moving */
+    struct ranks senders, receivers;
+};
+
+struct key { /* a source's content is known to give this object */
+    struct table_link link;
+    struct key *next;
+    struct vine_digest key;
+    struct object *object;
+};
+
+enum source_state {
+    SOURCE_RESOLVING, /* origin looks for the key */
+    SOURCE_QUEUED,    /* another source's build of the same key goes on */
+    SOURCE_BUILDING,
+    SOURCE_BOUND, /* origin may still stream */
+};
+
+struct source { /* what (job, uid, path) is */
+    struct table_link by_name, by_ticket;
+    uint64_t job;
+    uint32_t uid, gid;
+    char *path;
+    enum source_state state;
+    bool streaming;
+    uint64_t ticket; /* 0: no origin at work */
+    struct mgr_node *origin;
+    uint32_t tries;
+    bool has_key; /* then in mgr->resolved, while the ticket is open */
+    struct vine_digest key;
+    struct table_link by_key;
+    struct object *object; /* stays while it is resolved again */
+    struct source *object_next, *object_prev;
+    struct want *wants; /* by source_next, oldest first */
+    struct want *wants_last;
+    struct stage *stage;
+    struct vine_err last; /* why the last origin failed */
+};
+
+struct want {
+    struct source *source;
+    struct mgr_node *node;
+    struct want *source_next, *source_prev, *node_next, *node_prev;
+    struct holder *holder; /* supplied through this; NULL: not bound or given up */
+    bool tried;            /* as origin */
+};
+
+struct stage {
+    struct table_link by_job;
+    uint64_t job, ticket;
+    struct mgr_node *asker; /* NULL: gone */
+    uint32_t pending;
+    struct mgr_node **node; /* [pending]: those that do not have it yet */
+};
+
+struct list { /* growing array of pointers */
+    void **at;
+    uint32_t count, room;
+};
+
+struct mgr {
+    struct mgr_ops ops;
+    void *ctx;
+    struct mgr_limits limits;
+    uint64_t now_ms;
+    uint64_t next_tick_ms;
+    uint64_t last_ticket;
+    uint32_t last_node_id, last_object_id;
+    struct table conns, names, holders, objects, keys;
+    struct table sources, tickets, resolved, stages;
+    struct mgr_node *first_node, *last_node;
+    struct object *first_object, *last_object;
+    struct object *first_active;
+    struct list dirty; /* holders to plan for */
+    struct list fresh; /* holders with fresh flights */
+};
+
+/* mgr.c */
+void mgr_send(struct mgr *mgr, struct mgr_node *node, const struct msg *m);
+void mgr_log(struct mgr *mgr, enum vine_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+int list_push(struct list *list, void *entry);
+struct mgr_node *mgr_find_name(const struct mgr *mgr, const char *name);
+
+/* mgr_object.c */
+struct object *object_find(const struct mgr *mgr, const struct vine_digest *digest);
+/* Find or make; -1: another size or number of pieces was told before. */
+int object_get(struct mgr *mgr, const struct vine_digest *digest, uint64_t size,
+               uint32_t pieces, bool trusted, struct object **out,
+               struct vine_err *err);
+void object_put(struct mgr *mgr, struct object *o); /* frees it when nobody needs it */
+int object_add_key(struct mgr *mgr, struct object *o, const struct vine_digest *key);
+struct object *object_of_key(const struct mgr *mgr, const struct vine_digest *key);
+/* Every piece is with somebody who may serve it, or an origin streams it now. */
+bool object_available(const struct mgr *mgr, const struct object *o);
+struct holder *holder_find(const struct mgr *mgr, const struct object *o,
+                           const struct mgr_node *node);
+struct holder *holder_get(struct mgr *mgr, struct object *o, struct mgr_node *node);
+void holder_free(struct mgr *mgr, struct holder *h);
+void holder_put(struct mgr *mgr, struct holder *h); /* frees it when it means nothing */
+bool holder_has(const struct holder *h, uint32_t piece);
+int holder_complete(struct mgr *mgr, struct holder *h);
+int holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece);
+int holder_supply(struct mgr *mgr, struct holder *h);
+void holder_unsupply(struct mgr *mgr, struct holder *h);
+void holder_avoid(struct mgr *mgr, struct holder *h, uint64_t until_ms);
+/* Put it into the buckets its state asks for, and plan for it at the event's end. */
+void holder_changed(struct mgr *mgr, struct holder *h);
+void node_changed(struct mgr *mgr, struct mgr_node *node);
+void flight_remove(struct mgr *mgr, struct holder *h, uint32_t index);
+void object_sweep_avoided(struct mgr *mgr, struct object *o);
+
+/* mgr_plan.c */
+bool plan_may_send(const struct mgr *mgr, const struct holder *h);
+bool plan_has_room(const struct mgr *mgr, const struct holder *h);
+void plan_run(struct mgr *mgr);   /* at the end of each event */
+void plan_sweep(struct mgr *mgr); /* at each tick: what run's bounded search missed */
+uint64_t plan_piece_bytes(const struct object *o);
+
+/* mgr_fail.c */
+int fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                 struct vine_err *err);
+bool fail_shunned(const struct mgr *mgr, const struct holder *h,
+                  const struct mgr_node *from);
+void fail_forgive(struct holder *h, const struct mgr_node *from);
+void fail_holder_gone(struct mgr *mgr, struct holder *gone);
+void fail_node_gone(struct mgr *mgr, struct mgr_node *node);
+
+/* mgr_resolve.c */
+int source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                struct vine_err *err);
+int source_resolved(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                    struct vine_err *err);
+int source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                 struct vine_err *err);
+int source_bound_before(struct mgr *mgr, struct mgr_node *node,
+                        const struct msg_binding *b, struct vine_err *err);
+void source_release(struct mgr *mgr, struct mgr_node *node, const struct msg *m);
+void source_node_gone(struct mgr *mgr, struct mgr_node *node);
+void source_evicted(struct mgr *mgr, struct holder *h);
+void source_completed(struct mgr *mgr, struct holder *h);
+void source_check_object(struct mgr *mgr, struct object *o);
+/* This node cannot have it. */
+void source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code code,
+                        const char *text);
+void source_free_all(struct mgr *mgr);
+
+/* mgr_stage.c */
+int stage_begin(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                struct vine_err *err);
+struct stage *stage_find(const struct mgr *mgr, uint64_t job);
+void stage_node_done(struct mgr *mgr, struct stage *stage, struct mgr_node *node);
+void stage_node_failed(struct mgr *mgr, struct stage *stage, struct mgr_node *node,
+                       enum vine_code code, const char *text);
+void stage_node_gone(struct mgr *mgr, struct mgr_node *node);
+void stage_free_all(struct mgr *mgr);
+
+#endif

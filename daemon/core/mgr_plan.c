@@ -1,0 +1,257 @@
+/* mgr_plan.c - who fetches which piece from whom.
+ *
+ * A greedy matching, kept up at every event. A holder whose state changed is looked at
+ * once: as a sender with a free slot it is given the poorest receivers that lack
+ * something it has, as a receiver with room the poorest senders that have something it
+ * lacks. For a pair the rarest piece is chosen, flights counted as copies, so that two
+ * receivers do not fetch the same rare piece while another is left alone. Poorest first
+ * on both sides keeps the rich free for what only they have.
+ *
+ * The search per event is bounded (PAIRS_PER_EVENT); plan_sweep, a few times a second,
+ * searches without that bound and so finds whatever was missed. It also runs the
+ * endgame: a piece that is out for long is asked for a second time from somebody else.
+ *
+ * What must hold: a flight is only made from a sender that has the piece verified and
+ * has a free slot, to a receiver that lacks it and has room; piece 0 comes first and
+ * alone. */
+#include <string.h>
+
+#include "daemon/core/mgr_int.h"
+
+#define PAIRS_PER_EVENT 256u /* tried for one holder; more wait for the sweep */
+#define SLOW_FACTOR 4u       /* times the usual duration before a flight is slow */
+
+static uint32_t node_slots(const struct mgr *mgr, const struct mgr_node *node)
+{
+    uint32_t slots = mgr->limits.uploads;
+
+    if (mgr->now_ms < node->suspect_until_ms)
+        slots = slots > 1 ? slots / 2 : 1;
+    return slots;
+}
+
+bool plan_may_send(const struct mgr *mgr, const struct holder *h)
+{
+    return h->have_count > 0 && !h->avoided &&
+           h->node->sending < node_slots(mgr, h->node);
+}
+
+bool plan_has_room(const struct mgr *mgr, const struct holder *h)
+{
+    if (h->in == NULL || h->complete || h->node->receiving >= mgr->limits.window)
+        return false;
+    return bits_get(h->have, 0) || h->in->outstanding == 0;
+}
+
+uint64_t plan_piece_bytes(const struct object *o)
+{
+    return o->pieces > 1 ? o->size / (o->pieces - 1) : o->size;
+}
+
+/* The rarest piece that `from` has and `to` neither has nor awaits; pieces: none. */
+static uint32_t pick_piece(const struct object *o, const struct holder *from,
+                           const struct holder *to)
+{
+    uint32_t best = o->pieces, words = bits_words(o->pieces);
+    uint32_t best_spread = UINT32_MAX;
+
+    if (!bits_get(to->have, 0))
+        return holder_has(from, 0) && !bits_get(to->in->asked, 0) ? 0 : o->pieces;
+    for (uint32_t i = 0; i < words; i++) {
+        uint64_t has = from->complete ? bits_full_word(o->pieces, i) : from->have[i];
+        uint64_t left = has & ~to->have[i] & ~to->in->asked[i];
+        for (; left != 0; left &= left - 1) {
+            uint32_t piece = i * 64 + (uint32_t)__builtin_ctzll(left);
+            if (o->spread[piece] < best_spread) {
+                best_spread = o->spread[piece];
+                best = piece;
+            }
+        }
+    }
+    return best;
+}
+
+static struct flight *flight_push(struct intake *in)
+{
+    if (in->flights == in->room) {
+        uint32_t room = in->room == 0 ? 8 : 2 * in->room;
+        struct flight *bigger = realloc(in->flight, room * sizeof(*bigger));
+        if (bigger == NULL)
+            return NULL;
+        in->flight = bigger;
+        in->room = room;
+    }
+    return &in->flight[in->flights++];
+}
+
+static bool assign(struct mgr *mgr, struct holder *from, struct holder *to,
+                   uint32_t piece, bool second)
+{
+    struct flight *f = flight_push(to->in);
+
+    if (f == NULL || (!to->fresh && list_push(&mgr->fresh, to) < 0)) {
+        if (f != NULL)
+            to->in->flights--;
+        return false;
+    }
+    to->fresh = true;
+    *f = (struct flight){.piece = piece,
+                         .fresh = true,
+                         .second = second,
+                         .doubled = second,
+                         .from = from->node,
+                         .planned_ms = mgr->now_ms};
+    if (!second) {
+        bits_set(to->in->asked, piece);
+        to->in->outstanding++;
+        to->node->receiving++;
+    }
+    to->object->spread[piece]++;
+    from->node->sending++;
+    from->node->bytes_planned_out += plan_piece_bytes(to->object);
+    node_changed(mgr, from->node);
+    node_changed(mgr, to->node);
+    return true;
+}
+
+static bool pair_ok(const struct mgr *mgr, const struct holder *from,
+                    const struct holder *to)
+{
+    return from->node != to->node && !fail_shunned(mgr, to, from->node);
+}
+
+/* One flight between `h` and the poorest fitting holder of the other side. */
+static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, uint32_t tries)
+{
+    struct object *o = h->object;
+    struct ranks *others = h_sends ? &o->receivers : &o->senders;
+    uint32_t bucket = bits_next(others->filled, others->buckets, 0);
+
+    for (; bucket < others->buckets;
+         bucket = bits_next(others->filled, others->buckets, bucket + 1)) {
+        struct holder *other = others->head[bucket];
+        while (other != NULL && tries-- > 0) {
+            struct holder *from = h_sends ? h : other, *to = h_sends ? other : h;
+            uint32_t piece =
+                pair_ok(mgr, from, to) ? pick_piece(o, from, to) : o->pieces;
+            if (piece < o->pieces)
+                return assign(mgr, from, to, piece, false);
+            other = h_sends ? other->receive.next : other->send.next;
+        }
+        if (other != NULL)
+            break;
+    }
+    return false;
+}
+
+static void plan_for(struct mgr *mgr, struct holder *h, uint32_t tries)
+{
+    while (h->send.at != 0 && match_one(mgr, h, true, tries))
+        ;
+    while (h->receive.at != 0 && match_one(mgr, h, false, tries))
+        ;
+}
+
+/* Tell a receiver its fresh flights, runs of pieces from one sender as one range. */
+static void fresh_tell(struct mgr *mgr, struct holder *h)
+{
+    struct msg_assign assigns[ASSIGNS_MAX];
+    struct msg m = {.type = MSG_FETCH, .digest = h->object->digest, .assigns = assigns};
+    struct mgr_node *last = NULL;
+
+    h->fresh = false;
+    for (uint32_t i = 0; h->in != NULL && i < h->in->flights; i++) {
+        struct flight *f = &h->in->flight[i];
+        struct msg_range *range =
+            m.assign_count > 0 ? &assigns[m.assign_count - 1].range : NULL;
+        if (!f->fresh)
+            continue;
+        f->fresh = false;
+        if (f->from == last && range->first + range->count == f->piece) {
+            range->count++;
+            continue;
+        }
+        if (m.assign_count == ASSIGNS_MAX) {
+            mgr_send(mgr, h->node, &m);
+            m.assign_count = 0;
+        }
+        last = f->from;
+        assigns[m.assign_count++] = (struct msg_assign){.range = {f->piece, 1},
+                                                        .peer = last->name,
+                                                        .addr = last->addr,
+                                                        .port = last->port};
+    }
+    if (m.assign_count > 0)
+        mgr_send(mgr, h->node, &m);
+}
+
+static void fresh_tell_all(struct mgr *mgr)
+{
+    for (uint32_t i = 0; i < mgr->fresh.count; i++)
+        fresh_tell(mgr, mgr->fresh.at[i]);
+    mgr->fresh.count = 0;
+}
+
+static void dirty_drain(struct mgr *mgr)
+{
+    while (mgr->dirty.count > 0) {
+        struct holder *h = mgr->dirty.at[--mgr->dirty.count];
+        h->dirty_at = 0;
+        plan_for(mgr, h, PAIRS_PER_EVENT);
+    }
+}
+
+void plan_run(struct mgr *mgr)
+{
+    dirty_drain(mgr);
+    fresh_tell_all(mgr);
+}
+
+static bool flight_slow(const struct mgr *mgr, const struct object *o,
+                        const struct flight *f)
+{
+    uint64_t age = mgr->now_ms - f->planned_ms;
+
+    return !f->doubled && age > mgr->limits.slow_ms && age > SLOW_FACTOR * o->mean_ms;
+}
+
+/* Ask once more, from another, for what is out for too long. */
+static void endgame(struct mgr *mgr, struct holder *h)
+{
+    struct object *o = h->object;
+    uint32_t flights = h->in->flights;
+
+    for (uint32_t i = 0; i < flights; i++) {
+        struct flight f = h->in->flight[i];
+        struct holder *from = NULL;
+        uint32_t bucket;
+        if (!flight_slow(mgr, o, &f))
+            continue;
+        bucket = bits_next(o->senders.filled, o->senders.buckets, 0);
+        for (; bucket < o->senders.buckets && from == NULL;
+             bucket = bits_next(o->senders.filled, o->senders.buckets, bucket + 1))
+            for (from = o->senders.head[bucket]; from != NULL; from = from->send.next)
+                if (from->node != f.from && pair_ok(mgr, from, h) &&
+                    holder_has(from, f.piece))
+                    break;
+        if (from == NULL || !assign(mgr, from, h, f.piece, true))
+            continue;
+        h->in->flight[i].doubled = true;
+        mgr_log(mgr, VINE_LOG_DEBUG, "event=slow node=%s peer=%s piece=%u",
+                h->node->name, f.from->name, f.piece);
+    }
+}
+
+void plan_sweep(struct mgr *mgr)
+{
+    for (struct object *o = mgr->first_active; o != NULL; o = o->active_next) {
+        object_sweep_avoided(mgr, o);
+        for (struct holder *h = o->holders; h != NULL; h = h->object_next) {
+            if (h->receive.at != 0)
+                plan_for(mgr, h, UINT32_MAX);
+            if (h->in != NULL)
+                endgame(mgr, h);
+        }
+    }
+    plan_run(mgr);
+}

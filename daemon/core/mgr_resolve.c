@@ -1,0 +1,713 @@
+/* mgr_resolve.c - sources: from (job, uid, path) to an object.
+ *
+ * A source exists while a node wants it. One of these nodes at a time is its origin: it
+ * holds a ticket, answers it with a key, and builds or streams when told. The answer is
+ * bound to the source until the last want is gone: every node and step of a job sees
+ * one version. When pieces are lost with the nodes that had them, the source is
+ * resolved again while it stays bound; should its content have changed meanwhile,
+ * either all move to the new version (nobody has the old one whole) or those without it
+ * are told so.
+ *
+ * A uid can only get what its own resolve found: sources are told apart by job, uid and
+ * path, and the key comes from a child that runs as that uid.
+ *
+ * What must hold: ticket != 0 exactly while a node is at work for the source; the
+ * sources in `resolved` are those with a key and an open ticket, and at most one of one
+ * key is BUILDING. A source without wants is freed at once. */
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/core/mgr_int.h"
+
+static void source_start(struct mgr *mgr, struct source *s);
+static void source_fail(struct mgr *mgr, struct source *s, enum vine_code code,
+                        const char *text);
+
+static uint64_t source_hash(uint64_t job, uint32_t uid, const char *path)
+{
+    return hash_text(path, hash_u64(job) ^ hash_u64(~(uint64_t)uid));
+}
+
+static struct source *source_find(const struct mgr *mgr, uint64_t job, uint32_t uid,
+                                  const char *path)
+{
+    struct table_link *l = table_find(&mgr->sources, source_hash(job, uid, path));
+
+    for (; l != NULL; l = table_next_same(l)) {
+        struct source *s = table_entry(l, struct source, by_name);
+        if (s->job == job && s->uid == uid && strcmp(s->path, path) == 0)
+            return s;
+    }
+    return NULL;
+}
+
+static struct source *source_new(struct mgr *mgr, uint64_t job, uint32_t uid,
+                                 uint32_t gid, const char *path)
+{
+    struct source *s = calloc(1, sizeof(*s));
+
+    if (s == NULL || (s->path = strdup(path)) == NULL) {
+        free(s);
+        return NULL;
+    }
+    s->job = job;
+    s->uid = uid;
+    s->gid = gid;
+    s->stage = stage_find(mgr, job);
+    table_add(&mgr->sources, &s->by_name, source_hash(job, uid, path));
+    return s;
+}
+
+static struct source *source_of_ticket(const struct mgr *mgr, uint64_t ticket)
+{
+    struct table_link *l = table_find(&mgr->tickets, hash_u64(ticket));
+
+    return l == NULL ? NULL : table_entry(l, struct source, by_ticket);
+}
+
+/* Another source with the same key in that state, its ticket open. */
+static struct source *source_of_key(const struct mgr *mgr, const struct source *s,
+                                    enum source_state state)
+{
+    struct table_link *l = table_find(&mgr->resolved, hash_digest(&s->key));
+
+    for (; l != NULL; l = table_next_same(l)) {
+        struct source *other = table_entry(l, struct source, by_key);
+        if (other != s && other->state == state &&
+            vine_digest_equal(&other->key, &s->key))
+            return other;
+    }
+    return NULL;
+}
+
+static void send_ticket(struct mgr *mgr, struct source *s, enum msg_type type)
+{
+    struct msg m = {.type = type,
+                    .ticket = s->ticket,
+                    .job = s->job,
+                    .uid = s->uid,
+                    .gid = s->gid,
+                    .path = s->path};
+
+    mgr_send(mgr, s->origin, &m);
+}
+
+static void build_begin(struct mgr *mgr, struct source *s)
+{
+    s->state = SOURCE_BUILDING;
+    send_ticket(mgr, s, MSG_BUILD);
+}
+
+/* The origin's work is over or taken from it. If it was the builder of its key, one
+ * that waits for the same key builds now. */
+static void ticket_end(struct mgr *mgr, struct source *s, bool tell)
+{
+    struct source *waiting;
+
+    if (s->ticket == 0)
+        return;
+    if (tell)
+        send_ticket(mgr, s, MSG_CLOSE);
+    table_remove(&mgr->tickets, &s->by_ticket);
+    s->origin->tickets--;
+    s->origin = NULL;
+    s->ticket = 0;
+    s->streaming = false;
+    if (!s->has_key)
+        return;
+    s->has_key = false;
+    table_remove(&mgr->resolved, &s->by_key);
+    waiting = source_of_key(mgr, s, SOURCE_QUEUED);
+    if (s->state == SOURCE_BUILDING && waiting != NULL)
+        build_begin(mgr, waiting);
+}
+
+static void object_unlink(struct mgr *mgr, struct source *s)
+{
+    struct object *o = s->object;
+
+    if (o == NULL)
+        return;
+    *(s->object_prev != NULL ? &s->object_prev->object_next : &o->sources) =
+        s->object_next;
+    if (s->object_next != NULL)
+        s->object_next->object_prev = s->object_prev;
+    s->object = NULL;
+    s->object_next = s->object_prev = NULL;
+    object_put(mgr, o);
+}
+
+static void object_link(struct source *s, struct object *o)
+{
+    s->object = o;
+    s->object_prev = NULL;
+    s->object_next = o->sources;
+    if (o->sources != NULL)
+        o->sources->object_prev = s;
+    o->sources = s;
+}
+
+static void source_free(struct mgr *mgr, struct source *s)
+{
+    ticket_end(mgr, s, true);
+    object_unlink(mgr, s);
+    table_remove(&mgr->sources, &s->by_name);
+    free(s->path);
+    free(s);
+}
+
+static struct want *want_find(const struct source *s, const struct mgr_node *node)
+{
+    struct want *w = s->wants;
+
+    while (w != NULL && w->node != node)
+        w = w->source_next;
+    return w;
+}
+
+static struct want *want_new(struct source *s, struct mgr_node *node)
+{
+    struct want *w = calloc(1, sizeof(*w));
+
+    if (w == NULL)
+        return NULL;
+    w->source = s;
+    w->node = node;
+    w->source_prev = s->wants_last;
+    *(s->wants_last != NULL ? &s->wants_last->source_next : &s->wants) = w;
+    s->wants_last = w;
+    w->node_next = node->wants;
+    if (node->wants != NULL)
+        node->wants->node_prev = w;
+    node->wants = w;
+    node->want_count++;
+    return w;
+}
+
+static void want_unsupply(struct mgr *mgr, struct want *w)
+{
+    struct holder *h = w->holder;
+
+    if (h == NULL)
+        return;
+    w->holder = NULL;
+    holder_unsupply(mgr, h);
+    holder_put(mgr, h);
+}
+
+/* The caller looks after a source that is left without wants. */
+static void want_free(struct mgr *mgr, struct want *w)
+{
+    struct source *s = w->source;
+
+    want_unsupply(mgr, w);
+    *(w->source_prev != NULL ? &w->source_prev->source_next : &s->wants) =
+        w->source_next;
+    *(w->source_next != NULL ? &w->source_next->source_prev : &s->wants_last) =
+        w->source_prev;
+    *(w->node_prev != NULL ? &w->node_prev->node_next : &w->node->wants) = w->node_next;
+    if (w->node_next != NULL)
+        w->node_next->node_prev = w->node_prev;
+    w->node->want_count--;
+    free(w);
+}
+
+static void send_binding(struct mgr *mgr, struct want *w, enum vine_code code,
+                         const char *text)
+{
+    const struct source *s = w->source;
+    struct msg m = {.type = MSG_BINDING,
+                    .job = s->job,
+                    .uid = s->uid,
+                    .path = s->path,
+                    .code = code,
+                    .text = text};
+
+    if (code == VINE_OK) {
+        m.digest = s->object->digest;
+        m.size = s->object->size;
+        m.pieces = s->object->pieces;
+        m.trusted = s->object->trusted;
+    }
+    mgr_send(mgr, w->node, &m);
+}
+
+static void want_fail(struct mgr *mgr, struct want *w, enum vine_code code,
+                      const char *text)
+{
+    struct source *s = w->source;
+
+    send_binding(mgr, w, code, text);
+    if (s->stage != NULL)
+        stage_node_failed(mgr, s->stage, w->node, code, text);
+    want_free(mgr, w);
+}
+
+/* Tell the node what the source is and see to it that it gets it. */
+static void want_bind(struct mgr *mgr, struct want *w)
+{
+    struct source *s = w->source;
+
+    if (w->holder == NULL) {
+        struct holder *h = holder_get(mgr, s->object, w->node);
+        if (h == NULL || holder_supply(mgr, h) < 0) {
+            if (h != NULL)
+                holder_put(mgr, h);
+            want_fail(mgr, w, VINE_ENOMEM, "the manager is out of memory");
+            return;
+        }
+        w->holder = h;
+    }
+    send_binding(mgr, w, VINE_OK, "");
+    if (s->stage != NULL && w->holder->complete)
+        stage_node_done(mgr, s->stage, w->node);
+}
+
+static void tries_forget(struct source *s)
+{
+    s->tries = 0;
+    s->last = (struct vine_err){0};
+    for (struct want *w = s->wants; w != NULL; w = w->source_next)
+        w->tried = false;
+}
+
+/* Those who have all of what is bound keep it. The source may be gone afterwards. */
+static void source_fail(struct mgr *mgr, struct source *s, enum vine_code code,
+                        const char *text)
+{
+    struct want *next;
+
+    mgr_log(mgr, VINE_LOG_INFO, "event=source-failed job=%llu uid=%u code=%s",
+            (unsigned long long)s->job, s->uid, vine_code_name(code));
+    for (struct want *w = s->wants; w != NULL; w = next) {
+        next = w->source_next;
+        if (w->holder == NULL || !w->holder->complete)
+            want_fail(mgr, w, code, text);
+    }
+    if (s->wants == NULL) {
+        source_free(mgr, s);
+        return;
+    }
+    ticket_end(mgr, s, true);
+    s->state = SOURCE_BOUND;
+    tries_forget(s); /* who asks again may try again */
+}
+
+/* The better origin: one that has more of it already, then one with less to do. */
+static bool better_origin(const struct want *a, const struct want *b)
+{
+    uint32_t have_a = a->holder == NULL ? 0 : a->holder->have_count;
+    uint32_t have_b = b->holder == NULL ? 0 : b->holder->have_count;
+
+    if (have_a != have_b)
+        return have_a > have_b;
+    return a->node->tickets < b->node->tickets;
+}
+
+static void source_start(struct mgr *mgr, struct source *s)
+{
+    struct want *best = NULL;
+
+    for (struct want *w = s->wants; w != NULL; w = w->source_next)
+        if (!w->tried && (best == NULL || better_origin(w, best)))
+            best = w;
+    if (best == NULL || s->tries >= VINE_RESOLVE_TRIES) {
+        struct vine_err last = s->last;
+        source_fail(mgr, s, last.code == VINE_OK ? VINE_EDOWN : last.code,
+                    last.code == VINE_OK ? "no node is left that could read the source"
+                                         : last.text);
+        return;
+    }
+    best->tried = true;
+    s->tries++;
+    s->state = SOURCE_RESOLVING;
+    s->origin = best->node;
+    s->origin->tickets++;
+    s->ticket = ++mgr->last_ticket;
+    table_add(&mgr->tickets, &s->by_ticket, hash_u64(s->ticket));
+    mgr_log(mgr, VINE_LOG_INFO, "event=resolve job=%llu uid=%u origin=%s try=%u",
+            (unsigned long long)s->job, s->uid, s->origin->name, s->tries);
+    send_ticket(mgr, s, MSG_RESOLVE);
+}
+
+/* The source turned out to be another object than the one bound before. -1: those who
+ * have the old one keep it, the others were told; the source may be gone. */
+static int source_rebind(struct mgr *mgr, struct source *s)
+{
+    for (struct want *w = s->wants; w != NULL; w = w->source_next)
+        if (w->holder != NULL && w->holder->complete) {
+            source_fail(mgr, s, VINE_ECHANGED,
+                        "the source changed since the job began, and no node is left "
+                        "that has its first version");
+            return -1;
+        }
+    for (struct want *w = s->wants; w != NULL; w = w->source_next)
+        want_unsupply(mgr, w);
+    object_unlink(mgr, s);
+    return 0;
+}
+
+static void source_bind(struct mgr *mgr, struct source *s, struct object *o)
+{
+    char hex[VINE_HEX_LEN + 1];
+    struct want *next;
+
+    s->state = SOURCE_BOUND;
+    if (s->object != NULL && s->object != o && source_rebind(mgr, s) < 0) {
+        object_put(mgr, o);
+        return;
+    }
+    if (!s->streaming)
+        tries_forget(s);
+    vine_digest_hex(&o->digest, hex);
+    mgr_log(mgr, VINE_LOG_INFO, "event=bound job=%llu uid=%u object=%.8s",
+            (unsigned long long)s->job, s->uid, hex);
+    if (s->object == NULL)
+        object_link(s, o);
+    for (struct want *w = s->wants; w != NULL; w = next) {
+        next = w->source_next;
+        if (w->holder == NULL)
+            want_bind(mgr, w);
+    }
+    if (s->wants == NULL)
+        source_free(mgr, s);
+}
+
+int source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                struct vine_err *err)
+{
+    struct source *s = source_find(mgr, m->job, m->uid, m->path);
+    struct want *w;
+    bool is_new = s == NULL;
+
+    if (node->want_count >= VINE_JOBS_MAX * VINE_SOURCES_MAX)
+        return vine_err_set(err, VINE_ELIMIT, "%s wants over %d sources", node->name,
+                            VINE_JOBS_MAX * VINE_SOURCES_MAX);
+    if (is_new)
+        s = source_new(mgr, m->job, m->uid, m->gid, m->path);
+    w = s == NULL ? NULL : want_find(s, node);
+    if (s != NULL && w == NULL)
+        w = want_new(s, node);
+    if (w == NULL) {
+        if (s != NULL && is_new)
+            source_free(mgr, s);
+        return vine_err_set(err, VINE_ENOMEM, "no memory for a source");
+    }
+    if (is_new)
+        source_start(mgr, s);
+    else if (s->object != NULL)
+        want_bind(mgr, w);
+    if (s->wants == NULL && !is_new)
+        source_free(mgr, s);
+    return 0;
+}
+
+/* The origin gave up, or is gone. Some reasons are the node's own: another may do. */
+static void origin_failed(struct mgr *mgr, struct source *s, enum vine_code code,
+                          const char *text)
+{
+    ticket_end(mgr, s, false);
+    s->last = (struct vine_err){0};
+    vine_err_set(&s->last, code, "%s", text);
+    if (code == VINE_ENOSPC || code == VINE_ENOMEM || code == VINE_EDOWN ||
+        code == VINE_ECANCELED || code == VINE_ETIMEDOUT)
+        source_start(mgr, s);
+    else
+        source_fail(mgr, s, code, text);
+}
+
+/* The source of a ticket this node holds. Sets *s NULL for one that was closed while
+ * the answer was on its way; -1 for one we never gave to this node. */
+static int ticket_check(struct mgr *mgr, const struct mgr_node *node,
+                        const struct msg *m, struct source **s, struct vine_err *err)
+{
+    *s = source_of_ticket(mgr, m->ticket);
+    if (m->ticket == 0 || m->ticket > mgr->last_ticket ||
+        (*s != NULL && (*s)->origin != node))
+        return vine_err_set(err, VINE_EPROTO, "%s: ticket %llu was not given to %s",
+                            msg_type_name(m->type), (unsigned long long)m->ticket,
+                            node->name);
+    return 0;
+}
+
+/* Key and object are known; *o NULL: not the object. */
+static void resolved_decide(struct mgr *mgr, struct source *s, struct object *o,
+                            bool can_stream)
+{
+    bool available = o != NULL && object_available(mgr, o);
+
+    if (available) {
+        ticket_end(mgr, s, true);
+        source_bind(mgr, s, o);
+    } else if (can_stream) {
+        send_ticket(mgr, s, MSG_BUILD);
+        s->streaming = true;
+        source_bind(mgr, s, o);
+    } else if (source_of_key(mgr, s, SOURCE_BUILDING) != NULL) {
+        s->state = SOURCE_QUEUED;
+    } else {
+        build_begin(mgr, s);
+    }
+}
+
+int source_resolved(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                    struct vine_err *err)
+{
+    struct source *s;
+    struct object *o = NULL;
+
+    if (ticket_check(mgr, node, m, &s, err) < 0)
+        return -1;
+    if (s == NULL)
+        return 0;
+    if (s->state != SOURCE_RESOLVING)
+        return vine_err_set(err, VINE_EPROTO,
+                            "resolved: ticket %llu was answered before",
+                            (unsigned long long)m->ticket);
+    if (m->code != VINE_OK) {
+        origin_failed(mgr, s, m->code, m->text != NULL ? m->text : "");
+        return 0;
+    }
+    if (m->has_digest) {
+        if (object_get(mgr, &m->digest, m->size, m->pieces, m->trusted, &o, err) < 0)
+            return -1;
+        (void)object_add_key(mgr, o, &m->key);
+    } else {
+        o = object_of_key(mgr, &m->key);
+    }
+    s->key = m->key;
+    s->has_key = true;
+    table_add(&mgr->resolved, &s->by_key, hash_digest(&s->key));
+    resolved_decide(mgr, s, o, m->has_digest);
+    return 0;
+}
+
+/* All who waited for this key have their answer now. */
+static void bind_queued(struct mgr *mgr, const struct vine_digest *key,
+                        struct object *o)
+{
+    struct source probe = {.key = *key}, *s;
+
+    while ((s = source_of_key(mgr, &probe, SOURCE_QUEUED)) != NULL) {
+        ticket_end(mgr, s, true);
+        source_bind(mgr, s, o);
+    }
+}
+
+static void built_ok(struct mgr *mgr, struct source *s, struct object *o)
+{
+    struct vine_digest key = s->key;
+
+    (void)object_add_key(mgr, o, &key);
+    s->state = SOURCE_BOUND; /* so that ticket_end wakes no other builder */
+    ticket_end(mgr, s, false);
+    source_bind(mgr, s, o);
+    bind_queued(mgr, &key, o);
+}
+
+int source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                 struct vine_err *err)
+{
+    struct source *s;
+    struct object *o;
+    struct holder *h;
+
+    if (ticket_check(mgr, node, m, &s, err) < 0)
+        return -1;
+    if (s != NULL && s->state != SOURCE_BUILDING && !s->streaming)
+        return vine_err_set(err, VINE_EPROTO, "built: ticket %llu was not to be built",
+                            (unsigned long long)m->ticket);
+    if (m->code != VINE_OK) {
+        if (s != NULL)
+            origin_failed(mgr, s, m->code, m->text != NULL ? m->text : "");
+        return 0;
+    }
+    if (object_get(mgr, &m->digest, m->size, m->pieces, m->trusted, &o, err) < 0)
+        return -1;
+    h = holder_get(mgr, o, node);
+    if (h == NULL) {
+        object_put(mgr, o);
+        return vine_err_set(err, VINE_ENOMEM, "no memory for an object");
+    }
+    (void)holder_complete(mgr, h);
+    if (s != NULL && s->state == SOURCE_BUILDING)
+        built_ok(mgr, s, o);
+    return 0;
+}
+
+/* A node says what a job was bound to before this manager knew of it. */
+int source_bound_before(struct mgr *mgr, struct mgr_node *node,
+                        const struct msg_binding *b, struct vine_err *err)
+{
+    struct object *o = object_find(mgr, &b->digest);
+    struct source *s = source_find(mgr, b->job, b->uid, b->path);
+    struct want *w;
+
+    if (o == NULL || holder_find(mgr, o, node) == NULL)
+        return vine_err_set(err, VINE_EPROTO,
+                            "register: a binding to an object it does not have");
+    if (s == NULL) {
+        s = source_new(mgr, b->job, b->uid, 0, b->path);
+        if (s == NULL)
+            return vine_err_set(err, VINE_ENOMEM, "no memory for a source");
+        s->gid = b->uid; /* not told; the node asks with its own when it wants again */
+        s->state = SOURCE_BOUND;
+        object_link(s, o);
+    }
+    if (want_find(s, node) != NULL)
+        return 0;
+    w = want_new(s, node);
+    if (w == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "no memory for a source");
+    if (s->object == NULL) { /* being resolved anew for others: the old answer stands */
+        ticket_end(mgr, s, true);
+        source_bind(mgr, s, o);
+    } else if (s->object == o) {
+        want_bind(mgr, w);
+    }
+    return 0;
+}
+
+/* The node is no longer to be asked for this source. */
+static void origin_leaves(struct mgr *mgr, struct source *s, struct mgr_node *node,
+                          bool gone)
+{
+    if (s->origin != node)
+        return;
+    s->last = (struct vine_err){0};
+    vine_err_set(&s->last, VINE_EDOWN, "the node that read the source, %s, %s",
+                 node->name, gone ? "is gone" : "ended its part of the job");
+    ticket_end(mgr, s, !gone);
+    if (s->wants != NULL && s->state != SOURCE_BOUND)
+        source_start(mgr, s); /* may free it */
+}
+
+static void want_leave(struct mgr *mgr, struct want *w, bool gone)
+{
+    struct source *s = w->source;
+    struct mgr_node *node = w->node;
+
+    want_free(mgr, w);
+    if (s->wants == NULL)
+        source_free(mgr, s);
+    else
+        origin_leaves(mgr, s, node, gone);
+}
+
+void source_release(struct mgr *mgr, struct mgr_node *node, const struct msg *m)
+{
+    struct stage *stage = stage_find(mgr, m->job);
+    struct want *next;
+
+    for (struct want *w = node->wants; w != NULL; w = next) {
+        next = w->node_next;
+        if (w->source->job == m->job)
+            want_leave(mgr, w, false);
+    }
+    if (stage == NULL)
+        return;
+    if (m->code != VINE_OK)
+        stage_node_failed(mgr, stage, node, m->code, m->text != NULL ? m->text : "");
+    else
+        stage_node_failed(mgr, stage, node, VINE_ECANCELED, "gave up");
+}
+
+void source_node_gone(struct mgr *mgr, struct mgr_node *node)
+{
+    struct table_link *l, *next;
+
+    while (node->wants != NULL)
+        want_leave(mgr, node->wants, true);
+    /* Tickets of sources it wants no more. */
+    for (l = table_each(&mgr->tickets, NULL); node->tickets > 0 && l != NULL;
+         l = next) {
+        struct source *s = table_entry(l, struct source, by_ticket);
+        next = table_each(&mgr->tickets, l);
+        if (s->origin == node)
+            origin_leaves(mgr, s, node, true);
+    }
+}
+
+void source_evicted(struct mgr *mgr, struct holder *h)
+{
+    for (struct want *w = h->node->wants; w != NULL; w = w->node_next)
+        if (w->holder == h) {
+            w->holder = NULL;
+            holder_unsupply(mgr, h);
+        }
+    holder_free(mgr, h);
+}
+
+void source_completed(struct mgr *mgr, struct holder *h)
+{
+    struct want *next;
+
+    for (struct want *w = h->node->wants; w != NULL; w = next) {
+        struct source *s = w->source;
+        next = w->node_next;
+        if (w->holder != h)
+            continue;
+        if (s->streaming && s->origin == h->node) {
+            ticket_end(mgr, s, false); /* the node closes it by itself */
+            tries_forget(s);
+        }
+        if (s->stage != NULL)
+            stage_node_done(mgr, s->stage, h->node);
+    }
+}
+
+void source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code code,
+                        const char *text)
+{
+    struct mgr_node *h_node = h->node;
+    struct want *next;
+
+    /* The holder may go with its last want, the pointer is only compared then. */
+    for (struct want *w = h_node->wants; w != NULL; w = next) {
+        struct source *s = w->source;
+        next = w->node_next;
+        if (w->holder != h)
+            continue;
+        want_fail(mgr, w, code, text);
+        if (s->wants == NULL)
+            source_free(mgr, s);
+        else
+            origin_leaves(mgr, s, h_node, false);
+    }
+}
+
+/* Pieces that nobody has, for so long that no node is about to register with them: one
+ * of those who want the object reads the source again. */
+void source_check_object(struct mgr *mgr, struct object *o)
+{
+    struct source *s, *found = NULL;
+
+    for (s = o->sources; s != NULL; s = s->object_next) {
+        if (s->ticket != 0)
+            break;
+        if (s->wants != NULL)
+            found = s;
+    }
+    if (o->missing == 0 || s != NULL || found == NULL) {
+        o->missing_since_ms = 0;
+        return;
+    }
+    if (o->missing_since_ms == 0)
+        o->missing_since_ms = mgr->now_ms;
+    if (mgr->now_ms - o->missing_since_ms < mgr->limits.heartbeat_ms)
+        return;
+    o->missing_since_ms = 0;
+    source_start(mgr, found);
+}
+
+void source_free_all(struct mgr *mgr)
+{
+    struct table_link *l;
+
+    while ((l = table_each(&mgr->sources, NULL)) != NULL) {
+        struct source *s = table_entry(l, struct source, by_name);
+        while (s->wants != NULL)
+            want_free(mgr, s->wants);
+        source_free(mgr, s);
+    }
+}
