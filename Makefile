@@ -124,7 +124,7 @@ check: bootstrap-check
 	$(SUBMAKE) CC=clang BUILD=build-clang all unit-tests
 	$(if $(SIM_MK),$(SUBMAKE) sim)
 	$(if $(FUZZ_MK),$(SUBMAKE) fuzz FUZZ_SECONDS=5)
-	timeout -s INT 1800 $(VENV)/python -m pytest -ra --durations=5 $(PYTESTS)
+	timeout --foreground -s INT 1800 $(VENV)/python -m pytest -ra --durations=5 $(PYTESTS)
 
 demo: BEGUN := $(shell date +%s)
 demo: bootstrap-demo
