@@ -135,8 +135,16 @@ class Lab:
         wait_for(idle, 60, "all jobs were gone and all nodes idle")
 
     def evict_all(self) -> None:
-        for node in self.nodes:
-            self.root(node, "vine-env", "evict", "--all")
+        """Empty the nodes' caches. A job that is gone may hold its lease for a moment."""
+
+        def evicted() -> bool:
+            kept = 0
+            for node in self.nodes:
+                answer = self.root(node, "vine-env", "evict", "--all", "--json")
+                kept += json.loads(answer)["kept_leased"]
+            return kept == 0
+
+        wait_for(evicted, 30, "all caches were empty")
 
     def node_bytes(self) -> tuple[int, int]:
         """(bytes from peers, from origins) of all nodes since their daemons run."""
