@@ -135,7 +135,7 @@ class Lab:
         wait_for(idle, 60, "all jobs were gone and all nodes idle")
 
     def evict_all(self) -> None:
-        """Empty the nodes' caches. A job that is gone may hold its lease for a moment."""
+        """Empty the nodes' caches; a job that is gone may hold its lease a moment."""
 
         def evicted() -> bool:
             kept = 0
