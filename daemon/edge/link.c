@@ -160,6 +160,15 @@ static int write_out(struct link *link, void *bulk, uint32_t bulk_len)
     return 0;
 }
 
+static void become_ready(struct link *link)
+{
+    if (link->ready || !session_ready(link->session))
+        return;
+    link->ready = true;
+    (void)uv_timer_stop(&link->timer);
+    link->ops.ready(link->ctx, link);
+}
+
 static void take_rest(struct link *link);
 
 static void run_work(uv_work_t *work)
@@ -186,6 +195,7 @@ static void work_done(uv_work_t *work, int status)
         close_with_session_error(link, &err);
         return;
     }
+    become_ready(link);
     take_rest(link);
 }
 
@@ -198,15 +208,6 @@ static void start_work(struct link *link)
         link->reading = false;
     }
     (void)uv_queue_work(link->tcp.loop, &link->work, run_work, work_done);
-}
-
-static void become_ready(struct link *link)
-{
-    if (link->ready || !session_ready(link->session))
-        return;
-    link->ready = true;
-    (void)uv_timer_stop(&link->timer);
-    link->ops.ready(link->ctx, link);
 }
 
 static void take_frames(struct link *link)
