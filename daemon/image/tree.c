@@ -37,6 +37,70 @@ int tree_stat(int dir_fd, const char *name, bool fresh, struct statx *out)
     return statx(dir_fd, name, flags, TREE_STATX_MASK, out);
 }
 
+static int by_path(const void *a, const void *b)
+{
+    return strcmp(((const struct tree_entry *)a)->path,
+                  ((const struct tree_entry *)b)->path);
+}
+
+static int by_inode(const void *a, const void *b, void *entries)
+{
+    const struct tree_entry *sorting = entries;
+    uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
+    const struct tree_entry *x = &sorting[i], *y = &sorting[j];
+
+    if (x->dev != y->dev)
+        return x->dev < y->dev ? -1 : 1;
+    if (x->ino != y->ino)
+        return x->ino < y->ino ? -1 : 1;
+    return i < j ? -1 : i > j;
+}
+
+/* Point every further name of an inode at its first one. */
+static int find_links(struct tree *tree)
+{
+    uint32_t *index = malloc((tree->count + 1) * sizeof(*index));
+    uint32_t count = 0;
+
+    if (index == NULL)
+        return -1;
+    for (uint32_t i = 0; i < tree->count; i++) {
+        tree->entry[i].link_to = i;
+        if (!S_ISDIR(tree->entry[i].mode) && tree->entry[i].nlink > 1)
+            index[count++] = i;
+    }
+    qsort_r(index, count, sizeof(*index), by_inode, tree->entry);
+    for (uint32_t i = 1; i < count; i++) {
+        const struct tree_entry *before = &tree->entry[index[i - 1]];
+        struct tree_entry *e = &tree->entry[index[i]];
+        if (e->dev == before->dev && e->ino == before->ino)
+            e->link_to = before->link_to;
+    }
+    free(index);
+    return 0;
+}
+
+int tree_finish(struct tree *tree, const struct walk_options *options,
+                struct vine_err *err)
+{
+    uint64_t limit = options->max_bytes > 0 ? options->max_bytes : VINE_OBJECT_MAX;
+
+    qsort(tree->entry, tree->count, sizeof(*tree->entry), by_path);
+    if (find_links(tree) < 0)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    for (uint32_t i = 0; i < tree->count; i++) {
+        const struct tree_entry *e = &tree->entry[i];
+        if (!S_ISREG(e->mode) || e->link_to != i)
+            continue;
+        if (e->size > limit || tree->bytes > limit - e->size)
+            return vine_err_set(err, VINE_ELIMIT, "'%s' has more than %llu bytes",
+                                options->name, (unsigned long long)limit);
+        tree->bytes += e->size;
+        tree->alloc += e->alloc;
+    }
+    return 0;
+}
+
 void tree_free(struct tree *tree)
 {
     if (tree == NULL)

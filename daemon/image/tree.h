@@ -34,11 +34,12 @@ struct tree_entry {
 
 struct tree {
     struct tree_entry *entry;
-    uint32_t count; /* the root included */
-    uint64_t bytes, alloc,
-        skipped; /* files, hard links once; sockets, fifos, devices */
-    bool world;  /* everybody may read every entry */
-    bool fresh;  /* attributes were asked of the server, not of a cache */
+    uint32_t count;        /* the root included */
+    uint64_t bytes, alloc; /* of files, hard links once */
+    uint64_t skipped;      /* sockets, fifos, devices */
+    bool world;            /* everybody may read every entry */
+    bool fresh;            /* attributes were asked of the server, not of a cache */
+    bool lax; /* attributes may be old even after an open; see image_check */
     struct tree_block *blocks;
 };
 

@@ -15,6 +15,10 @@ struct tree_block {
 char *tree_keep(struct tree_block **list, const char *text, size_t len);
 void tree_blocks_free(struct tree_block *list);
 
+/* Sort the collected entries, find hard links, add up. */
+int tree_finish(struct tree *tree, const struct walk_options *options,
+                struct vine_err *err);
+
 /* Run `run(arg)` in `threads` threads (0 = default), the caller's one of them. */
 void tree_run_threads(unsigned threads, void *(*run)(void *), void *arg);
 

@@ -54,16 +54,14 @@ struct identity {
 struct walk {
     const char *name;
     struct identity who;
-    bool fresh;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct work *top;
     unsigned pending; /* work on the stack or being done */
-    bool stop;
+    atomic_bool stop;
     struct vine_err err;
     atomic_uint entries;
-    /* Handed over by threads that ended. */
-    struct tree *tree;
+    struct tree *tree; /* entries are handed over by threads that end */
 };
 
 struct walker { /* one thread's own */
@@ -342,7 +340,7 @@ static int look_at(struct walker *w, struct dir *dir, const char *name)
 
     if (path == NULL)
         return -1;
-    if (tree_stat(dir->fd, name, w->walk->fresh, &st) < 0)
+    if (tree_stat(dir->fd, name, w->walk->tree->fresh, &st) < 0)
         return failed(w, "look at", path);
     if (S_ISDIR(st.stx_mode)) /* readdir did not say so */
         return push_list(w, dir, name);
@@ -394,7 +392,7 @@ static int list_all(struct walker *w, struct dir *dir)
             free(batch);
             return -1;
         }
-        if (w->walk->stop) /* a hint; read without the lock on purpose */
+        if (w->walk->stop)
             break;
     }
     if (n < 0) {
@@ -410,7 +408,7 @@ static int list_root(struct walker *w, struct dir *root)
 {
     struct statx st;
 
-    if (tree_stat(root->fd, "", w->walk->fresh, &st) < 0)
+    if (tree_stat(root->fd, "", w->walk->tree->fresh, &st) < 0)
         return failed(w, "look at", "");
     if (add_entry(w, root->path, NULL, &st) < 0)
         return -1;
@@ -430,7 +428,7 @@ static int list_dir(struct walker *w, struct dir *parent, const char *name)
         return vine_err_set(&w->err, VINE_ELIMIT,
                             "'%s' is more than %d directories deep", w->walk->name,
                             TREE_DEPTH_MAX);
-    if (tree_stat(parent->fd, name, w->walk->fresh, &st) < 0)
+    if (tree_stat(parent->fd, name, w->walk->tree->fresh, &st) < 0)
         return failed(w, "look at", path);
     if (check_readable(w, parent->fd, name, path, &st) < 0 ||
         add_entry(w, path, NULL, &st) < 0)
@@ -515,98 +513,45 @@ static void *walk_run(void *arg)
     return NULL;
 }
 
-static int by_path(const void *a, const void *b)
+/* Attributes on this node are always current. */
+static const uint32_t local_systems[] = {
+    0xEF53,     /* ext */
+    0x58465342, /* xfs */
+    0x9123683E, /* btrfs */
+    0x01021994, /* tmpfs */
+    0x858458f6, /* ramfs */
+    0x794c7630, /* overlay */
+    0x73717368, /* squashfs */
+    0xE0F5E1E2, /* erofs */
+    0xF2F52010, /* f2fs */
+    0x2fc12fc1, /* zfs */
+};
+
+/* Attributes are cached for a time, and an open does not renew them. */
+static const uint32_t lax_systems[] = {
+    0x65735546, /* fuse */
+    0xFF534D42, /* cifs */
+    0xFE534D42, /* smb2 */
+    0x01021997, /* 9p */
+};
+
+#define IS_ONE_OF(type, list) is_one_of(type, list, sizeof(list) / sizeof(list[0]))
+
+static bool is_one_of(uint32_t type, const uint32_t *list, size_t count)
 {
-    return strcmp(((const struct tree_entry *)a)->path,
-                  ((const struct tree_entry *)b)->path);
-}
-
-static const struct tree_entry *sorting; /* see by_inode */
-static pthread_mutex_t sorting_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static int by_inode(const void *a, const void *b)
-{
-    uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
-    const struct tree_entry *x = &sorting[i], *y = &sorting[j];
-
-    if (x->dev != y->dev)
-        return x->dev < y->dev ? -1 : 1;
-    if (x->ino != y->ino)
-        return x->ino < y->ino ? -1 : 1;
-    return i < j ? -1 : i > j;
-}
-
-/* Point every further name of an inode at its first one. */
-static int find_links(struct tree *tree)
-{
-    uint32_t *index = malloc((tree->count + 1) * sizeof(*index));
-    uint32_t count = 0;
-
-    if (index == NULL)
-        return -1;
-    for (uint32_t i = 0; i < tree->count; i++) {
-        tree->entry[i].link_to = i;
-        if (!S_ISDIR(tree->entry[i].mode) && tree->entry[i].nlink > 1)
-            index[count++] = i;
-    }
-    pthread_mutex_lock(&sorting_lock); /* qsort has no argument to pass */
-    sorting = tree->entry;
-    qsort(index, count, sizeof(*index), by_inode);
-    pthread_mutex_unlock(&sorting_lock);
-    for (uint32_t i = 1; i < count; i++) {
-        const struct tree_entry *before = &tree->entry[index[i - 1]];
-        struct tree_entry *e = &tree->entry[index[i]];
-        if (e->dev == before->dev && e->ino == before->ino)
-            e->link_to = before->link_to;
-    }
-    free(index);
-    return 0;
-}
-
-static int finish(struct tree *tree, const struct walk_options *options,
-                  struct vine_err *err)
-{
-    uint64_t limit = options->max_bytes > 0 ? options->max_bytes : VINE_OBJECT_MAX;
-
-    qsort(tree->entry, tree->count, sizeof(*tree->entry), by_path);
-    if (find_links(tree) < 0)
-        return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    for (uint32_t i = 0; i < tree->count; i++) {
-        const struct tree_entry *e = &tree->entry[i];
-        if (!S_ISREG(e->mode) || e->link_to != i)
-            continue;
-        if (e->size > limit || tree->bytes > limit - e->size)
-            return vine_err_set(err, VINE_ELIMIT, "'%s' has more than %llu bytes",
-                                options->name, (unsigned long long)limit);
-        tree->bytes += e->size;
-        tree->alloc += e->alloc;
-    }
-    return 0;
-}
-
-/* File systems whose attributes on this node are always current. */
-static bool is_local(int fd)
-{
-    static const uint32_t magics[] = {
-        0xEF53,     /* ext */
-        0x58465342, /* xfs */
-        0x9123683E, /* btrfs */
-        0x01021994, /* tmpfs */
-        0x858458f6, /* ramfs */
-        0x794c7630, /* overlay */
-        0x73717368, /* squashfs */
-        0xE0F5E1E2, /* erofs */
-        0xF2F52010, /* f2fs */
-        0x2fc12fc1, /* zfs */
-    };
-    struct statfs st;
-
-    if (fstatfs(fd, &st) < 0)
-        return false;
-    for (size_t i = 0; i < sizeof(magics) / sizeof(magics[0]); i++)
-        if ((uint32_t)st.f_type == magics[i])
+    for (size_t i = 0; i < count; i++)
+        if (list[i] == type)
             return true;
     return false;
+}
+
+static void find_caching(int root_fd, struct tree *tree)
+{
+    struct statfs st = {0};
+
+    (void)fstatfs(root_fd, &st);
+    tree->fresh = !IS_ONE_OF((uint32_t)st.f_type, local_systems);
+    tree->lax = IS_ONE_OF((uint32_t)st.f_type, lax_systems);
 }
 
 static int load_identity(struct identity *who)
@@ -656,14 +601,13 @@ int tree_walk(int root_fd, const struct walk_options *options, struct tree **out
               struct vine_err *err)
 {
     struct tree *tree = calloc(1, sizeof(*tree));
-    struct walk walk = {.name = options->name, .fresh = !is_local(root_fd)};
+    struct walk walk = {.name = options->name, .tree = tree};
     int result = -1;
 
     if (tree == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
     tree->world = true;
-    tree->fresh = walk.fresh;
-    walk.tree = tree;
+    find_caching(root_fd, tree);
     pthread_mutex_init(&walk.lock, NULL);
     pthread_cond_init(&walk.changed, NULL);
     (void)lseek(root_fd, 0, SEEK_SET); /* a second walk of one descriptor */
@@ -678,7 +622,7 @@ int tree_walk(int root_fd, const struct walk_options *options, struct tree **out
     if (walk.err.code != VINE_OK)
         (void)vine_err_set(err, walk.err.code, "%s", walk.err.text);
     else
-        result = finish(tree, options, err);
+        result = tree_finish(tree, options, err);
     if (result < 0) {
         tree_free(tree);
         return -1;

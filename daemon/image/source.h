@@ -1,0 +1,77 @@
+/* source.h - a source, opened and resolved by the user it belongs to.
+ *
+ * A directory, an archive or an image file becomes facts (what it is, and a key that
+ * names exactly this content), and then bytes: a tar of it, or the object's own. All
+ * calls block; none may be made while another runs on the same source. */
+#ifndef VINE_IMAGE_SOURCE_H
+#define VINE_IMAGE_SOURCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/image/info.h"
+#include "vine/digest.h"
+#include "vine/err.h"
+#include "vine/limits.h"
+
+enum image_source_kind { IMAGE_SOURCE_DIR, IMAGE_SOURCE_ARCHIVE, IMAGE_SOURCE_IMAGE };
+
+/* How a file is compared after it was read. open: as the file system shows it to who
+ * has it open (close-to-open or coherent file systems: right, and free). strict: the
+ * server is asked, one more operation a file. auto: strict where attributes are cached
+ * without being renewed on open (FUSE, SMB, 9p). */
+enum image_check { IMAGE_CHECK_AUTO, IMAGE_CHECK_OPEN, IMAGE_CHECK_STRICT };
+
+struct image_source_options {
+    const char *path;   /* absolute */
+    unsigned threads;   /* 0 = default */
+    uint64_t max_bytes; /* 0 = VINE_OBJECT_MAX */
+    enum image_check check;
+};
+
+struct image_source_facts {
+    enum image_source_kind kind;
+    struct vine_digest key;
+    char canonical[VINE_PATH_MAX];
+    uint64_t entries, bytes, alloc, skipped; /* see daemon/source/PROTOCOL.md */
+    uint32_t root_mode, root_uid, root_gid;
+    int64_t root_mtime;
+    enum image_activate activate;
+    uint64_t manifest_bytes, object_size;
+    struct vine_digest signature;
+    bool is_signed;
+};
+
+struct image_source;
+
+int image_source_open(const struct image_source_options *options,
+                      struct image_source **out, struct vine_err *err);
+const struct image_source_facts *image_source_facts(const struct image_source *source);
+void image_source_free(struct image_source *source);
+const char *image_source_kind_name(enum image_source_kind kind);
+
+struct image_progress {
+    /* From the calling thread, often; other than 0 cancels (VINE_ECANCELED). NULL: none
+     */
+    int (*tell)(void *ctx, uint64_t bytes, uint64_t files);
+    void *ctx;
+};
+
+struct image_totals {
+    uint64_t written;        /* bytes given to fd */
+    uint64_t entries, bytes; /* of the tree, archives too */
+    enum image_activate activate;
+};
+
+/* Directories and archives: the tar, whole, to fd. */
+int image_source_build(struct image_source *source, int fd,
+                       const struct image_progress *progress,
+                       struct image_totals *totals, struct vine_err *err);
+
+/* Images: bytes [offset, offset + length) of the object, or the manifest, to fd. */
+int image_source_copy(struct image_source *source, int fd, uint64_t offset,
+                      uint64_t length, const struct image_progress *progress,
+                      struct vine_err *err);
+int image_source_manifest(struct image_source *source, int fd, struct vine_err *err);
+
+#endif
