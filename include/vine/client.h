@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "vine/err.h"
+#include "vine/escape.h"
 
 struct vine_client;
 
@@ -30,11 +31,5 @@ int vine_client_next(struct vine_client *c, int timeout_ms, json_t **out,
 int vine_client_check(const json_t *event, struct vine_err *err);
 
 void vine_client_close(struct vine_client *c); /* NULL is fine */
-
-/* Paths may hold bytes that JSON cannot: '%', bytes below 0x20 or from 0x7f on are
- * written %XX, in requests and events alike. Caller frees; NULL: out of memory. */
-char *vine_path_escape(const char *path);
-/* In place; -1 if a '%' is not followed by two hex digits or %00 stands there. */
-int vine_path_unescape(char *text);
 
 #endif
