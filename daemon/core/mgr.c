@@ -31,7 +31,7 @@ void mgr_limits_default(struct mgr_limits *limits)
     };
 }
 
-int list_push(struct list *list, void *entry)
+int mgr_list_push(struct list *list, void *entry)
 {
     if (list->count == list->room) {
         uint32_t room = list->room == 0 ? 64 : 2 * list->room;
@@ -118,11 +118,11 @@ struct mgr_node *mgr_find_name(const struct mgr *mgr, const char *name)
 /* A node and everything that was known through it. */
 static void node_free(struct mgr *mgr, struct mgr_node *node)
 {
-    fail_node_gone(mgr, node);
-    stage_node_gone(mgr, node);
-    source_node_gone(mgr, node);
+    mgr_fail_node_gone(mgr, node);
+    mgr_stage_node_gone(mgr, node);
+    mgr_source_node_gone(mgr, node);
     while (node->holders != NULL)
-        holder_free(mgr, node->holders);
+        mgr_holder_free(mgr, node->holders);
     *(node->prev != NULL ? &node->prev->next : &mgr->first_node) = node->next;
     *(node->next != NULL ? &node->next->prev : &mgr->last_node) = node->prev;
     table_remove(&mgr->conns, &node->by_conn);
@@ -174,7 +174,7 @@ static void event_begin(struct mgr *mgr, uint64_t now_ms)
 
 static void event_end(struct mgr *mgr)
 {
-    plan_run(mgr);
+    mgr_plan_run(mgr);
     tick_plan(mgr);
 }
 
@@ -239,19 +239,19 @@ static int register_object(struct mgr *mgr, struct mgr_node *node,
     struct object *o;
     struct holder *h;
 
-    if (object_get(mgr, &told->digest, told->size, told->pieces, told->trusted, &o,
-                   err) < 0)
+    if (mgr_object_get(mgr, &told->digest, told->size, told->pieces, told->trusted, &o,
+                       err) < 0)
         return -1;
-    if (holder_find(mgr, o, node) != NULL)
+    if (mgr_holder_find(mgr, o, node) != NULL)
         return vine_err_set(err, VINE_EPROTO, "register: an object is named twice");
-    h = holder_get(mgr, o, node);
+    h = mgr_holder_get(mgr, o, node);
     if (h == NULL) {
-        object_put(mgr, o);
+        mgr_object_put(mgr, o);
         return vine_err_set(err, VINE_ENOMEM, "no memory for an object");
     }
     for (uint32_t i = 0; i < told->key_count; i++)
-        (void)object_add_key(mgr, o, &told->keys[i]);
-    return told->complete ? holder_complete(mgr, h) : 0;
+        (void)mgr_object_add_key(mgr, o, &told->keys[i]);
+    return told->complete ? mgr_holder_complete(mgr, h) : 0;
 }
 
 static int on_register(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
@@ -274,7 +274,7 @@ static int on_register(struct mgr *mgr, struct mgr_node *node, const struct msg 
         if (register_object(mgr, node, &m->objects[i], err) < 0)
             return -1;
     for (uint32_t i = 0; i < m->binding_count; i++)
-        if (source_bound_before(mgr, node, &m->bindings[i], err) < 0)
+        if (mgr_source_bound_before(mgr, node, &m->bindings[i], err) < 0)
             return -1;
     mgr_log(mgr, VINE_LOG_INFO, "event=registered node=%s objects=%u bindings=%u",
             node->name, m->object_count, m->binding_count);
@@ -284,8 +284,8 @@ static int on_register(struct mgr *mgr, struct mgr_node *node, const struct msg 
 static int on_have(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                    struct vine_err *err)
 {
-    struct object *o = object_find(mgr, &m->digest);
-    struct holder *h = o == NULL ? NULL : holder_find(mgr, o, node);
+    struct object *o = mgr_object_find(mgr, &m->digest);
+    struct holder *h = o == NULL ? NULL : mgr_holder_find(mgr, o, node);
 
     if (h == NULL)
         return vine_err_set(err, VINE_EPROTO, "have: an object %s never announced",
@@ -297,20 +297,20 @@ static int on_have(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                                 m->ranges[i].first, m->ranges[i].count, o->pieces);
     for (uint32_t i = 0; i < m->range_count; i++)
         for (uint32_t p = 0; p < m->ranges[i].count; p++)
-            if (holder_add_piece(mgr, h, m->ranges[i].first + p) < 0)
+            if (mgr_holder_add_piece(mgr, h, m->ranges[i].first + p) < 0)
                 return vine_err_set(err, VINE_ENOMEM, "out of memory");
     return 0;
 }
 
 static int on_evicted(struct mgr *mgr, struct mgr_node *node, const struct msg *m)
 {
-    struct object *o = object_find(mgr, &m->digest);
-    struct holder *h = o == NULL ? NULL : holder_find(mgr, o, node);
+    struct object *o = mgr_object_find(mgr, &m->digest);
+    struct holder *h = o == NULL ? NULL : mgr_holder_find(mgr, o, node);
 
     if (h == NULL)
         return 0;
-    fail_holder_gone(mgr, h);
-    source_evicted(mgr, h);
+    mgr_fail_holder_gone(mgr, h);
+    mgr_source_evicted(mgr, h);
     return 0;
 }
 
@@ -333,22 +333,22 @@ static int dispatch(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
     case MSG_REGISTER:
         return on_register(mgr, node, m, err);
     case MSG_WANT:
-        return source_want(mgr, node, m, err);
+        return mgr_source_want(mgr, node, m, err);
     case MSG_RELEASE:
-        source_release(mgr, node, m);
+        mgr_source_release(mgr, node, m);
         return 0;
     case MSG_RESOLVED:
-        return source_resolved(mgr, node, m, err);
+        return mgr_source_resolved(mgr, node, m, err);
     case MSG_BUILT:
-        return source_built(mgr, node, m, err);
+        return mgr_source_built(mgr, node, m, err);
     case MSG_HAVE:
         return on_have(mgr, node, m, err);
     case MSG_FAILED:
-        return fail_message(mgr, node, m, err);
+        return mgr_fail_message(mgr, node, m, err);
     case MSG_EVICTED:
         return on_evicted(mgr, node, m);
     case MSG_STAGE:
-        return stage_begin(mgr, node, m, err);
+        return mgr_stage_begin(mgr, node, m, err);
     case MSG_PING:
         return on_ping(mgr, node);
     case MSG_PONG:
@@ -416,9 +416,9 @@ void mgr_tick(struct mgr *mgr, uint64_t now_ms)
     drop_silent(mgr);
     for (struct object *o = mgr->first_active; o != NULL; o = next) {
         next = o->active_next;
-        source_check_object(mgr, o);
+        mgr_source_check_object(mgr, o);
     }
-    plan_sweep(mgr);
+    mgr_plan_sweep(mgr);
     event_end(mgr);
 }
 

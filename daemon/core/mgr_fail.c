@@ -41,8 +41,8 @@ static struct shun *shun_get(struct intake *in, uint32_t node_id)
     return s;
 }
 
-bool fail_shunned(const struct mgr *mgr, const struct holder *h,
-                  const struct mgr_node *from)
+bool mgr_fail_shunned(const struct mgr *mgr, const struct holder *h,
+                      const struct mgr_node *from)
 {
     const struct shun *s = h->in == NULL ? NULL : shun_find(h->in, from->id);
 
@@ -50,7 +50,7 @@ bool fail_shunned(const struct mgr *mgr, const struct holder *h,
 }
 
 /* A piece arrived from there: what was before counts no more. */
-void fail_forgive(struct holder *h, const struct mgr_node *from)
+void mgr_fail_forgive(struct holder *h, const struct mgr_node *from)
 {
     struct shun *s = shun_find(h->in, from->id);
 
@@ -66,7 +66,7 @@ static bool is_senders_blame(enum vine_code code)
 
 static void blame_corrupt(struct mgr *mgr, struct holder *to, struct mgr_node *from)
 {
-    struct holder *sender = holder_find(mgr, to->object, from);
+    struct holder *sender = mgr_holder_find(mgr, to->object, from);
     struct shun *s = shun_get(to->in, from->id);
 
     s->corrupt = true;
@@ -81,7 +81,7 @@ static void blame_corrupt(struct mgr *mgr, struct holder *to, struct mgr_node *f
         return;
     }
     sender->accusers++;
-    holder_avoid(mgr, sender, mgr->now_ms + mgr->limits.corrupt_ms);
+    mgr_holder_avoid(mgr, sender, mgr->now_ms + mgr->limits.corrupt_ms);
 }
 
 static void blame(struct mgr *mgr, struct holder *to, struct mgr_node *from,
@@ -102,7 +102,7 @@ static void blame(struct mgr *mgr, struct holder *to, struct mgr_node *from,
     s->fails++;
     if (s->until_ms < mgr->now_ms + pause)
         s->until_ms = mgr->now_ms + pause;
-    node_changed(mgr, from);
+    mgr_node_changed(mgr, from);
 }
 
 /* Senders whose bytes were wrong for this receiver and for nobody else. */
@@ -126,15 +126,15 @@ static void flights_end(struct mgr *mgr, struct holder *h, uint32_t piece,
         if (f->piece != piece || (peer[0] != '\0' && strcmp(f->from->name, peer) != 0))
             continue;
         *from = f->from;
-        flight_remove(mgr, h, i);
+        mgr_flight_remove(mgr, h, i);
     }
 }
 
-int fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
-                 struct vine_err *err)
+int mgr_fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                     struct vine_err *err)
 {
-    struct object *o = object_find(mgr, &m->digest);
-    struct holder *h = o == NULL ? NULL : holder_find(mgr, o, node);
+    struct object *o = mgr_object_find(mgr, &m->digest);
+    struct holder *h = o == NULL ? NULL : mgr_holder_find(mgr, o, node);
     const char *peer = m->peer != NULL ? m->peer : "";
     struct mgr_node *from = NULL;
 
@@ -156,7 +156,7 @@ int fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
             from->name, vine_code_name(m->code));
     blame(mgr, h, from, m->code);
     if (m->code == VINE_ECORRUPT && accused_alone(h) >= CORRUPT_SENDERS)
-        source_fail_holder(
+        mgr_source_fail_holder(
             mgr, h, VINE_ECORRUPT,
             "wrong bytes from three different nodes: this node's memory or "
             "disk may be broken");
@@ -164,7 +164,7 @@ int fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
 }
 
 /* This holder will send no more: what it was to send is taken back and planned anew. */
-void fail_holder_gone(struct mgr *mgr, struct holder *gone)
+void mgr_fail_holder_gone(struct mgr *mgr, struct holder *gone)
 {
     struct msg_range ranges[64];
     struct msg m = {
@@ -176,7 +176,7 @@ void fail_holder_gone(struct mgr *mgr, struct holder *gone)
             uint32_t piece = h->in->flight[i].piece;
             if (h->in->flight[i].from != gone->node)
                 continue;
-            flight_remove(mgr, h, i);
+            mgr_flight_remove(mgr, h, i);
             if (!bits_get(h->in->asked, piece) && m.range_count < 64)
                 ranges[m.range_count++] = (struct msg_range){piece, 1};
         }
@@ -185,8 +185,8 @@ void fail_holder_gone(struct mgr *mgr, struct holder *gone)
     }
 }
 
-void fail_node_gone(struct mgr *mgr, struct mgr_node *node)
+void mgr_fail_node_gone(struct mgr *mgr, struct mgr_node *node)
 {
     for (struct holder *h = node->active; h != NULL; h = h->active_next)
-        fail_holder_gone(mgr, h);
+        mgr_fail_holder_gone(mgr, h);
 }

@@ -9,7 +9,7 @@
  *
  * Everything hangs together by pointers: a node has holders (its share of an object)
  * and wants (its interest in a source); a source is bound to an object. What ends takes
- * its own links along: holder_free, want_free, source_free, object_put. */
+ * its own links along. */
 #ifndef VINE_CORE_MGR_INT_H
 #define VINE_CORE_MGR_INT_H
 
@@ -202,80 +202,84 @@ struct mgr {
 void mgr_send(struct mgr *mgr, struct mgr_node *node, const struct msg *m);
 void mgr_log(struct mgr *mgr, enum vine_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-int list_push(struct list *list, void *entry);
+int mgr_list_push(struct list *list, void *entry);
 struct mgr_node *mgr_find_name(const struct mgr *mgr, const char *name);
 
 /* mgr_object.c */
-struct object *object_find(const struct mgr *mgr, const struct vine_digest *digest);
+struct object *mgr_object_find(const struct mgr *mgr, const struct vine_digest *digest);
 /* Find or make; -1: another size or number of pieces was told before. */
-int object_get(struct mgr *mgr, const struct vine_digest *digest, uint64_t size,
-               uint32_t pieces, bool trusted, struct object **out,
-               struct vine_err *err);
-void object_put(struct mgr *mgr, struct object *o); /* frees it when nobody needs it */
-int object_add_key(struct mgr *mgr, struct object *o, const struct vine_digest *key);
-struct object *object_of_key(const struct mgr *mgr, const struct vine_digest *key);
+int mgr_object_get(struct mgr *mgr, const struct vine_digest *digest, uint64_t size,
+                   uint32_t pieces, bool trusted, struct object **out,
+                   struct vine_err *err);
+void mgr_object_put(struct mgr *mgr,
+                    struct object *o); /* frees it when nobody needs it */
+int mgr_object_add_key(struct mgr *mgr, struct object *o,
+                       const struct vine_digest *key);
+struct object *mgr_object_of_key(const struct mgr *mgr, const struct vine_digest *key);
 /* Every piece is with somebody who may serve it, or an origin streams it now. */
-bool object_available(const struct mgr *mgr, const struct object *o);
-struct holder *holder_find(const struct mgr *mgr, const struct object *o,
-                           const struct mgr_node *node);
-struct holder *holder_get(struct mgr *mgr, struct object *o, struct mgr_node *node);
-void holder_free(struct mgr *mgr, struct holder *h);
-void holder_put(struct mgr *mgr, struct holder *h); /* frees it when it means nothing */
-bool holder_has(const struct holder *h, uint32_t piece);
-int holder_complete(struct mgr *mgr, struct holder *h);
-int holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece);
-int holder_supply(struct mgr *mgr, struct holder *h);
-void holder_unsupply(struct mgr *mgr, struct holder *h);
-void holder_avoid(struct mgr *mgr, struct holder *h, uint64_t until_ms);
+bool mgr_object_available(const struct mgr *mgr, const struct object *o);
+struct holder *mgr_holder_find(const struct mgr *mgr, const struct object *o,
+                               const struct mgr_node *node);
+struct holder *mgr_holder_get(struct mgr *mgr, struct object *o, struct mgr_node *node);
+void mgr_holder_free(struct mgr *mgr, struct holder *h);
+void mgr_holder_put(struct mgr *mgr,
+                    struct holder *h); /* frees it when it means nothing */
+bool mgr_holder_has(const struct holder *h, uint32_t piece);
+int mgr_holder_complete(struct mgr *mgr, struct holder *h);
+int mgr_holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece);
+int mgr_holder_supply(struct mgr *mgr, struct holder *h);
+void mgr_holder_unsupply(struct mgr *mgr, struct holder *h);
+void mgr_holder_avoid(struct mgr *mgr, struct holder *h, uint64_t until_ms);
 /* Put it into the buckets its state asks for, and plan for it at the event's end. */
-void holder_changed(struct mgr *mgr, struct holder *h);
-void node_changed(struct mgr *mgr, struct mgr_node *node);
-void flight_remove(struct mgr *mgr, struct holder *h, uint32_t index);
-void object_sweep_avoided(struct mgr *mgr, struct object *o);
+void mgr_holder_changed(struct mgr *mgr, struct holder *h);
+void mgr_node_changed(struct mgr *mgr, struct mgr_node *node);
+void mgr_flight_remove(struct mgr *mgr, struct holder *h, uint32_t index);
+void mgr_object_sweep_avoided(struct mgr *mgr, struct object *o);
 
 /* mgr_plan.c */
-bool plan_may_send(const struct mgr *mgr, const struct holder *h);
-bool plan_has_room(const struct mgr *mgr, const struct holder *h);
-void plan_run(struct mgr *mgr);   /* at the end of each event */
-void plan_sweep(struct mgr *mgr); /* at each tick: what run's bounded search missed */
-uint64_t plan_piece_bytes(const struct object *o);
+bool mgr_plan_may_send(const struct mgr *mgr, const struct holder *h);
+bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h);
+void mgr_plan_run(struct mgr *mgr); /* at the end of each event */
+void mgr_plan_sweep(
+    struct mgr *mgr); /* at each tick: what run's bounded search missed */
+uint64_t mgr_plan_piece_bytes(const struct object *o);
 
 /* mgr_fail.c */
-int fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
-                 struct vine_err *err);
-bool fail_shunned(const struct mgr *mgr, const struct holder *h,
-                  const struct mgr_node *from);
-void fail_forgive(struct holder *h, const struct mgr_node *from);
-void fail_holder_gone(struct mgr *mgr, struct holder *gone);
-void fail_node_gone(struct mgr *mgr, struct mgr_node *node);
+int mgr_fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                     struct vine_err *err);
+bool mgr_fail_shunned(const struct mgr *mgr, const struct holder *h,
+                      const struct mgr_node *from);
+void mgr_fail_forgive(struct holder *h, const struct mgr_node *from);
+void mgr_fail_holder_gone(struct mgr *mgr, struct holder *gone);
+void mgr_fail_node_gone(struct mgr *mgr, struct mgr_node *node);
 
 /* mgr_resolve.c */
-int source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
-                struct vine_err *err);
-int source_resolved(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+int mgr_source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                     struct vine_err *err);
-int source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
-                 struct vine_err *err);
-int source_bound_before(struct mgr *mgr, struct mgr_node *node,
-                        const struct msg_binding *b, struct vine_err *err);
-void source_release(struct mgr *mgr, struct mgr_node *node, const struct msg *m);
-void source_node_gone(struct mgr *mgr, struct mgr_node *node);
-void source_evicted(struct mgr *mgr, struct holder *h);
-void source_completed(struct mgr *mgr, struct holder *h);
-void source_check_object(struct mgr *mgr, struct object *o);
+int mgr_source_resolved(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                        struct vine_err *err);
+int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                     struct vine_err *err);
+int mgr_source_bound_before(struct mgr *mgr, struct mgr_node *node,
+                            const struct msg_binding *b, struct vine_err *err);
+void mgr_source_release(struct mgr *mgr, struct mgr_node *node, const struct msg *m);
+void mgr_source_node_gone(struct mgr *mgr, struct mgr_node *node);
+void mgr_source_evicted(struct mgr *mgr, struct holder *h);
+void mgr_source_completed(struct mgr *mgr, struct holder *h);
+void mgr_source_check_object(struct mgr *mgr, struct object *o);
 /* This node cannot have it. */
-void source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code code,
-                        const char *text);
-void source_free_all(struct mgr *mgr);
+void mgr_source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code code,
+                            const char *text);
+void mgr_source_free_all(struct mgr *mgr);
 
 /* mgr_stage.c */
-int stage_begin(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
-                struct vine_err *err);
-struct stage *stage_find(const struct mgr *mgr, uint64_t job);
-void stage_node_done(struct mgr *mgr, struct stage *stage, struct mgr_node *node);
-void stage_node_failed(struct mgr *mgr, struct stage *stage, struct mgr_node *node,
-                       enum vine_code code, const char *text);
-void stage_node_gone(struct mgr *mgr, struct mgr_node *node);
-void stage_free_all(struct mgr *mgr);
+int mgr_stage_begin(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                    struct vine_err *err);
+struct stage *mgr_stage_find(const struct mgr *mgr, uint64_t job);
+void mgr_stage_node_done(struct mgr *mgr, struct stage *stage, struct mgr_node *node);
+void mgr_stage_node_failed(struct mgr *mgr, struct stage *stage, struct mgr_node *node,
+                           enum vine_code code, const char *text);
+void mgr_stage_node_gone(struct mgr *mgr, struct mgr_node *node);
+void mgr_stage_free_all(struct mgr *mgr);
 
 #endif

@@ -7,8 +7,9 @@
  *
  * What must hold while active: copies[p] counts the holders that have p and are not
  * avoided; spread[p] is copies[p] and the flights of p; a holder is among the senders
- * exactly when plan_may_send, among the receivers exactly when plan_has_room, in the
- * bucket of its wealth. holder_changed restores the last two after any change. */
+ * exactly when mgr_plan_may_send, among the receivers exactly when mgr_plan_has_room,
+ * in the bucket of its wealth. mgr_holder_changed restores the last two after any
+ * change. */
 #include <string.h>
 
 #include "daemon/core/mgr_int.h"
@@ -71,10 +72,10 @@ static void holder_place(struct mgr *mgr, struct holder *h)
     struct object *o = h->object;
     uint32_t send = 0, receive = 0;
 
-    if (plan_may_send(mgr, h))
+    if (mgr_plan_may_send(mgr, h))
         send = 1 + (mgr->now_ms < h->node->suspect_until_ms ? o->pieces + 1
                                                             : h->have_count);
-    if (plan_has_room(mgr, h))
+    if (mgr_plan_has_room(mgr, h))
         receive = 1 + h->have_count + h->in->outstanding;
     rank_move(&o->senders, h, true, send);
     rank_move(&o->receivers, h, false, receive);
@@ -92,20 +93,20 @@ static void dirty_remove(struct mgr *mgr, struct holder *h)
     h->dirty_at = 0;
 }
 
-void holder_changed(struct mgr *mgr, struct holder *h)
+void mgr_holder_changed(struct mgr *mgr, struct holder *h)
 {
     if (!h->object->active)
         return;
     holder_place(mgr, h);
     /* Out of memory: the next sweep plans for it. */
-    if (h->dirty_at == 0 && list_push(&mgr->dirty, h) == 0)
+    if (h->dirty_at == 0 && mgr_list_push(&mgr->dirty, h) == 0)
         h->dirty_at = mgr->dirty.count;
 }
 
-void node_changed(struct mgr *mgr, struct mgr_node *node)
+void mgr_node_changed(struct mgr *mgr, struct mgr_node *node)
 {
     for (struct holder *h = node->active; h != NULL; h = h->active_next)
-        holder_changed(mgr, h);
+        mgr_holder_changed(mgr, h);
 }
 
 /* A flag and not the clock decides, so that what was counted in is counted out. */
@@ -130,7 +131,7 @@ static void count_piece(struct object *o, uint32_t piece, bool in)
 static void count_holder(struct object *o, const struct holder *h, bool in)
 {
     for (uint32_t p = 0; p < o->pieces; p++)
-        if (holder_has(h, p))
+        if (mgr_holder_has(h, p))
             count_piece(o, p, in);
 }
 
@@ -187,7 +188,7 @@ static int object_activate(struct mgr *mgr, struct object *o)
             count_holder(o, h, true);
     }
     for (struct holder *h = o->holders; h != NULL; h = h->object_next)
-        holder_changed(mgr, h);
+        mgr_holder_changed(mgr, h);
     return 0;
 }
 
@@ -209,7 +210,7 @@ static void object_deactivate(struct mgr *mgr, struct object *o)
     o->copies = o->spread = NULL;
 }
 
-struct object *object_find(const struct mgr *mgr, const struct vine_digest *digest)
+struct object *mgr_object_find(const struct mgr *mgr, const struct vine_digest *digest)
 {
     struct table_link *l = table_find(&mgr->objects, hash_digest(digest));
 
@@ -221,10 +222,11 @@ struct object *object_find(const struct mgr *mgr, const struct vine_digest *dige
     return NULL;
 }
 
-int object_get(struct mgr *mgr, const struct vine_digest *digest, uint64_t size,
-               uint32_t pieces, bool trusted, struct object **out, struct vine_err *err)
+int mgr_object_get(struct mgr *mgr, const struct vine_digest *digest, uint64_t size,
+                   uint32_t pieces, bool trusted, struct object **out,
+                   struct vine_err *err)
 {
-    struct object *o = object_find(mgr, digest);
+    struct object *o = mgr_object_find(mgr, digest);
     char hex[VINE_HEX_LEN + 1];
 
     if (o == NULL) {
@@ -259,7 +261,7 @@ static void key_free(struct mgr *mgr, struct key *k)
     free(k);
 }
 
-void object_put(struct mgr *mgr, struct object *o)
+void mgr_object_put(struct mgr *mgr, struct object *o)
 {
     if (o->holders != NULL || o->sources != NULL)
         return;
@@ -286,7 +288,7 @@ static struct key *key_find(const struct mgr *mgr, const struct vine_digest *key
     return NULL;
 }
 
-struct object *object_of_key(const struct mgr *mgr, const struct vine_digest *key)
+struct object *mgr_object_of_key(const struct mgr *mgr, const struct vine_digest *key)
 {
     struct key *k = key_find(mgr, key);
 
@@ -305,7 +307,7 @@ static void key_unlink(struct key *k)
 
 /* Newest first; the oldest goes when there are too many. A key that gave another object
  * before now gives this one: what was told last is what the source is now. */
-int object_add_key(struct mgr *mgr, struct object *o, const struct vine_digest *key)
+int mgr_object_add_key(struct mgr *mgr, struct object *o, const struct vine_digest *key)
 {
     struct key *k = key_find(mgr, key), *last;
 
@@ -347,7 +349,7 @@ static bool pieces_available(const struct mgr *mgr, const struct object *o)
     return found == o->pieces;
 }
 
-bool object_available(const struct mgr *mgr, const struct object *o)
+bool mgr_object_available(const struct mgr *mgr, const struct object *o)
 {
     for (const struct source *s = o->sources; s != NULL; s = s->object_next)
         if (s->streaming)
@@ -360,8 +362,8 @@ static uint64_t holder_hash(const struct object *o, const struct mgr_node *node)
     return hash_u64((uint64_t)o->id << 32 | node->id);
 }
 
-struct holder *holder_find(const struct mgr *mgr, const struct object *o,
-                           const struct mgr_node *node)
+struct holder *mgr_holder_find(const struct mgr *mgr, const struct object *o,
+                               const struct mgr_node *node)
 {
     struct table_link *l = table_find(&mgr->holders, holder_hash(o, node));
 
@@ -373,9 +375,9 @@ struct holder *holder_find(const struct mgr *mgr, const struct object *o,
     return NULL;
 }
 
-struct holder *holder_get(struct mgr *mgr, struct object *o, struct mgr_node *node)
+struct holder *mgr_holder_get(struct mgr *mgr, struct object *o, struct mgr_node *node)
 {
-    struct holder *h = holder_find(mgr, o, node);
+    struct holder *h = mgr_holder_find(mgr, o, node);
 
     if (h != NULL)
         return h;
@@ -403,7 +405,7 @@ struct holder *holder_get(struct mgr *mgr, struct object *o, struct mgr_node *no
 }
 
 /* Take the flight out of the books; its slots are free again. */
-void flight_remove(struct mgr *mgr, struct holder *h, uint32_t index)
+void mgr_flight_remove(struct mgr *mgr, struct holder *h, uint32_t index)
 {
     struct intake *in = h->in;
     struct flight gone = in->flight[index];
@@ -419,8 +421,8 @@ void flight_remove(struct mgr *mgr, struct holder *h, uint32_t index)
     }
     h->object->spread[gone.piece]--;
     gone.from->sending--;
-    node_changed(mgr, gone.from);
-    node_changed(mgr, h->node);
+    mgr_node_changed(mgr, gone.from);
+    mgr_node_changed(mgr, h->node);
 }
 
 static void intake_free(struct mgr *mgr, struct holder *h)
@@ -428,7 +430,7 @@ static void intake_free(struct mgr *mgr, struct holder *h)
     if (h->in == NULL)
         return;
     while (h->in->flights > 0)
-        flight_remove(mgr, h, h->in->flights - 1);
+        mgr_flight_remove(mgr, h, h->in->flights - 1);
     free(h->in->asked);
     free(h->in->flight);
     free(h->in);
@@ -444,12 +446,12 @@ static bool holder_hungry(const struct holder *h)
 static void holder_sated(struct mgr *mgr, struct holder *h)
 {
     intake_free(mgr, h);
-    holder_changed(mgr, h);
+    mgr_holder_changed(mgr, h);
     if (--h->object->hungry == 0)
         object_deactivate(mgr, h->object);
 }
 
-void holder_free(struct mgr *mgr, struct holder *h)
+void mgr_holder_free(struct mgr *mgr, struct holder *h)
 {
     struct object *o = h->object;
 
@@ -479,25 +481,25 @@ void holder_free(struct mgr *mgr, struct holder *h)
     table_remove(&mgr->holders, &h->link);
     free(h->have);
     free(h);
-    object_put(mgr, o);
+    mgr_object_put(mgr, o);
 }
 
-void holder_put(struct mgr *mgr, struct holder *h)
+void mgr_holder_put(struct mgr *mgr, struct holder *h)
 {
     if (h->supply == 0 && h->have_count == 0)
-        holder_free(mgr, h);
+        mgr_holder_free(mgr, h);
 }
 
-bool holder_has(const struct holder *h, uint32_t piece)
+bool mgr_holder_has(const struct holder *h, uint32_t piece)
 {
     return h->complete || bits_get(h->have, piece);
 }
 
-int holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece)
+int mgr_holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece)
 {
     struct object *o = h->object;
 
-    if (holder_has(h, piece))
+    if (mgr_holder_has(h, piece))
         return 0;
     if (h->in != NULL && bits_get(h->in->asked, piece))
         for (uint32_t i = h->in->flights; i-- > 0;)
@@ -506,18 +508,18 @@ int holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece)
                 took = took > 60000 ? 60000 : took;
                 o->mean_ms = o->mean_ms == 0 ? (uint32_t)took
                                              : (7 * o->mean_ms + (uint32_t)took) / 8;
-                fail_forgive(h, h->in->flight[i].from);
-                flight_remove(mgr, h, i);
+                mgr_fail_forgive(h, h->in->flight[i].from);
+                mgr_flight_remove(mgr, h, i);
             }
     bits_set(h->have, piece);
     h->have_count++;
     if (o->active && !h->avoided)
         count_piece(o, piece, true);
-    holder_changed(mgr, h);
-    return h->have_count == o->pieces ? holder_complete(mgr, h) : 0;
+    mgr_holder_changed(mgr, h);
+    return h->have_count == o->pieces ? mgr_holder_complete(mgr, h) : 0;
 }
 
-int holder_complete(struct mgr *mgr, struct holder *h)
+int mgr_holder_complete(struct mgr *mgr, struct holder *h)
 {
     struct object *o = h->object;
 
@@ -536,12 +538,12 @@ int holder_complete(struct mgr *mgr, struct holder *h)
     if (h->supply > 0)
         holder_sated(mgr, h);
     else
-        holder_changed(mgr, h);
-    source_completed(mgr, h);
+        mgr_holder_changed(mgr, h);
+    mgr_source_completed(mgr, h);
     return 0;
 }
 
-int holder_supply(struct mgr *mgr, struct holder *h)
+int mgr_holder_supply(struct mgr *mgr, struct holder *h)
 {
     struct object *o = h->object;
 
@@ -563,17 +565,17 @@ int holder_supply(struct mgr *mgr, struct holder *h)
     }
     o->hungry++;
     h->supply = 1;
-    holder_changed(mgr, h);
+    mgr_holder_changed(mgr, h);
     return 0;
 }
 
-void holder_unsupply(struct mgr *mgr, struct holder *h)
+void mgr_holder_unsupply(struct mgr *mgr, struct holder *h)
 {
     if (--h->supply == 0 && !h->complete)
         holder_sated(mgr, h);
 }
 
-void holder_avoid(struct mgr *mgr, struct holder *h, uint64_t until_ms)
+void mgr_holder_avoid(struct mgr *mgr, struct holder *h, uint64_t until_ms)
 {
     struct object *o = h->object;
 
@@ -581,17 +583,17 @@ void holder_avoid(struct mgr *mgr, struct holder *h, uint64_t until_ms)
     if (o->active && !h->avoided)
         count_holder(o, h, false);
     h->avoided = true;
-    holder_changed(mgr, h);
+    mgr_holder_changed(mgr, h);
 }
 
 /* Those whose time of being avoided or suspected is over count again. */
-void object_sweep_avoided(struct mgr *mgr, struct object *o)
+void mgr_object_sweep_avoided(struct mgr *mgr, struct object *o)
 {
     for (struct holder *h = o->holders; h != NULL; h = h->object_next) {
         bool before = h->avoided;
         avoided_refresh(mgr, h);
         if (before && !h->avoided)
             count_holder(o, h, true);
-        holder_changed(mgr, h);
+        mgr_holder_changed(mgr, h);
     }
 }

@@ -7,9 +7,10 @@
  * receivers do not fetch the same rare piece while another is left alone. Poorest first
  * on both sides keeps the rich free for what only they have.
  *
- * The search per event is bounded (PAIRS_PER_EVENT); plan_sweep, a few times a second,
- * searches without that bound and so finds whatever was missed. It also runs the
- * endgame: a piece that is out for long is asked for a second time from somebody else.
+ * The search per event is bounded (PAIRS_PER_EVENT); mgr_plan_sweep, a few times a
+ * second, searches without that bound and so finds whatever was missed. It also runs
+ * the endgame: a piece that is out for long is asked for a second time from somebody
+ * else.
  *
  * What must hold: a flight is only made from a sender that has the piece verified and
  * has a free slot, to a receiver that lacks it and has room; piece 0 comes first and
@@ -30,20 +31,20 @@ static uint32_t node_slots(const struct mgr *mgr, const struct mgr_node *node)
     return slots;
 }
 
-bool plan_may_send(const struct mgr *mgr, const struct holder *h)
+bool mgr_plan_may_send(const struct mgr *mgr, const struct holder *h)
 {
     return h->have_count > 0 && !h->avoided &&
            h->node->sending < node_slots(mgr, h->node);
 }
 
-bool plan_has_room(const struct mgr *mgr, const struct holder *h)
+bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h)
 {
     if (h->in == NULL || h->complete || h->node->receiving >= mgr->limits.window)
         return false;
     return bits_get(h->have, 0) || h->in->outstanding == 0;
 }
 
-uint64_t plan_piece_bytes(const struct object *o)
+uint64_t mgr_plan_piece_bytes(const struct object *o)
 {
     return o->pieces > 1 ? o->size / (o->pieces - 1) : o->size;
 }
@@ -56,7 +57,7 @@ static uint32_t pick_piece(const struct object *o, const struct holder *from,
     uint32_t best_spread = UINT32_MAX;
 
     if (!bits_get(to->have, 0))
-        return holder_has(from, 0) && !bits_get(to->in->asked, 0) ? 0 : o->pieces;
+        return mgr_holder_has(from, 0) && !bits_get(to->in->asked, 0) ? 0 : o->pieces;
     for (uint32_t i = 0; i < words; i++) {
         uint64_t has = from->complete ? bits_full_word(o->pieces, i) : from->have[i];
         uint64_t left = has & ~to->have[i] & ~to->in->asked[i];
@@ -89,7 +90,7 @@ static bool assign(struct mgr *mgr, struct holder *from, struct holder *to,
 {
     struct flight *f = flight_push(to->in);
 
-    if (f == NULL || (!to->fresh && list_push(&mgr->fresh, to) < 0)) {
+    if (f == NULL || (!to->fresh && mgr_list_push(&mgr->fresh, to) < 0)) {
         if (f != NULL)
             to->in->flights--;
         return false;
@@ -108,16 +109,16 @@ static bool assign(struct mgr *mgr, struct holder *from, struct holder *to,
     }
     to->object->spread[piece]++;
     from->node->sending++;
-    from->node->bytes_planned_out += plan_piece_bytes(to->object);
-    node_changed(mgr, from->node);
-    node_changed(mgr, to->node);
+    from->node->bytes_planned_out += mgr_plan_piece_bytes(to->object);
+    mgr_node_changed(mgr, from->node);
+    mgr_node_changed(mgr, to->node);
     return true;
 }
 
 static bool pair_ok(const struct mgr *mgr, const struct holder *from,
                     const struct holder *to)
 {
-    return from->node != to->node && !fail_shunned(mgr, to, from->node);
+    return from->node != to->node && !mgr_fail_shunned(mgr, to, from->node);
 }
 
 /* One flight between `h` and the poorest fitting holder of the other side. */
@@ -201,7 +202,7 @@ static void dirty_drain(struct mgr *mgr)
     }
 }
 
-void plan_run(struct mgr *mgr)
+void mgr_plan_run(struct mgr *mgr)
 {
     dirty_drain(mgr);
     fresh_tell_all(mgr);
@@ -232,7 +233,7 @@ static void endgame(struct mgr *mgr, struct holder *h)
              bucket = bits_next(o->senders.filled, o->senders.buckets, bucket + 1))
             for (from = o->senders.head[bucket]; from != NULL; from = from->send.next)
                 if (from->node != f.from && pair_ok(mgr, from, h) &&
-                    holder_has(from, f.piece))
+                    mgr_holder_has(from, f.piece))
                     break;
         if (from == NULL || !assign(mgr, from, h, f.piece, true))
             continue;
@@ -242,10 +243,10 @@ static void endgame(struct mgr *mgr, struct holder *h)
     }
 }
 
-void plan_sweep(struct mgr *mgr)
+void mgr_plan_sweep(struct mgr *mgr)
 {
     for (struct object *o = mgr->first_active; o != NULL; o = o->active_next) {
-        object_sweep_avoided(mgr, o);
+        mgr_object_sweep_avoided(mgr, o);
         for (struct holder *h = o->holders; h != NULL; h = h->object_next) {
             if (h->receive.at != 0)
                 plan_for(mgr, h, UINT32_MAX);
@@ -253,5 +254,5 @@ void plan_sweep(struct mgr *mgr)
                 endgame(mgr, h);
         }
     }
-    plan_run(mgr);
+    mgr_plan_run(mgr);
 }

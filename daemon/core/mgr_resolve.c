@@ -53,7 +53,7 @@ static struct source *source_new(struct mgr *mgr, uint64_t job, uint32_t uid,
     s->job = job;
     s->uid = uid;
     s->gid = gid;
-    s->stage = stage_find(mgr, job);
+    s->stage = mgr_stage_find(mgr, job);
     table_add(&mgr->sources, &s->by_name, source_hash(job, uid, path));
     return s;
 }
@@ -134,7 +134,7 @@ static void object_unlink(struct mgr *mgr, struct source *s)
         s->object_next->object_prev = s->object_prev;
     s->object = NULL;
     s->object_next = s->object_prev = NULL;
-    object_put(mgr, o);
+    mgr_object_put(mgr, o);
 }
 
 static void object_link(struct source *s, struct object *o)
@@ -191,8 +191,8 @@ static void want_unsupply(struct mgr *mgr, struct want *w)
     if (h == NULL)
         return;
     w->holder = NULL;
-    holder_unsupply(mgr, h);
-    holder_put(mgr, h);
+    mgr_holder_unsupply(mgr, h);
+    mgr_holder_put(mgr, h);
 }
 
 /* The caller looks after a source that is left without wants. */
@@ -239,7 +239,7 @@ static void want_fail(struct mgr *mgr, struct want *w, enum vine_code code,
 
     send_binding(mgr, w, code, text);
     if (s->stage != NULL)
-        stage_node_failed(mgr, s->stage, w->node, code, text);
+        mgr_stage_node_failed(mgr, s->stage, w->node, code, text);
     want_free(mgr, w);
 }
 
@@ -249,10 +249,10 @@ static void want_bind(struct mgr *mgr, struct want *w)
     struct source *s = w->source;
 
     if (w->holder == NULL) {
-        struct holder *h = holder_get(mgr, s->object, w->node);
-        if (h == NULL || holder_supply(mgr, h) < 0) {
+        struct holder *h = mgr_holder_get(mgr, s->object, w->node);
+        if (h == NULL || mgr_holder_supply(mgr, h) < 0) {
             if (h != NULL)
-                holder_put(mgr, h);
+                mgr_holder_put(mgr, h);
             want_fail(mgr, w, VINE_ENOMEM, "the manager is out of memory");
             return;
         }
@@ -260,7 +260,7 @@ static void want_bind(struct mgr *mgr, struct want *w)
     }
     send_binding(mgr, w, VINE_OK, "");
     if (s->stage != NULL && w->holder->complete)
-        stage_node_done(mgr, s->stage, w->node);
+        mgr_stage_node_done(mgr, s->stage, w->node);
 }
 
 static void tries_forget(struct source *s)
@@ -354,7 +354,7 @@ static void source_bind(struct mgr *mgr, struct source *s, struct object *o)
 
     s->state = SOURCE_BOUND;
     if (s->object != NULL && s->object != o && source_rebind(mgr, s) < 0) {
-        object_put(mgr, o);
+        mgr_object_put(mgr, o);
         return;
     }
     if (!s->streaming)
@@ -373,8 +373,8 @@ static void source_bind(struct mgr *mgr, struct source *s, struct object *o)
         source_free(mgr, s);
 }
 
-int source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
-                struct vine_err *err)
+int mgr_source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                    struct vine_err *err)
 {
     struct source *s = source_find(mgr, m->job, m->uid, m->path);
     struct want *w;
@@ -434,7 +434,7 @@ static int ticket_check(struct mgr *mgr, const struct mgr_node *node,
 static void resolved_decide(struct mgr *mgr, struct source *s, struct object *o,
                             bool can_stream)
 {
-    bool available = o != NULL && object_available(mgr, o);
+    bool available = o != NULL && mgr_object_available(mgr, o);
 
     if (available) {
         ticket_end(mgr, s, true);
@@ -450,8 +450,8 @@ static void resolved_decide(struct mgr *mgr, struct source *s, struct object *o,
     }
 }
 
-int source_resolved(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
-                    struct vine_err *err)
+int mgr_source_resolved(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                        struct vine_err *err)
 {
     struct source *s;
     struct object *o = NULL;
@@ -469,11 +469,12 @@ int source_resolved(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         return 0;
     }
     if (m->has_digest) {
-        if (object_get(mgr, &m->digest, m->size, m->pieces, m->trusted, &o, err) < 0)
+        if (mgr_object_get(mgr, &m->digest, m->size, m->pieces, m->trusted, &o, err) <
+            0)
             return -1;
-        (void)object_add_key(mgr, o, &m->key);
+        (void)mgr_object_add_key(mgr, o, &m->key);
     } else {
-        o = object_of_key(mgr, &m->key);
+        o = mgr_object_of_key(mgr, &m->key);
     }
     s->key = m->key;
     s->has_key = true;
@@ -498,15 +499,15 @@ static void built_ok(struct mgr *mgr, struct source *s, struct object *o)
 {
     struct vine_digest key = s->key;
 
-    (void)object_add_key(mgr, o, &key);
+    (void)mgr_object_add_key(mgr, o, &key);
     s->state = SOURCE_BOUND; /* so that ticket_end wakes no other builder */
     ticket_end(mgr, s, false);
     source_bind(mgr, s, o);
     bind_queued(mgr, &key, o);
 }
 
-int source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
-                 struct vine_err *err)
+int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                     struct vine_err *err)
 {
     struct source *s;
     struct object *o;
@@ -522,28 +523,28 @@ int source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
             origin_failed(mgr, s, m->code, m->text != NULL ? m->text : "");
         return 0;
     }
-    if (object_get(mgr, &m->digest, m->size, m->pieces, m->trusted, &o, err) < 0)
+    if (mgr_object_get(mgr, &m->digest, m->size, m->pieces, m->trusted, &o, err) < 0)
         return -1;
-    h = holder_get(mgr, o, node);
+    h = mgr_holder_get(mgr, o, node);
     if (h == NULL) {
-        object_put(mgr, o);
+        mgr_object_put(mgr, o);
         return vine_err_set(err, VINE_ENOMEM, "no memory for an object");
     }
-    (void)holder_complete(mgr, h);
+    (void)mgr_holder_complete(mgr, h);
     if (s != NULL && s->state == SOURCE_BUILDING)
         built_ok(mgr, s, o);
     return 0;
 }
 
 /* A node says what a job was bound to before this manager knew of it. */
-int source_bound_before(struct mgr *mgr, struct mgr_node *node,
-                        const struct msg_binding *b, struct vine_err *err)
+int mgr_source_bound_before(struct mgr *mgr, struct mgr_node *node,
+                            const struct msg_binding *b, struct vine_err *err)
 {
-    struct object *o = object_find(mgr, &b->digest);
+    struct object *o = mgr_object_find(mgr, &b->digest);
     struct source *s = source_find(mgr, b->job, b->uid, b->path);
     struct want *w;
 
-    if (o == NULL || holder_find(mgr, o, node) == NULL)
+    if (o == NULL || mgr_holder_find(mgr, o, node) == NULL)
         return vine_err_set(err, VINE_EPROTO,
                             "register: a binding to an object it does not have");
     if (s == NULL) {
@@ -594,9 +595,9 @@ static void want_leave(struct mgr *mgr, struct want *w, bool gone)
         origin_leaves(mgr, s, node, gone);
 }
 
-void source_release(struct mgr *mgr, struct mgr_node *node, const struct msg *m)
+void mgr_source_release(struct mgr *mgr, struct mgr_node *node, const struct msg *m)
 {
-    struct stage *stage = stage_find(mgr, m->job);
+    struct stage *stage = mgr_stage_find(mgr, m->job);
     struct want *next;
 
     for (struct want *w = node->wants; w != NULL; w = next) {
@@ -607,12 +608,13 @@ void source_release(struct mgr *mgr, struct mgr_node *node, const struct msg *m)
     if (stage == NULL)
         return;
     if (m->code != VINE_OK)
-        stage_node_failed(mgr, stage, node, m->code, m->text != NULL ? m->text : "");
+        mgr_stage_node_failed(mgr, stage, node, m->code,
+                              m->text != NULL ? m->text : "");
     else
-        stage_node_failed(mgr, stage, node, VINE_ECANCELED, "gave up");
+        mgr_stage_node_failed(mgr, stage, node, VINE_ECANCELED, "gave up");
 }
 
-void source_node_gone(struct mgr *mgr, struct mgr_node *node)
+void mgr_source_node_gone(struct mgr *mgr, struct mgr_node *node)
 {
     struct table_link *l, *next;
 
@@ -628,17 +630,17 @@ void source_node_gone(struct mgr *mgr, struct mgr_node *node)
     }
 }
 
-void source_evicted(struct mgr *mgr, struct holder *h)
+void mgr_source_evicted(struct mgr *mgr, struct holder *h)
 {
     for (struct want *w = h->node->wants; w != NULL; w = w->node_next)
         if (w->holder == h) {
             w->holder = NULL;
-            holder_unsupply(mgr, h);
+            mgr_holder_unsupply(mgr, h);
         }
-    holder_free(mgr, h);
+    mgr_holder_free(mgr, h);
 }
 
-void source_completed(struct mgr *mgr, struct holder *h)
+void mgr_source_completed(struct mgr *mgr, struct holder *h)
 {
     struct want *next;
 
@@ -652,12 +654,12 @@ void source_completed(struct mgr *mgr, struct holder *h)
             tries_forget(s);
         }
         if (s->stage != NULL)
-            stage_node_done(mgr, s->stage, h->node);
+            mgr_stage_node_done(mgr, s->stage, h->node);
     }
 }
 
-void source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code code,
-                        const char *text)
+void mgr_source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code code,
+                            const char *text)
 {
     struct mgr_node *h_node = h->node;
     struct want *next;
@@ -678,7 +680,7 @@ void source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code code,
 
 /* Pieces that nobody has, for so long that no node is about to register with them: one
  * of those who want the object reads the source again. */
-void source_check_object(struct mgr *mgr, struct object *o)
+void mgr_source_check_object(struct mgr *mgr, struct object *o)
 {
     struct source *s, *found = NULL;
 
@@ -700,7 +702,7 @@ void source_check_object(struct mgr *mgr, struct object *o)
     source_start(mgr, found);
 }
 
-void source_free_all(struct mgr *mgr)
+void mgr_source_free_all(struct mgr *mgr)
 {
     struct table_link *l;
 

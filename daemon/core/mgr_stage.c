@@ -10,7 +10,7 @@
 
 #define MADE_UP_JOB (1ull << 63)
 
-struct stage *stage_find(const struct mgr *mgr, uint64_t job)
+struct stage *mgr_stage_find(const struct mgr *mgr, uint64_t job)
 {
     struct table_link *l = table_find(&mgr->stages, hash_u64(job));
 
@@ -58,7 +58,7 @@ static bool stage_take(struct stage *stage, const struct mgr_node *node)
     return false;
 }
 
-void stage_node_done(struct mgr *mgr, struct stage *stage, struct mgr_node *node)
+void mgr_stage_node_done(struct mgr *mgr, struct stage *stage, struct mgr_node *node)
 {
     struct vine_err ok = {0};
 
@@ -66,8 +66,8 @@ void stage_node_done(struct mgr *mgr, struct stage *stage, struct mgr_node *node
         stage_end(mgr, stage, &ok);
 }
 
-void stage_node_failed(struct mgr *mgr, struct stage *stage, struct mgr_node *node,
-                       enum vine_code code, const char *text)
+void mgr_stage_node_failed(struct mgr *mgr, struct stage *stage, struct mgr_node *node,
+                           enum vine_code code, const char *text)
 {
     struct vine_err err = {0};
 
@@ -77,7 +77,7 @@ void stage_node_failed(struct mgr *mgr, struct stage *stage, struct mgr_node *no
     stage_end(mgr, stage, &err);
 }
 
-void stage_node_gone(struct mgr *mgr, struct mgr_node *node)
+void mgr_stage_node_gone(struct mgr *mgr, struct mgr_node *node)
 {
     struct table_link *l, *next;
 
@@ -86,7 +86,7 @@ void stage_node_gone(struct mgr *mgr, struct mgr_node *node)
         next = table_each(&mgr->stages, l);
         if (stage->asker == node)
             stage->asker = NULL;
-        stage_node_failed(mgr, stage, node, VINE_EDOWN, "the node is gone");
+        mgr_stage_node_failed(mgr, stage, node, VINE_EDOWN, "the node is gone");
     }
 }
 
@@ -134,8 +134,8 @@ static void send_wanted(struct mgr *mgr, const struct stage *stage, const struct
         mgr_send(mgr, stage->node[i], &wanted);
 }
 
-int stage_begin(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
-                struct vine_err *err)
+int mgr_stage_begin(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                    struct vine_err *err)
 {
     struct vine_err why = {0};
     struct stage *stage;
@@ -143,7 +143,7 @@ int stage_begin(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
     if (!(m->job & MADE_UP_JOB))
         return vine_err_set(err, VINE_EPROTO, "stage: job %llu is not made up",
                             (unsigned long long)m->job);
-    if (stage_find(mgr, m->job) != NULL) {
+    if (mgr_stage_find(mgr, m->job) != NULL) {
         vine_err_set(&why, VINE_EINVAL, "this stage request goes on already");
         send_staged(mgr, node, m->ticket, &why);
         return 0;
@@ -162,7 +162,7 @@ int stage_begin(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
     return 0;
 }
 
-void stage_free_all(struct mgr *mgr)
+void mgr_stage_free_all(struct mgr *mgr)
 {
     struct table_link *l;
 

@@ -1,0 +1,243 @@
+/* node_int.h - what the files of the node's core share.
+ *
+ *   node.c           events in: manager, messages, time
+ *   node_job.c       jobs, their sources, the clients that wait
+ *   node_object.c    objects: space, publishing, mounts, eviction
+ *   node_transfer.c  pieces on their way
+ *   node_origin.c    this node as origin: tickets, builds, streams
+ *   node_info.c      progress, lists, totals
+ *
+ * A job has sources; a source is bound to an object and so leases it; an object has
+ * transfers and mounts. Clients wait for sources of one job. Changes below are told
+ * upwards by node_object_advance and node_source_failed, which answer the clients. */
+#ifndef VINE_CORE_NODE_INT_H
+#define VINE_CORE_NODE_INT_H
+
+#include "daemon/core/bits.h"
+#include "daemon/core/node.h"
+#include "daemon/core/table.h"
+#include "vine/log.h"
+
+#define NODE_MADE_UP_JOB (1ull << 63)
+#define NODE_JOB_SOURCES_MAX 64 /* over all steps of a job */
+#define NODE_TICKETS_MAX 256
+#define NODE_TRANSFERS_MAX 4096
+#define NODE_REQUESTS_MAX VINE_CLIENTS_MAX /* cluster stages and status, unanswered */
+
+struct mount {
+    struct mount *next;
+    uint32_t uid; /* NODE_ANY_UID: trusted */
+    bool mounted; /* false: under way */
+};
+
+enum object_state {
+    OBJECT_PARTIAL,
+    OBJECT_PUBLISHING,
+    OBJECT_COMPLETE,
+};
+
+struct node_object {
+    struct table_link link;
+    struct node_object *next, *prev;
+    struct vine_digest digest;
+    uint64_t size;
+    uint32_t pieces;
+    bool trusted;
+    enum object_state state;
+    uint64_t *have;
+    uint32_t have_count;
+    uint32_t key_count;
+    struct vine_digest keys[VINE_KEYS_MAX]; /* oldest first */
+    uint32_t leases;                        /* sources bound to it */
+    struct transfer *transfers;             /* by object_next */
+    struct mount *mounts;
+    struct ticket *stream; /* this node reads it from its source */
+    bool restored;         /* last used before this start, by another clock */
+    uint64_t last_used_ms;
+    uint32_t pieces_peer, pieces_origin; /* data pieces, how they came */
+    uint32_t local_fails;
+};
+
+struct transfer {
+    struct table_link link;
+    struct transfer *next, *prev, *object_next, *object_prev;
+    uint64_t id;
+    struct node_object *object;
+    struct msg_range range;
+    uint32_t reported;     /* pieces the edge finished */
+    struct ticket *origin; /* NULL: from a peer */
+    char peer[VINE_NAME_MAX + 1];
+    bool begun;
+    uint64_t deadline_ms;
+};
+
+enum source_state {
+    SOURCE_IDLE,   /* failed; asked again when a client asks again */
+    SOURCE_WANTED, /* the manager is, or will be, asked */
+    SOURCE_BOUND,
+};
+
+struct job_source {
+    struct node_job *job;
+    struct job_source *next;
+    enum source_state state;
+    struct node_object *object; /* when bound: leased */
+    char path[];
+};
+
+struct node_job {
+    struct table_link link;
+    struct node_job *next, *prev;
+    uint64_t job;
+    uint32_t uid, gid;
+    bool staged; /* made up by MSG_WANTED: ends by itself */
+    struct vine_err staged_err;
+    uint32_t source_count;
+    struct job_source *sources;
+};
+
+struct client {
+    struct table_link link;
+    struct client *next, *prev;
+    uint64_t id;
+    struct node_job *job;
+    uint64_t since_ms;
+    uint32_t count;
+    struct job_source *source[VINE_SOURCES_MAX];
+    struct vine_err err[VINE_SOURCES_MAX]; /* set: that source failed for this client */
+};
+
+enum ticket_state {
+    TICKET_RESOLVING,
+    TICKET_RESOLVED,
+    TICKET_BUILDING,
+    TICKET_STREAMING,
+};
+
+struct ticket { /* this node as origin of one source */
+    struct table_link link;
+    struct ticket *next, *prev;
+    uint64_t id;         /* ours: the manager's may repeat after its restart */
+    uint64_t mgr_ticket; /* 0: the manager that asked is gone */
+    uint64_t job;
+    uint32_t uid, gid;
+    char *path;
+    enum ticket_state state;
+    struct node_resolved resolved;
+    uint64_t admitted;          /* bytes reserved for the build */
+    struct node_object *object; /* streamed */
+};
+
+struct request { /* of a client to the manager */
+    struct request *next;
+    uint64_t client, ticket;
+};
+
+struct node {
+    struct node_ops ops;
+    void *ctx;
+    struct node_limits limits;
+    char *store_name, *switch_name, *manager_name;
+    uint64_t now_ms;
+    bool manager_up;
+    uint64_t manager_down_ms; /* since when; 0 at start */
+    uint32_t heartbeat_ms;
+    uint64_t sent_ms; /* last message to the manager */
+    uint64_t last_id; /* transfers, tickets, requests */
+    struct table objects, jobs, clients, transfers, tickets;
+    struct node_object *first_object;
+    struct node_job *first_job;
+    struct client *first_client;
+    struct transfer *first_transfer;
+    struct ticket *first_ticket;
+    struct request *first_request;
+    uint32_t request_count;
+    uint64_t store_used; /* objects and reservations */
+    uint64_t bytes_peer, bytes_origin, bytes_built;
+};
+
+/* node.c */
+void node_send(struct node *node,
+               struct msg *m); /* dropped while no manager is there */
+void node_log(struct node *node, enum vine_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void node_time(struct node *node, uint64_t now_ms);
+
+/* node_job.c */
+struct node_job *node_job_find(const struct node *node, uint64_t job);
+/* Some job of this uid (this one, if job is not 0) has this source. */
+bool node_job_wants(const struct node *node, uint64_t job, uint32_t uid,
+                    const char *path);
+void node_job_free(struct node *node, struct node_job *job);
+struct job_source *node_job_add_source(struct node *node, struct node_job *job,
+                                       const char *path, struct vine_err *err);
+int node_job_get(struct node *node, uint64_t job, uint32_t uid, uint32_t gid,
+                 struct node_job **out, struct vine_err *err);
+int node_job_binding(struct node *node, const struct msg *m, struct vine_err *err);
+void node_job_wanted(struct node *node, const struct msg *m);
+void node_job_want_all(struct node *node); /* after REGISTER */
+void node_source_bind(struct node *node, struct job_source *s, struct node_object *o);
+/* Its clients are told; the binding is given up. */
+void node_source_failed(struct node *node, struct job_source *s,
+                        const struct vine_err *err);
+void node_clients_check(
+    struct node *node); /* answer those that wait for nothing more */
+void node_clients_mount_failed(struct node *node, const struct node_object *o,
+                               uint32_t uid, const struct vine_err *err);
+void node_clients_tick(struct node *node);
+uint64_t node_clients_deadline(const struct node *node);
+uint32_t node_source_mount_uid(const struct job_source *s);
+bool node_source_ready(const struct job_source *s);
+void node_client_free(struct node *node, struct client *c);
+
+/* node_object.c */
+struct node_object *node_object_find(const struct node *node,
+                                     const struct vine_digest *digest);
+int node_object_check(const struct node_object *o, uint64_t size, uint32_t pieces,
+                      struct vine_err *err);
+struct node_object *node_object_new(struct node *node, const struct vine_digest *digest,
+                                    uint64_t size, uint32_t pieces, bool trusted);
+/* Find or make; space is admitted. ENOSPC, ELIMIT, EPROTO. */
+int node_object_get(struct node *node, const struct vine_digest *digest, uint64_t size,
+                    uint32_t pieces, bool trusted, struct node_object **out,
+                    struct vine_err *err);
+void node_object_free(struct node *node, struct node_object *o);
+/* Remove it from disk and tell the manager. */
+void node_object_evict(struct node *node, struct node_object *o);
+void node_object_add_key(struct node_object *o, const struct vine_digest *key);
+bool node_object_has(const struct node_object *o, uint32_t piece);
+void node_object_set_complete(struct node *node, struct node_object *o);
+void node_object_used(struct node *node, struct node_object *o);
+/* Do what its state and leases ask for: publish, mount; then answer clients. */
+void node_object_advance(struct node *node, struct node_object *o);
+/* Its own disk failed it: those who lease it are told, what there is goes. */
+void node_object_failed(struct node *node, struct node_object *o,
+                        const struct vine_err *err);
+int node_store_admit(struct node *node, uint64_t bytes, const char *what,
+                     struct vine_err *err);
+struct mount *node_mount_find(const struct node_object *o, uint32_t uid);
+
+/* node_transfer.c */
+int node_transfer_fetch(struct node *node, const struct msg *m, struct vine_err *err);
+int node_transfer_revoke(struct node *node, const struct msg *m, struct vine_err *err);
+struct transfer *node_transfer_new(struct node *node, struct node_object *o,
+                                   struct msg_range range);
+void node_transfer_free(struct node *node, struct transfer *t);
+void node_transfer_cancel(struct node *node, struct transfer *t);
+void node_transfer_cancel_all(struct node *node, struct node_object *o);
+bool node_transfer_covers(const struct node_object *o, uint32_t piece);
+void node_transfer_tick(struct node *node);
+uint64_t node_transfer_deadline(const struct node *node);
+void node_have_tell(struct node *node, struct node_object *o, struct msg_range range);
+void node_have_tell_all(struct node *node, struct node_object *o);
+
+/* node_origin.c */
+int node_origin_message(struct node *node, const struct msg *m, struct vine_err *err);
+void node_origin_job_gone(struct node *node, uint64_t job);
+void node_origin_manager_down(struct node *node);
+void node_origin_fail(struct node *node, struct ticket *t, const struct vine_err *err);
+void node_origin_advance(struct node *node, struct ticket *t);
+/* No answer is owed: ends transfers, the child, the reservation. */
+void node_ticket_free(struct node *node, struct ticket *t);
+
+#endif

@@ -1,0 +1,587 @@
+/* node_job.c - jobs, their sources, and the clients that wait for them.
+ *
+ * A source is wanted from the manager, then bound to an object, which it leases until
+ * the job ends; every step that asks meanwhile gets the same version. A failure is told
+ * to the clients that wait at that moment and to nobody else: the source is idle then,
+ * and the next client that asks sets it going again.
+ *
+ * A client waits for up to VINE_SOURCES_MAX sources of one job and is answered once,
+ * when each is ready (complete and mounted) or has failed for it. While no manager
+ * answers, what needs one fails after manager_wait_ms; what is here already does not.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/core/node_int.h"
+
+struct node_job *node_job_find(const struct node *node, uint64_t job)
+{
+    struct table_link *l = table_find(&node->jobs, hash_u64(job));
+
+    return l == NULL ? NULL : table_entry(l, struct node_job, link);
+}
+
+static struct job_source *source_find(const struct node_job *job, const char *path)
+{
+    struct job_source *s = job->sources;
+
+    while (s != NULL && strcmp(s->path, path) != 0)
+        s = s->next;
+    return s;
+}
+
+bool node_job_wants(const struct node *node, uint64_t job, uint32_t uid,
+                    const char *path)
+{
+    for (const struct node_job *j = node->first_job; j != NULL; j = j->next)
+        if ((job == 0 || j->job == job) && j->uid == uid &&
+            source_find(j, path) != NULL)
+            return true;
+    return false;
+}
+
+int node_job_get(struct node *node, uint64_t job, uint32_t uid, uint32_t gid,
+                 struct node_job **out, struct vine_err *err)
+{
+    struct node_job *j = node_job_find(node, job);
+
+    if (j != NULL && j->uid != uid)
+        return vine_err_set(err, VINE_EACCES, "job %llu belongs to another user",
+                            (unsigned long long)job);
+    if (j == NULL) {
+        if (node->jobs.count >= VINE_JOBS_MAX)
+            return vine_err_set(err, VINE_ELIMIT, "more than %d jobs on this node",
+                                VINE_JOBS_MAX);
+        j = calloc(1, sizeof(*j));
+        if (j == NULL)
+            return vine_err_set(err, VINE_ENOMEM, "out of memory");
+        j->job = job;
+        j->uid = uid;
+        j->next = node->first_job;
+        if (j->next != NULL)
+            j->next->prev = j;
+        node->first_job = j;
+        table_add(&node->jobs, &j->link, hash_u64(job));
+    }
+    j->gid = gid;
+    *out = j;
+    return 0;
+}
+
+struct job_source *node_job_add_source(struct node *node, struct node_job *job,
+                                       const char *path, struct vine_err *err)
+{
+    struct job_source *s = source_find(job, path), **at = &job->sources;
+    size_t len = strlen(path) + 1;
+
+    if (s != NULL)
+        return s;
+    if (job->source_count >= NODE_JOB_SOURCES_MAX || len > VINE_PATH_MAX) {
+        vine_err_set(err, VINE_ELIMIT, "job %llu names more than %d sources",
+                     (unsigned long long)job->job, NODE_JOB_SOURCES_MAX);
+        return NULL;
+    }
+    s = calloc(1, sizeof(*s) + len);
+    if (s == NULL) {
+        vine_err_set(err, VINE_ENOMEM, "out of memory");
+        return NULL;
+    }
+    s->job = job;
+    memcpy(s->path, path, len);
+    while (*at != NULL)
+        at = &(*at)->next;
+    *at = s;
+    job->source_count++;
+    return s;
+}
+
+static void source_want(struct node *node, struct job_source *s)
+{
+    struct msg m = {.type = MSG_WANT,
+                    .job = s->job->job,
+                    .uid = s->job->uid,
+                    .gid = s->job->gid,
+                    .path = s->path};
+
+    s->state = SOURCE_WANTED;
+    node_send(node, &m);
+}
+
+static void source_unbind(struct node *node, struct job_source *s)
+{
+    struct node_object *o = s->object;
+
+    s->state = SOURCE_IDLE;
+    s->object = NULL;
+    if (o == NULL)
+        return;
+    node_object_used(node, o);
+    if (--o->leases == 0 && o->stream == NULL)
+        node_transfer_cancel_all(node, o);
+    node->ops.save(node->ctx);
+}
+
+void node_source_bind(struct node *node, struct job_source *s, struct node_object *o)
+{
+    o->leases++;
+    source_unbind(node, s);
+    s->object = o;
+    s->state = SOURCE_BOUND;
+    node_object_used(node, o);
+}
+
+uint32_t node_source_mount_uid(const struct job_source *s)
+{
+    return s->object->trusted ? NODE_ANY_UID : s->job->uid;
+}
+
+bool node_source_ready(const struct job_source *s)
+{
+    const struct mount *m;
+
+    if (s->state != SOURCE_BOUND || s->object->state != OBJECT_COMPLETE)
+        return false;
+    if (s->job->staged)
+        return true;
+    m = node_mount_find(s->object, node_source_mount_uid(s));
+    return m != NULL && m->mounted;
+}
+
+static void clients_tell(struct node *node, const struct job_source *s,
+                         const struct vine_err *err)
+{
+    for (struct client *c = node->first_client; c != NULL; c = c->next)
+        for (uint32_t i = 0; i < c->count; i++)
+            if (c->source[i] == s && c->err[i].code == VINE_OK)
+                c->err[i] = *err;
+}
+
+void node_source_failed(struct node *node, struct job_source *s,
+                        const struct vine_err *err)
+{
+    clients_tell(node, s, err);
+    if (s->job->staged)
+        vine_err_set(&s->job->staged_err, err->code, "%s", err->text);
+    source_unbind(node, s);
+}
+
+void node_clients_mount_failed(struct node *node, const struct node_object *o,
+                               uint32_t uid, const struct vine_err *err)
+{
+    for (struct node_job *job = node->first_job; job != NULL; job = job->next)
+        for (struct job_source *s = job->sources; s != NULL; s = s->next)
+            if (s->object == o && node_source_mount_uid(s) == uid)
+                clients_tell(node, s, err);
+}
+
+void node_client_free(struct node *node, struct client *c)
+{
+    table_remove(&node->clients, &c->link);
+    *(c->prev != NULL ? &c->prev->next : &node->first_client) = c->next;
+    if (c->next != NULL)
+        c->next->prev = c->prev;
+    free(c);
+}
+
+static struct client *client_find(const struct node *node, uint64_t id)
+{
+    struct table_link *l = table_find(&node->clients, hash_u64(id));
+
+    return l == NULL ? NULL : table_entry(l, struct client, link);
+}
+
+static void client_reply(struct node *node, struct client *c)
+{
+    struct node_result results[VINE_SOURCES_MAX] = {{0}};
+    struct client whole = *c;
+
+    for (uint32_t i = 0; i < c->count; i++) {
+        const struct job_source *s = c->source[i];
+        results[i].path = s->path;
+        results[i].code = c->err[i].code;
+        results[i].text = whole.err[i].text;
+        if (c->err[i].code != VINE_OK)
+            continue;
+        results[i].digest = s->object->digest;
+        results[i].mount_uid = node_source_mount_uid(s);
+        results[i].size = s->object->size;
+    }
+    node_client_free(node, c);
+    node->ops.reply(node->ctx, whole.id, results, whole.count);
+}
+
+static bool client_settled(const struct client *c)
+{
+    for (uint32_t i = 0; i < c->count; i++)
+        if (c->err[i].code == VINE_OK && !node_source_ready(c->source[i]))
+            return false;
+    return true;
+}
+
+static void release(struct node *node, struct node_job *job)
+{
+    struct msg m = {.type = MSG_RELEASE,
+                    .job = job->job,
+                    .code = job->staged_err.code,
+                    .text = job->staged_err.text};
+
+    node_send(node, &m);
+    node_job_free(node, job);
+}
+
+/* A made-up job ends when all it asked for is here, or at its first error. */
+static bool staged_settled(const struct node_job *job)
+{
+    if (job->staged_err.code != VINE_OK)
+        return true;
+    for (const struct job_source *s = job->sources; s != NULL; s = s->next)
+        if (!node_source_ready(s))
+            return false;
+    return true;
+}
+
+void node_clients_check(struct node *node)
+{
+    struct client *next_client;
+    struct node_job *next_job;
+
+    for (struct client *c = node->first_client; c != NULL; c = next_client) {
+        next_client = c->next;
+        if (client_settled(c))
+            client_reply(node, c);
+    }
+    for (struct node_job *job = node->first_job; job != NULL; job = next_job) {
+        next_job = job->next;
+        if (job->staged && node->manager_up && staged_settled(job))
+            release(node, job);
+    }
+}
+
+void node_job_free(struct node *node, struct node_job *job)
+{
+    uint64_t number = job->job;
+
+    table_remove(&node->jobs, &job->link);
+    *(job->prev != NULL ? &job->prev->next : &node->first_job) = job->next;
+    if (job->next != NULL)
+        job->next->prev = job->prev;
+    while (job->sources != NULL) {
+        struct job_source *s = job->sources;
+        job->sources = s->next;
+        source_unbind(node, s);
+        free(s);
+    }
+    free(job);
+    node_origin_job_gone(node, number);
+}
+
+/* Set going what is not: a first ask, one after a failure, a mount that went away. */
+static void source_ask(struct node *node, struct job_source *s)
+{
+    if (s->state == SOURCE_IDLE)
+        source_want(node, s);
+}
+
+static int job_sources(struct node *node, struct node_job *job,
+                       const struct vine_spec *spec, struct job_source **sources,
+                       struct vine_err *err)
+{
+    for (unsigned i = 0; i < spec->count; i++) {
+        sources[i] = node_job_add_source(node, job, spec->source[i].path, err);
+        if (sources[i] == NULL)
+            return -1;
+    }
+    for (unsigned i = 0; i < spec->count; i++)
+        source_ask(node, sources[i]);
+    return 0;
+}
+
+static void job_free_unused(struct node *node, struct node_job *job)
+{
+    if (job->source_count == 0)
+        node_job_free(node, job);
+}
+
+static int job_begin(struct node *node, uint64_t number, uint32_t uid, uint32_t gid,
+                     const struct vine_spec *spec, struct job_source **sources,
+                     struct node_job **out, struct vine_err *err)
+{
+    struct node_job *job;
+
+    if (spec->count == 0 || spec->count > VINE_SOURCES_MAX)
+        return vine_err_set(err, VINE_EINVAL, "a request for %u sources", spec->count);
+    if (node_job_get(node, number, uid, gid, &job, err) < 0)
+        return -1;
+    if (job_sources(node, job, spec, sources, err) < 0) {
+        job_free_unused(node, job);
+        return -1;
+    }
+    *out = job;
+    return 0;
+}
+
+/* Objects whose mounts went away, or whose publishing failed, get another try. */
+static void sources_advance(struct node *node, struct job_source **sources,
+                            uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (sources[i]->state == SOURCE_BOUND) {
+            node_object_used(node, sources[i]->object);
+            node_object_advance(node, sources[i]->object);
+        }
+}
+
+int node_job_begin(struct node *node, uint64_t job, uint32_t uid, uint32_t gid,
+                   const struct vine_spec *spec, uint64_t now_ms, struct vine_err *err)
+{
+    struct job_source *sources[VINE_SOURCES_MAX];
+    struct node_job *j;
+
+    node_time(node, now_ms);
+    if (job_begin(node, job, uid, gid, spec, sources, &j, err) < 0)
+        return -1;
+    node->ops.save(node->ctx);
+    sources_advance(node, sources, spec->count);
+    return 0;
+}
+
+int node_stage(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
+               uint32_t gid, const struct vine_spec *spec, uint64_t now_ms,
+               struct vine_err *err)
+{
+    struct client *c;
+
+    node_time(node, now_ms);
+    if (client_find(node, client) != NULL)
+        return vine_err_set(err, VINE_EINVAL, "this client is waiting already");
+    if (node->clients.count >= VINE_CLIENTS_MAX)
+        return vine_err_set(err, VINE_ELIMIT, "more than %d clients wait on this node",
+                            VINE_CLIENTS_MAX);
+    c = calloc(1, sizeof(*c));
+    if (c == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    if (job_begin(node, job, uid, gid, spec, c->source, &c->job, err) < 0) {
+        free(c);
+        return -1;
+    }
+    c->id = client;
+    c->since_ms = node->now_ms;
+    c->count = spec->count;
+    c->next = node->first_client;
+    if (c->next != NULL)
+        c->next->prev = c;
+    node->first_client = c;
+    table_add(&node->clients, &c->link, hash_u64(client));
+    node->ops.save(node->ctx);
+    sources_advance(node, c->source, c->count);
+    return 0;
+}
+
+void node_job_end(struct node *node, uint64_t job, uint64_t now_ms)
+{
+    struct node_job *j = node_job_find(node, job);
+    struct client *next;
+    struct vine_err err = {0};
+
+    node_time(node, now_ms);
+    if (j == NULL)
+        return;
+    vine_err_set(&err, VINE_ECANCELED, "job %llu has ended", (unsigned long long)job);
+    for (struct client *c = node->first_client; c != NULL; c = next) {
+        next = c->next;
+        if (c->job != j)
+            continue;
+        for (uint32_t i = 0; i < c->count; i++)
+            if (!node_source_ready(c->source[i]))
+                vine_err_set(&c->err[i], err.code, "%s", err.text);
+        client_reply(node, c);
+    }
+    j->staged_err = (struct vine_err){0};
+    release(node, j);
+    node->ops.save(node->ctx);
+}
+
+void node_client_gone(struct node *node, uint64_t client, uint64_t now_ms)
+{
+    struct client *c = client_find(node, client);
+
+    node_time(node, now_ms);
+    if (c != NULL)
+        node_client_free(node, c);
+    for (struct request *r = node->first_request; r != NULL; r = r->next)
+        if (r->client == client)
+            r->client = 0; /* the answer is dropped */
+}
+
+/* The manager says that this node has or will have another version than the one bound
+ * here. What is complete stays: the job began with it. */
+static bool keeps_version(struct node *node, const struct job_source *s,
+                          const struct msg *m)
+{
+    struct msg evicted = {.type = MSG_EVICTED, .digest = m->digest};
+
+    if (s->state != SOURCE_BOUND || s->object->state != OBJECT_COMPLETE ||
+        vine_digest_equal(&s->object->digest, &m->digest))
+        return false;
+    if (node_object_find(node, &m->digest) == NULL)
+        node_send(node, &evicted);
+    return true;
+}
+
+static void binding_failed(struct node *node, struct job_source *s,
+                           const struct vine_err *err)
+{
+    if (s->state == SOURCE_BOUND && s->object->state == OBJECT_COMPLETE)
+        return;
+    node_source_failed(node, s, err);
+    node_clients_check(node);
+}
+
+int node_job_binding(struct node *node, const struct msg *m, struct vine_err *err)
+{
+    struct node_job *job = node_job_find(node, m->job);
+    struct job_source *s = job == NULL ? NULL : source_find(job, m->path);
+    struct msg evicted = {.type = MSG_EVICTED, .digest = m->digest};
+    struct node_object *o =
+        m->code != VINE_OK ? NULL : node_object_find(node, &m->digest);
+    struct vine_err why = {0};
+
+    if (o != NULL && node_object_check(o, m->size, m->pieces, err) < 0)
+        return -1;
+    if (s == NULL || job->uid != m->uid) /* ended while this was on its way */
+        return 0;
+    if (m->code != VINE_OK) {
+        vine_err_set(&why, m->code, "%s", m->text != NULL ? m->text : "");
+        binding_failed(node, s, &why);
+        return 0;
+    }
+    if (keeps_version(node, s, m))
+        return 0;
+    if (node_object_get(node, &m->digest, m->size, m->pieces, m->trusted, &o, &why) <
+        0) {
+        if (why.code == VINE_EPROTO)
+            return vine_err_set(err, why.code, "%s", why.text);
+        node_send(node, &evicted); /* no pieces, please */
+        binding_failed(node, s, &why);
+        return 0;
+    }
+    if (s->object != o) {
+        node_source_bind(node, s, o);
+        node->ops.save(node->ctx);
+    }
+    node_object_advance(node, o);
+    return 0;
+}
+
+void node_job_wanted(struct node *node, const struct msg *m)
+{
+    struct msg refused = {.type = MSG_RELEASE, .job = m->job};
+    struct vine_err err = {0};
+    struct job_source *s = NULL;
+    struct node_job *job = NULL;
+
+    if (node_job_get(node, m->job, m->uid, m->gid, &job, &err) == 0)
+        s = node_job_add_source(node, job, m->path, &err);
+    if (s == NULL) {
+        if (job != NULL)
+            job_free_unused(node, job);
+        refused.code = err.code;
+        refused.text = err.text;
+        node_send(node, &refused);
+        return;
+    }
+    job->staged = true;
+    source_ask(node, s);
+}
+
+void node_job_want_all(struct node *node)
+{
+    for (struct node_job *job = node->first_job; job != NULL; job = job->next)
+        for (struct job_source *s = job->sources; s != NULL; s = s->next)
+            if (s->state == SOURCE_WANTED)
+                source_want(node, s);
+    node_clients_check(node);
+}
+
+/* When a client gives up waiting for a manager. */
+static uint64_t client_deadline(const struct node *node, const struct client *c)
+{
+    uint64_t since = c->since_ms;
+
+    if (since < node->manager_down_ms)
+        since = node->manager_down_ms;
+    return since + node->limits.manager_wait_ms;
+}
+
+/* It cannot go on without a manager. */
+static bool source_stuck(const struct job_source *s)
+{
+    if (s->state != SOURCE_BOUND)
+        return true;
+    return s->object->state == OBJECT_PARTIAL && s->object->transfers == NULL;
+}
+
+static bool client_stuck(const struct client *c)
+{
+    for (uint32_t i = 0; i < c->count; i++)
+        if (c->err[i].code == VINE_OK && source_stuck(c->source[i]))
+            return true;
+    return false;
+}
+
+uint64_t node_clients_deadline(const struct node *node)
+{
+    uint64_t deadline = UINT64_MAX;
+
+    if (node->manager_up)
+        return UINT64_MAX;
+    for (const struct client *c = node->first_client; c != NULL; c = c->next)
+        if (client_stuck(c) && client_deadline(node, c) < deadline)
+            deadline = client_deadline(node, c);
+    return deadline;
+}
+
+void node_clients_tick(struct node *node)
+{
+    const char *name = node->manager_name;
+
+    if (node->manager_up)
+        return;
+    for (struct client *c = node->first_client; c != NULL; c = c->next) {
+        if (client_deadline(node, c) > node->now_ms)
+            continue;
+        for (uint32_t i = 0; i < c->count; i++)
+            if (source_stuck(c->source[i]))
+                vine_err_set(&c->err[i], VINE_EDOWN,
+                             "no manager answers%s%s%s: waited %u ms; is vine-managerd "
+                             "running there?",
+                             name[0] != '\0' ? " (" : "", name,
+                             name[0] != '\0' ? ")" : "", node->limits.manager_wait_ms);
+    }
+    node_clients_check(node);
+}
+
+int node_restore_binding(struct node *node, const struct msg_binding *binding,
+                         uint32_t gid, struct vine_err *err)
+{
+    struct node_object *o = node_object_find(node, &binding->digest);
+    struct node_job *job;
+    struct job_source *s;
+
+    if (binding->job & NODE_MADE_UP_JOB) /* nobody would end it */
+        return 0;
+    if (o == NULL)
+        return vine_err_set(err, VINE_ENOENT,
+                            "job %llu: its object is not in the store",
+                            (unsigned long long)binding->job);
+    if (node_job_get(node, binding->job, binding->uid, gid, &job, err) < 0)
+        return -1;
+    s = node_job_add_source(node, job, binding->path, err);
+    if (s == NULL) {
+        job_free_unused(node, job);
+        return -1;
+    }
+    if (s->object != o)
+        node_source_bind(node, s, o);
+    return 0;
+}

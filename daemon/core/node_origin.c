@@ -1,0 +1,362 @@
+/* node_origin.c - this node as origin: the manager's tickets, builds, streams.
+ *
+ * A ticket belongs to a job that this node has itself: when the job ends here, so does
+ * the ticket. When the manager is lost, what was only resolved is closed; a build or a
+ * stream goes on without anybody to report to, and is taken up again when the next
+ * manager asks for the same job's same source. Our ids name tickets towards the edge,
+ * since the next manager's numbers may repeat. */
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/core/node_int.h"
+
+static struct ticket *ticket_find(const struct node *node, uint64_t id)
+{
+    struct table_link *l = table_find(&node->tickets, hash_u64(id));
+
+    return l == NULL ? NULL : table_entry(l, struct ticket, link);
+}
+
+static struct ticket *ticket_of_manager(const struct node *node, uint64_t mgr_ticket)
+{
+    struct ticket *t = node->first_ticket;
+
+    while (t != NULL && t->mgr_ticket != mgr_ticket)
+        t = t->next;
+    return t;
+}
+
+static struct ticket *ticket_orphan(const struct node *node, const struct msg *m)
+{
+    struct ticket *t = node->first_ticket;
+
+    while (t != NULL && (t->mgr_ticket != 0 || t->job != m->job || t->uid != m->uid ||
+                         m->job == 0 || strcmp(t->path, m->path) != 0))
+        t = t->next;
+    return t;
+}
+
+static struct ticket *ticket_new(struct node *node, const struct msg *m)
+{
+    struct ticket *t;
+
+    if (node->tickets.count >= NODE_TICKETS_MAX)
+        return NULL;
+    t = calloc(1, sizeof(*t));
+    if (t == NULL || (t->path = strdup(m->path)) == NULL) {
+        free(t);
+        return NULL;
+    }
+    t->id = ++node->last_id;
+    t->mgr_ticket = m->ticket;
+    t->job = m->job;
+    t->uid = m->uid;
+    t->gid = m->gid;
+    t->next = node->first_ticket;
+    if (t->next != NULL)
+        t->next->prev = t;
+    node->first_ticket = t;
+    table_add(&node->tickets, &t->link, hash_u64(t->id));
+    return t;
+}
+
+static void origin_transfers_cancel(struct node *node, struct ticket *t)
+{
+    struct transfer *next;
+
+    for (struct transfer *f = node->first_transfer; f != NULL; f = next) {
+        next = f->next;
+        if (f->origin == t)
+            node_transfer_cancel(node, f);
+    }
+}
+
+void node_ticket_free(struct node *node, struct ticket *t)
+{
+    origin_transfers_cancel(node, t);
+    node->ops.source_close(node->ctx, t->id);
+    node->store_used -= t->admitted;
+    if (t->object != NULL)
+        t->object->stream = NULL;
+    table_remove(&node->tickets, &t->link);
+    *(t->prev != NULL ? &t->prev->next : &node->first_ticket) = t->next;
+    if (t->next != NULL)
+        t->next->prev = t->prev;
+    free(t->path);
+    free(t);
+}
+
+static void send_resolved(struct node *node, uint64_t mgr_ticket,
+                          const struct node_resolved *r, const struct vine_err *err)
+{
+    struct msg m = {.type = MSG_RESOLVED, .ticket = mgr_ticket, .text = ""};
+
+    if (mgr_ticket == 0)
+        return;
+    if (err != NULL && err->code != VINE_OK) {
+        m.code = err->code;
+        m.text = err->text;
+    } else {
+        m.key = r->key;
+        m.estimate = r->estimate;
+        m.has_digest = r->has_manifest;
+        m.digest = r->digest;
+        m.size = r->size;
+        m.pieces = r->pieces;
+        m.trusted = r->trusted;
+    }
+    node_send(node, &m);
+}
+
+static void send_built_error(struct node *node, uint64_t mgr_ticket,
+                             const struct vine_err *err)
+{
+    struct msg m = {
+        .type = MSG_BUILT, .ticket = mgr_ticket, .code = err->code, .text = err->text};
+
+    if (mgr_ticket != 0)
+        node_send(node, &m);
+}
+
+void node_origin_fail(struct node *node, struct ticket *t, const struct vine_err *err)
+{
+    node_log(node, VINE_LOG_WARNING,
+             "event=origin-failed job=%llu code=%s reason=\"%s\"",
+             (unsigned long long)t->job, vine_code_name(err->code), err->text);
+    if (t->state == TICKET_RESOLVING || t->state == TICKET_RESOLVED)
+        send_resolved(node, t->mgr_ticket, NULL, err);
+    else
+        send_built_error(node, t->mgr_ticket, err);
+    node_ticket_free(node, t);
+}
+
+static int on_resolve(struct node *node, const struct msg *m, struct vine_err *err)
+{
+    struct ticket *t;
+    struct vine_err why = {0};
+
+    if (m->ticket == 0 || ticket_of_manager(node, m->ticket) != NULL)
+        return vine_err_set(err, VINE_EPROTO, "resolve: ticket %llu is in use",
+                            (unsigned long long)m->ticket);
+    if (!node_job_wants(node, m->job, m->uid, m->path)) {
+        vine_err_set(&why, VINE_ECANCELED, "the job has ended on this node");
+        send_resolved(node, m->ticket, NULL, &why);
+        return 0;
+    }
+    t = ticket_orphan(node, m);
+    if (t != NULL) {
+        t->mgr_ticket = m->ticket;
+        if (t->state != TICKET_RESOLVING)
+            send_resolved(node, t->mgr_ticket, &t->resolved, NULL);
+        return 0;
+    }
+    t = ticket_new(node, m);
+    if (t == NULL) {
+        vine_err_set(&why, VINE_ENOMEM, "this node reads too many sources at once");
+        send_resolved(node, m->ticket, NULL, &why);
+        return 0;
+    }
+    node->ops.source_resolve(node->ctx, t->id, t->uid, t->gid, t->path);
+    return 0;
+}
+
+static void build_begin(struct node *node, struct ticket *t)
+{
+    struct vine_err err = {0};
+
+    t->state = TICKET_BUILDING;
+    if (node_store_admit(node, t->resolved.estimate, "an image being built", &err) <
+        0) {
+        node_origin_fail(node, t, &err);
+        return;
+    }
+    t->admitted = t->resolved.estimate;
+    node->store_used += t->admitted;
+    node->ops.source_build(node->ctx, t->id);
+}
+
+static void stream_begin(struct node *node, struct ticket *t)
+{
+    const struct node_resolved *r = &t->resolved;
+    struct vine_err err = {0};
+    struct node_object *o;
+
+    t->state = TICKET_STREAMING;
+    if (node_object_get(node, &r->digest, r->size, r->pieces, r->trusted, &o, &err) <
+        0) {
+        node_origin_fail(node, t, &err);
+        return;
+    }
+    node_object_add_key(o, &r->key);
+    if (o->state != OBJECT_PARTIAL || o->stream != NULL) {
+        /* We have it, or will: the manager has not heard of it yet. */
+        node_have_tell_all(node, o);
+        node_ticket_free(node, t);
+        return;
+    }
+    o->stream = t;
+    t->object = o;
+    node_origin_advance(node, t);
+}
+
+/* Keep origin_window pieces on their way from the source, in ascending order. */
+void node_origin_advance(struct node *node, struct ticket *t)
+{
+    struct node_object *o = t->object;
+    uint32_t window = node_object_has(o, 0) ? node->limits.origin_window : 1;
+    uint32_t end = node_object_has(o, 0) ? o->pieces : 1, busy = 0;
+
+    for (const struct transfer *f = o->transfers; f != NULL; f = f->object_next)
+        busy += f->origin == t;
+    for (uint32_t p = 0; p < end && busy < window; p++) {
+        struct transfer *f;
+        if (node_object_has(o, p) || node_transfer_covers(o, p))
+            continue;
+        f = node_transfer_new(node, o, (struct msg_range){p, 1});
+        if (f == NULL)
+            return;
+        f->origin = t;
+        busy++;
+        node->ops.fetch_origin(node->ctx, f->id, &o->digest, t->id, f->range);
+    }
+}
+
+static int on_build(struct node *node, const struct msg *m, struct vine_err *err)
+{
+    struct ticket *t = m->ticket == 0 ? NULL : ticket_of_manager(node, m->ticket);
+
+    if (t == NULL) /* ended here while this was on its way */
+        return 0;
+    if (t->state == TICKET_RESOLVING)
+        return vine_err_set(err, VINE_EPROTO, "build: ticket %llu is not resolved yet",
+                            (unsigned long long)m->ticket);
+    if (t->state != TICKET_RESOLVED) /* taken over from the manager before */
+        return 0;
+    if (t->resolved.has_manifest)
+        stream_begin(node, t);
+    else
+        build_begin(node, t);
+    return 0;
+}
+
+static void on_close(struct node *node, const struct msg *m)
+{
+    struct ticket *t = m->ticket == 0 ? NULL : ticket_of_manager(node, m->ticket);
+
+    if (t != NULL)
+        node_ticket_free(node, t);
+}
+
+int node_origin_message(struct node *node, const struct msg *m, struct vine_err *err)
+{
+    switch (m->type) {
+    case MSG_RESOLVE:
+        return on_resolve(node, m, err);
+    case MSG_BUILD:
+        return on_build(node, m, err);
+    default:
+        on_close(node, m);
+        return 0;
+    }
+}
+
+void node_origin_job_gone(struct node *node, uint64_t job)
+{
+    struct ticket *next;
+
+    for (struct ticket *t = node->first_ticket; t != NULL; t = next) {
+        next = t->next;
+        if ((t->job == job || t->job == 0) &&
+            !node_job_wants(node, t->job, t->uid, t->path))
+            node_ticket_free(node, t);
+    }
+}
+
+void node_origin_manager_down(struct node *node)
+{
+    struct ticket *next;
+
+    for (struct ticket *t = node->first_ticket; t != NULL; t = next) {
+        next = t->next;
+        t->mgr_ticket = 0;
+        if (t->state == TICKET_RESOLVED || t->job == 0)
+            node_ticket_free(node, t);
+    }
+}
+
+void node_source_resolved(struct node *node, uint64_t ticket,
+                          const struct node_resolved *r, const struct vine_err *err,
+                          uint64_t now_ms)
+{
+    struct ticket *t = ticket_find(node, ticket);
+
+    node_time(node, now_ms);
+    if (t == NULL || (t->state != TICKET_RESOLVING && (err == NULL || !err->code)))
+        return;
+    if (err != NULL && err->code != VINE_OK) {
+        node_origin_fail(node, t, err);
+        return;
+    }
+    t->resolved = *r;
+    t->state = TICKET_RESOLVED;
+    if (t->mgr_ticket == 0) { /* nobody asks any more */
+        node_ticket_free(node, t);
+        return;
+    }
+    send_resolved(node, t->mgr_ticket, r, NULL);
+}
+
+static void built(struct node *node, struct ticket *t, const struct msg_object *object)
+{
+    struct node_object *o = node_object_find(node, &object->digest);
+    struct msg m = {.type = MSG_BUILT,
+                    .ticket = t->mgr_ticket,
+                    .text = "",
+                    .digest = object->digest,
+                    .key = t->resolved.key,
+                    .has_digest = true,
+                    .size = object->size,
+                    .pieces = object->pieces,
+                    .trusted = object->trusted};
+    struct vine_err err = {0};
+
+    if (o == NULL)
+        o = node_object_new(node, &object->digest, object->size, object->pieces,
+                            object->trusted);
+    if (o == NULL)
+        vine_err_set(&err, VINE_ENOMEM, "out of memory");
+    else
+        (void)node_object_check(o, object->size, object->pieces, &err);
+    if (err.code != VINE_OK) {
+        node_origin_fail(node, t, &err);
+        return;
+    }
+    o->trusted |= object->trusted;
+    node_object_add_key(o, &t->resolved.key);
+    for (uint32_t i = 0; i < object->key_count; i++)
+        node_object_add_key(o, &object->keys[i]);
+    node->bytes_built += object->size;
+    node_object_set_complete(node, o);
+    node_object_used(node, o);
+    node_ticket_free(node, t);
+    if (o->stream != NULL)
+        node_ticket_free(node, o->stream);
+    if (m.ticket != 0)
+        node_send(node, &m);
+    node_object_advance(node, o);
+}
+
+void node_source_built(struct node *node, uint64_t ticket,
+                       const struct msg_object *object, const struct vine_err *err,
+                       uint64_t now_ms)
+{
+    struct ticket *t = ticket_find(node, ticket);
+
+    node_time(node, now_ms);
+    if (t == NULL || t->state != TICKET_BUILDING)
+        return;
+    if (err != NULL && err->code != VINE_OK)
+        node_origin_fail(node, t, err);
+    else
+        built(node, t, object);
+}
