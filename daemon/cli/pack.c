@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -61,6 +62,15 @@ static int print_packed(const struct packing *p, uint64_t size, uint64_t entries
 }
 
 /* CLI_OK or CLI_FAILED; -1: no daemon answers. */
+/* The daemon writes the file as this user, but knows nothing of this process's umask. */
+static mode_t current_umask(void)
+{
+    mode_t mask = umask(0);
+
+    (void)umask(mask);
+    return mask;
+}
+
 static int pack_by_daemon(struct packing *p)
 {
     char *source = vine_path_escape(p->source), *output = vine_path_escape(p->output);
@@ -69,8 +79,9 @@ static int pack_by_daemon(struct packing *p)
     int result;
 
     if (source != NULL && output != NULL)
-        request = json_pack("{s:s,s:s,s:s,s:b}", "op", "pack", "path", source, "out",
-                            output, "force", (int)p->force);
+        request = json_pack("{s:s,s:s,s:s,s:b,s:i}", "op", "pack", "path", source, "out",
+                            output, "force", (int)p->force, "mode",
+                            (int)(0666 & ~current_umask()));
     free(source);
     free(output);
     result = cli_ask(p->cli, request, progress_event, &p->progress, 0, &event, &err);

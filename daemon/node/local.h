@@ -41,7 +41,8 @@ json_t *staged_document(struct client *c, const struct node_result *results,
                         uint32_t count);
 
 /* packing.c */
-void packing_begin(struct client *c, const char *path, const char *out, bool force);
+void packing_begin(struct client *c, const char *path, const char *out, bool force,
+                   uint32_t mode);
 void packing_end(struct client *c); /* the client is going */
 
 #endif

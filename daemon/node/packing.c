@@ -30,6 +30,7 @@ struct packing {
     struct source *source;
     char *out;
     bool force, is_signed, ended;
+    uint32_t mode; /* permission bits of the output */
     uint64_t start_ms, told_ms, object_size, file_size;
     struct vine_digest digest;
     /* The export child, driven by a worker. */
@@ -172,10 +173,10 @@ static int expect(struct packing *p, const char *wanted)
 static int send_export(struct packing *p)
 {
     char *out = vine_path_escape(p->out), *text = NULL;
-    json_t *command = json_pack("{s:s, s:s, s:I, s:b, s:b}", "cmd", "export", "path",
-                                out != NULL ? out : "", "size",
+    json_t *command = json_pack("{s:s, s:s, s:I, s:b, s:b, s:i}", "cmd", "export",
+                                "path", out != NULL ? out : "", "size",
                                 (json_int_t)p->object_size, "trailer", 1, "force",
-                                p->force);
+                                p->force, "mode", (int)p->mode);
     union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(2 * sizeof(int))];
@@ -333,7 +334,8 @@ static const struct source_ops packing_ops = {
     .failed = on_failed,
 };
 
-void packing_begin(struct client *c, const char *path, const char *out, bool force)
+void packing_begin(struct client *c, const char *path, const char *out, bool force,
+                   uint32_t mode)
 {
     struct packing *p = calloc(1, sizeof(*p));
     struct vine_err err = {0};
@@ -350,6 +352,7 @@ void packing_begin(struct client *c, const char *path, const char *out, bool for
     p->client = c;
     p->vined = c->vined;
     p->force = force;
+    p->mode = mode;
     p->uid = c->uid;
     p->gid = c->gid;
     p->start_ms = vined_now(c->vined);
