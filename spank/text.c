@@ -70,11 +70,12 @@ static void add_amount(char *out, size_t size, const struct text_progress *p)
 static void add_time_left(char *out, size_t size, const struct text_progress *p)
 {
     char text[64];
-    uint64_t seconds;
+    uint64_t left, seconds;
 
     if (p->bytes_per_s == 0 || p->bytes_done >= p->bytes_total)
         return;
-    seconds = (p->bytes_total - p->bytes_done) / p->bytes_per_s + 1;
+    left = p->bytes_total - p->bytes_done;
+    seconds = left / p->bytes_per_s + (left % p->bytes_per_s != 0);
     if (seconds < 120)
         (void)snprintf(text, sizeof(text), ", about %u s left", (unsigned)seconds);
     else if (seconds < 86400)
