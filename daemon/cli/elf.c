@@ -22,12 +22,15 @@ struct image {
     size_t size;
 };
 
-/* `count` items of `size` bytes at `offset`, or NULL if they are not all in the file.
- */
+/* `count` items of `size` bytes at `offset`, or NULL if they are not all in the file,
+ * or not aligned as a linker writes them. */
 static const void *at(const struct image *image, uint64_t offset, uint64_t count,
                       size_t size)
 {
-    if (offset > image->size || count > (image->size - offset) / size)
+    size_t align = size < sizeof(void *) ? size : sizeof(void *);
+
+    if (offset > image->size || count > (image->size - offset) / size ||
+        offset % align != 0)
         return NULL;
     return image->bytes + offset;
 }
