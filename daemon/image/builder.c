@@ -6,8 +6,9 @@
  * 4.5.1 -tar, which is as fast, gave different images for one tar, ignored -root-uid,
  * -root-gid and -root-time, and cut "../" off link targets in pax headers.
  *
- * zstd level 3: the knee of time against size. 128 KiB blocks: larger ones gain 3 % of
- * size but share fewer chunks between versions and cost more per page fault. */
+ * zstd level 3: the knee of time against size. Blocks of 128 KiB: 256 KiB make an image
+ * 5 % smaller and 1 MiB 12 %, but a new version shares less with the one before (an
+ * added package: 2.1, 3.1 and 3.4 % new) and every first touch of a file costs more. */
 #include "daemon/image/builder.h"
 
 #include <stdio.h>
@@ -16,13 +17,15 @@
 #define COMPRESSOR "zstd"
 #define LEVEL "level=3"
 #define BLOCK_SIZE "131072"
+#define BACKLOG "100" /* blocks in work: with the default of 20 threads mostly wait */
 
 int image_builder_argv(const struct image_builder *b, struct image_argv *out,
                        struct vine_err *err)
 {
     static const char *const fixed[] = {
-        "--compressor", COMPRESSOR,  "--comp-extra", LEVEL,     "--block-size",
-        BLOCK_SIZE,     "--no-skip", "--no-xattr",   "--quiet", "--force"};
+        "--compressor", COMPRESSOR,   "--comp-extra",    LEVEL,
+        "--block-size", BLOCK_SIZE,   "--queue-backlog", BACKLOG,
+        "--no-skip",    "--no-xattr", "--quiet",         "--force"};
     unsigned count = 0;
 
     if (b->output == NULL || b->output[0] != '/')

@@ -3,7 +3,6 @@
  * info.h        what an image says about itself
  * pack.h        packed files: object, manifest, signature
  * builder.h     the argument vector of the image builder, tar2sqfs
- * escape.h      paths as printable text
  * walk.h, tree.h, unpack.h   reading sources; used by vine-source and image_pack_local
  *
  * How the daemon builds: vine-source (as the user) writes a tar to a pipe, tar2sqfs
@@ -16,9 +15,7 @@
 #include <stdint.h>
 
 #include "daemon/image/builder.h"
-#include "daemon/image/escape.h"
 #include "daemon/image/info.h"
-#include "daemon/image/mksquashfs.h"
 #include "daemon/image/pack.h"
 #include "vine/digest.h"
 #include "vine/err.h"

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "daemon/image/bytes.h"
-#include "daemon/image/escape.h"
+#include "vine/escape.h"
 
 #define MAGIC_LEN 8
 #define HEAD_LEN (MAGIC_LEN + 4)
@@ -39,7 +39,7 @@ int image_activate_parse(const char *name, enum image_activate *out)
 
 static char *info_to_json(const struct image_info *info)
 {
-    auto_free char *prefix = image_path_escape(info->prefix);
+    auto_free char *prefix = vine_path_escape(info->prefix);
     json_auto_t *root = NULL;
 
     if (prefix == NULL)
@@ -138,15 +138,13 @@ static bool is_printable(const char *text)
 
 static int get_prefix(const json_t *root, char out[VINE_PATH_MAX], struct vine_err *err)
 {
-    auto_free char *escaped = malloc(3 * VINE_PATH_MAX);
-    auto_free char *path = NULL;
+    auto_free char *path = malloc(3 * VINE_PATH_MAX);
 
-    if (escaped == NULL)
+    if (path == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    if (get_text(root, "prefix", escaped, 3 * VINE_PATH_MAX, err) < 0)
+    if (get_text(root, "prefix", path, 3 * VINE_PATH_MAX, err) < 0)
         return -1;
-    path = image_path_unescape(escaped);
-    if (path == NULL || strlen(path) >= VINE_PATH_MAX ||
+    if (vine_path_unescape(path) < 0 || strlen(path) >= VINE_PATH_MAX ||
         (path[0] != '/' && path[0] != '\0'))
         return vine_err_set(err, VINE_ECORRUPT,
                             "image information is damaged: bad field 'prefix'");

@@ -450,7 +450,10 @@ static void release_head(struct readahead *ra)
     job->large = NULL;
     job->state = JOB_FREE;
     ra->holding = false;
-    pthread_cond_broadcast(&ra->space);
+    /* One thread wakes up, and works until the window is full again: waking all of them
+     * for each job costs more than reading small files from a cache. */
+    if (ra->window < WINDOW_BYTES / 2 && ra->tail - ra->head < RING / 2)
+        pthread_cond_signal(&ra->space);
 }
 
 /* The part of ring[head] at the consumer's place. */

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 
 #include "daemon/image/bytes.h"
-#include "daemon/image/escape.h"
+#include "vine/escape.h"
 
 static const struct {
     const char *word;
@@ -112,8 +112,11 @@ static int parse_export(const json_t *line, struct command *command)
     command->mode = (unsigned)mode;
     command->trailer = json_is_true(json_object_get(line, "trailer"));
     command->force = json_is_true(json_object_get(line, "force"));
-    command->path = image_path_unescape(json_string_value(path));
-    return command->path != NULL && command->path[0] == '/' ? 0 : -1;
+    command->path = strdup(json_string_value(path));
+    return command->path != NULL && vine_path_unescape(command->path) == 0 &&
+                   command->path[0] == '/'
+               ? 0
+               : -1;
 }
 
 static int parse(const char *text, size_t len, struct command *command,
@@ -180,7 +183,7 @@ void control_send(struct control *control, json_t *event)
 
 void control_send_error(struct control *control, const struct vine_err *err)
 {
-    auto_free char *text = image_path_escape(err->text);
+    auto_free char *text = vine_path_escape(err->text);
 
     control_send(control, json_pack("{s:s, s:s, s:s}", "event", "error", "code",
                                     vine_code_name(err->code), "text",
@@ -189,7 +192,7 @@ void control_send_error(struct control *control, const struct vine_err *err)
 
 json_t *control_resolved(const struct image_source_facts *f)
 {
-    auto_free char *canonical = image_path_escape(f->canonical);
+    auto_free char *canonical = vine_path_escape(f->canonical);
     char key[VINE_HEX_LEN + 1], signature[VINE_HEX_LEN + 1] = "";
 
     if (canonical == NULL)
