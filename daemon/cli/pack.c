@@ -61,7 +61,6 @@ static int print_packed(const struct packing *p, uint64_t size, uint64_t entries
     return CLI_OK;
 }
 
-/* CLI_OK or CLI_FAILED; -1: no daemon answers. */
 /* The daemon writes the file as this user, but knows nothing of this process's umask. */
 static mode_t current_umask(void)
 {
@@ -71,6 +70,7 @@ static mode_t current_umask(void)
     return mask;
 }
 
+/* CLI_OK or CLI_FAILED; -1: no daemon answers. */
 static int pack_by_daemon(struct packing *p)
 {
     char *source = vine_path_escape(p->source), *output = vine_path_escape(p->output);
