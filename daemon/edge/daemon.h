@@ -13,8 +13,8 @@ struct daemon_about {
 };
 
 /* Handle --help, --version, --config PATH, --log-level WORD; load the configuration.
- * Returns -1: go on. Else the exit status: 0 after --help, 2 for a wrong command line or
- * configuration (told on stderr). */
+ * Returns -1: go on. Else the exit status: 0 after --help, 2 for a wrong command line
+ * or configuration (told on stderr). */
 int daemon_begin(const struct daemon_about *about, int argc, char **argv,
                  struct vine_conf *conf);
 

@@ -115,7 +115,8 @@ static void on_written(uv_write_t *req, int status)
         link->ops.written(link->ctx, link);
 }
 
-/* Hand the session's output, and bulk after it, to libuv. Takes `bulk` in every case. */
+/* Hand the session's output, and bulk after it, to libuv. Takes `bulk` in every case.
+ */
 static int write_out(struct link *link, void *bulk, uint32_t bulk_len)
 {
     struct vine_err err = {0};
@@ -341,7 +342,8 @@ static void on_connected(uv_connect_t *req, int status)
 }
 
 static struct link *link_new(uv_loop_t *loop, const struct session_config *config,
-                             const struct link_ops *ops, void *ctx, struct vine_err *err)
+                             const struct link_ops *ops, void *ctx,
+                             struct vine_err *err)
 {
     struct link *link = calloc(1, sizeof(*link));
 

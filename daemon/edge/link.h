@@ -2,8 +2,8 @@
  *
  * Joins a socket and a wire session: runs the munge steps on libuv's thread pool, feeds
  * bytes, hands out verified frames, reads bulk straight into the owner's buffer, keeps
- * the order of frames and bulk on the way out. Loop thread only. A link that fails tells
- * its owner once by ops->closed and frees itself afterwards. */
+ * the order of frames and bulk on the way out. Loop thread only. A link that fails
+ * tells its owner once by ops->closed and frees itself afterwards. */
 #ifndef VINE_EDGE_LINK_H
 #define VINE_EDGE_LINK_H
 

@@ -1,8 +1,8 @@
 /* vine-managerd: the core's manager on a libuv loop.
  *
- * Nodes connect, prove by munge who they are, and speak JSON messages. All decisions are
- * in daemon/core/mgr.c; this file owns sockets and the clock. Nothing is kept on disk:
- * after a restart the nodes tell again what they have. */
+ * Nodes connect, prove by munge who they are, and speak JSON messages. All decisions
+ * are in daemon/core/mgr.c; this file owns sockets and the clock. Nothing is kept on
+ * disk: after a restart the nodes tell again what they have. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,8 +121,8 @@ static void on_ready(void *ctx, struct link *link)
 static void list_node(void *arg, const struct mgr_node_info *n)
 {
     (void)json_array_append_new(
-        arg, json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "name", n->name, "addr", n->addr,
-                       "seeds", (json_int_t)n->complete_objects, "sending",
+        arg, json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "name", n->name, "addr",
+                       n->addr, "seeds", (json_int_t)n->complete_objects, "sending",
                        (json_int_t)n->sending, "receiving", (json_int_t)n->receiving,
                        "suspect", n->suspect));
 }
@@ -291,7 +291,8 @@ static const struct daemon_about about = {
         "\n"
         "The manager of vine-env: knows which node has which environment and directs\n"
         "who fetches what from whom. Runs in the foreground, logs to stderr, keeps\n"
-        "nothing on disk. Listens on port 7110 unless [manager] listen says otherwise.\n"
+        "nothing on disk. Listens on port 7110 unless [manager] listen says "
+        "otherwise.\n"
         "\n"
         "  -c, --config PATH      configuration (default " VINE_CONF_PATH ")\n"
         "  -l, --log-level LEVEL  error, warning, info or debug\n"

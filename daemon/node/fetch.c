@@ -3,7 +3,8 @@
  * One data connection a peer, made when first needed and closed after IDLE_MS without
  * work. Requests of several transfers are sent at once and answered in order, so the
  * link never waits for a round trip. A connection that breaks fails all its requests;
- * the core decides what then. A chunk that nobody waits for any more is read and dropped.
+ * the core decides what then. A chunk that nobody waits for any more is read and
+ * dropped.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -76,8 +77,8 @@ static void send_request(struct peer *p, const struct request *r)
         frame.kind = DATA_GET_MANIFEST;
     } else {
         frame.kind = DATA_GET;
-        if (transfer_chunks(p->fetcher->vined, r->id, &frame.first_chunk, &frame.count) <
-            0)
+        if (transfer_chunks(p->fetcher->vined, r->id, &frame.first_chunk,
+                            &frame.count) < 0)
             return; /* given up meanwhile */
     }
     if (data_encode(&frame, body, &len, &err) == 0)
@@ -161,8 +162,8 @@ static void *on_frame(void *ctx, struct link *link, const struct session_frame *
     struct vine_err err = {0};
     struct data_frame f;
 
-    if (data_decode(frame->kind, frame->payload, frame->len, frame->bulk_len, &f, &err) <
-        0) {
+    if (data_decode(frame->kind, frame->payload, frame->len, frame->bulk_len, &f,
+                    &err) < 0) {
         close_peer(p, &err);
         return NULL;
     }
@@ -281,8 +282,8 @@ static void on_sweep(uv_timer_t *timer)
         (void)uv_timer_stop(timer);
 }
 
-static struct peer *connect_peer(struct fetcher *fetcher, const struct msg_assign *assign,
-                                 struct vine_err *err)
+static struct peer *connect_peer(struct fetcher *fetcher,
+                                 const struct msg_assign *assign, struct vine_err *err)
 {
     struct session_config config = {
         .role = SESSION_CONNECT,
@@ -318,9 +319,9 @@ static struct peer *find_peer(struct fetcher *fetcher, const struct msg_assign *
 {
     struct peer *p = fetcher->first;
 
-    while (p != NULL && (p->closing || p->port != assign->port ||
-                         strcmp(p->addr, assign->addr) != 0 ||
-                         strcmp(p->name, assign->peer) != 0))
+    while (p != NULL &&
+           (p->closing || p->port != assign->port ||
+            strcmp(p->addr, assign->addr) != 0 || strcmp(p->name, assign->peer) != 0))
         p = p->next;
     return p;
 }

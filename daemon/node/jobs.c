@@ -1,12 +1,13 @@
 /* jobs.c - which jobs live here, and their leases on disk.
  *
- * Slurm tells us of a job's end by its epilog, which may never run. slurmstepd processes
- * title themselves "slurmstepd: [JOB.STEP]", so /proc says which jobs have a step here:
+ * Slurm tells us of a job's end by its epilog, which may never run. slurmstepd
+ * processes title themselves "slurmstepd: [JOB.STEP]", so /proc says which jobs have a
+ * step here:
  *  - a job that waits for us and had its "extern" step, and has it no more, is being
  *    ended: whoever waits is told (looked at every second while anybody waits);
  *  - a job without any step for ABSENT_MS has ended without an epilog: its lease goes
- *    (looked at once a minute while there are leases). A job between two steps keeps its
- *    binding at the manager and simply asks again. */
+ *    (looked at once a minute while there are leases). A job between two steps keeps
+ * its binding at the manager and simply asks again. */
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
@@ -27,8 +28,8 @@
 
 struct watched {
     uint64_t job;
-    bool listed;    /* the core has it */
-    bool has_step;  /* a slurmstepd of it was seen in this look */
+    bool listed;   /* the core has it */
+    bool has_step; /* a slurmstepd of it was seen in this look */
     bool extern_now, extern_before;
     uint64_t absent_since; /* 0: has a step */
 };
@@ -138,7 +139,8 @@ static void look(struct jobs *jobs)
     unsigned kept = 0;
 
     for (unsigned i = 0; i < jobs->count; i++)
-        jobs->list[i].listed = jobs->list[i].has_step = jobs->list[i].extern_now = false;
+        jobs->list[i].listed = jobs->list[i].has_step = jobs->list[i].extern_now =
+            false;
     node_each_job(jobs->vined->core, list_job, jobs);
     for (unsigned i = 0; i < jobs->count; i++)
         if (jobs->list[i].listed)
@@ -248,8 +250,7 @@ static void restore(struct vined *vined)
         vine_log(VINE_LOG_WARNING, "event=leases-not-read reason=%s", vine_q(err.text));
     list = text != NULL ? json_loads(text, 0, NULL) : NULL;
     free(text);
-    json_array_foreach (list, i, row)
-        restore_one(vined, row);
+    json_array_foreach(list, i, row) restore_one(vined, row);
     json_decref(list);
 }
 

@@ -1,9 +1,9 @@
 /* local.c - the Unix socket: requests of the plugin, the CLI and users' own programs.
  *
  * Anybody on the node may connect; the kernel says which uid it is. root (the plugin)
- * acts for any job; a user acts for itself only. A request is looked up in one table that
- * says who may make it. One request at a time a connection, but a connection may ask
- * again when it has its answer. */
+ * acts for any job; a user acts for itself only. A request is looked up in one table
+ * that says who may make it. One request at a time a connection, but a connection may
+ * ask again when it has its answer. */
 #include "daemon/node/local.h"
 
 #include <errno.h>
@@ -87,14 +87,14 @@ json_t *client_text(const char *text)
 
 void client_error(struct client *c, const struct vine_err *err)
 {
-    client_send(c, json_pack("{s:s, s:s, s:o}", "event", "error", "code",
-                             vine_code_name(err->code), "text", client_text(err->text)));
+    client_send(c,
+                json_pack("{s:s, s:s, s:o}", "event", "error", "code",
+                          vine_code_name(err->code), "text", client_text(err->text)));
 }
 
 static void send_ok(struct client *c)
 {
-    client_send(c,
-                json_pack("{s:s, s:s}", "event", "ok", "version", VINE_VERSION));
+    client_send(c, json_pack("{s:s, s:s}", "event", "ok", "version", VINE_VERSION));
 }
 
 static void on_client_closed(uv_handle_t *handle)
@@ -148,8 +148,8 @@ static struct client *find_client(struct vined *vined, uint64_t id)
     return c;
 }
 
-void local_reply(struct vined *vined, uint64_t client, const struct node_result *results,
-                 uint32_t count)
+void local_reply(struct vined *vined, uint64_t client,
+                 const struct node_result *results, uint32_t count)
 {
     struct client *c = find_client(vined, client);
 
@@ -287,7 +287,8 @@ static int op_begin(struct client *c, const json_t *request, struct vine_err *er
     return result;
 }
 
-/* Whose job: root says it; a user is itself, and its job is one we make up unless named. */
+/* Whose job: root says it; a user is itself, and its job is one we make up unless
+ * named. */
 static int stage_for(struct client *c, const json_t *request, uint32_t *uid,
                      uint32_t *gid, struct vine_err *err)
 {
@@ -326,9 +327,10 @@ static int op_stage(struct client *c, const json_t *request, struct vine_err *er
     c->waiting = true;
     c->asked = ASKED_STAGE;
     if (every > 0)
-        (void)uv_timer_start(&c->progress, on_progress,
-                             every < PROGRESS_MIN_MS ? PROGRESS_MIN_MS : (uint64_t)every,
-                             every < PROGRESS_MIN_MS ? PROGRESS_MIN_MS : (uint64_t)every);
+        (void)uv_timer_start(
+            &c->progress, on_progress,
+            every < PROGRESS_MIN_MS ? PROGRESS_MIN_MS : (uint64_t)every,
+            every < PROGRESS_MIN_MS ? PROGRESS_MIN_MS : (uint64_t)every);
     result = node_stage(vined->core, c->id, c->job, uid, gid, c->spec, vined_now(vined),
                         err);
     if (result < 0)
@@ -401,7 +403,8 @@ static int op_evict(struct client *c, const json_t *request, struct vine_err *er
             return vine_err_set(err, VINE_ENOMEM, "out of memory");
         node_each_object(vined->core, collect_unleased, &e);
         for (uint32_t i = 0; i < e.count; i++)
-            evicted += node_evict(vined->core, &e.digests[i], vined_now(vined), NULL) == 0;
+            evicted +=
+                node_evict(vined->core, &e.digests[i], vined_now(vined), NULL) == 0;
         free(e.digests);
     }
     client_send(c, json_pack("{s:s, s:i, s:i}", "event", "ok", "evicted", (int)evicted,
@@ -469,14 +472,10 @@ static const struct op {
     bool root_only;
     int (*run)(struct client *c, const json_t *request, struct vine_err *err);
 } ops[] = {
-    {"ping", false, op_ping},
-    {"begin", true, op_begin},
-    {"stage", false, op_stage},
-    {"end", true, op_end},
-    {"status", false, op_status},
-    {"cluster_status", false, op_cluster_status},
-    {"evict", true, op_evict},
-    {"stage_nodes", false, op_stage_nodes},
+    {"ping", false, op_ping},     {"begin", true, op_begin},
+    {"stage", false, op_stage},   {"end", true, op_end},
+    {"status", false, op_status}, {"cluster_status", false, op_cluster_status},
+    {"evict", true, op_evict},    {"stage_nodes", false, op_stage_nodes},
     {"pack", false, op_pack},
 };
 
@@ -492,8 +491,9 @@ static void take_request(struct client *c, const json_t *request)
     if (c->waiting)
         vine_err_set(&err, VINE_EINVAL, "the request before is not answered yet");
     else if (op == NULL)
-        vine_err_set(&err, VINE_EINVAL, "unknown request; is vine-env of another version "
-                                        "than the daemon (" VINE_VERSION ")?");
+        vine_err_set(&err, VINE_EINVAL,
+                     "unknown request; is vine-env of another version "
+                     "than the daemon (" VINE_VERSION ")?");
     else if (op->root_only && c->uid != 0)
         vine_err_set(&err, VINE_EACCES, "'%s' is for root only", name);
     else if (op->run(c, request, &err) == 0)

@@ -1,8 +1,8 @@
 /* vined: the core's node on a libuv loop. vined.h lists the parts.
  *
  * Here: start in an order in which each part finds what it needs, the core's ops handed
- * to the parts, and a stop that ends children and closes files but leaves partial objects
- * for the next start. */
+ * to the parts, and a stop that ends children and closes files but leaves partial
+ * objects for the next start. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -89,7 +89,8 @@ static void after_sync(uv_work_t *work, int status)
     if (job->err.code == VINE_OK)
         job->object->synced = true;
     else if (job->err.code != VINE_ENOENT) /* evicted meanwhile */
-        vine_log(VINE_LOG_WARNING, "event=sync-failed reason=%s", vine_q(job->err.text));
+        vine_log(VINE_LOG_WARNING, "event=sync-failed reason=%s",
+                 vine_q(job->err.text));
     store_put(job->object);
     free(job);
 }
@@ -323,8 +324,8 @@ static int restore_objects(struct vined *vined, struct vine_err *err)
                                     .trusted = o->trusted,
                                     .key_count = o->key_count,
                                     .keys = o->keys};
-        if (node_restore_object(vined->core, &object, o->have, now > ago ? now - ago : 0,
-                                err) < 0)
+        if (node_restore_object(vined->core, &object, o->have,
+                                now > ago ? now - ago : 0, err) < 0)
             return -1;
     }
     return 0;
@@ -392,7 +393,8 @@ static const struct daemon_about about = {
         "usage: vined [--config PATH] [--log-level LEVEL]\n"
         "\n"
         "The node daemon of vine-env: keeps environments on this node's disk, fetches\n"
-        "and serves them, mounts them for jobs. Runs in the foreground as root, logs to\n"
+        "and serves them, mounts them for jobs. Runs in the foreground as root, logs "
+        "to\n"
         "stderr. One a node; listens on port 7111 and on RUN_DIR/vined.sock.\n"
         "\n"
         "  -c, --config PATH      configuration (default " VINE_CONF_PATH ")\n"

@@ -1,8 +1,8 @@
 /* manager.c - the control connection: to the first manager that answers.
  *
- * `managers` is tried in order, again and again with growing pauses (200 ms to 5 s, with
- * jitter, so that a thousand nodes do not knock at once after a restart). Names are
- * looked up each time, on libuv's pool: addresses may change while we run. */
+ * `managers` is tried in order, again and again with growing pauses (200 ms to 5 s,
+ * with jitter, so that a thousand nodes do not knock at once after a restart). Names
+ * are looked up each time, on libuv's pool: addresses may change while we run. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -161,7 +161,8 @@ static void try_next(struct manager_link *m)
     retry_later(m, &err);
 }
 
-static int parse_managers(struct manager_link *m, const char *list, struct vine_err *err)
+static int parse_managers(struct manager_link *m, const char *list,
+                          struct vine_err *err)
 {
     char copy[VINE_CONF_TEXT], *rest = copy, *part;
 

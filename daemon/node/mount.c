@@ -1,10 +1,11 @@
 /* mount.c - images become directories at RUN_DIR/mnt/DIGEST[-UID].
  *
- * What a daemon of this site built is mounted by the kernel, once for all users. An image
- * that a user brought is hostile input: it is served by squashfuse, running as that user,
- * and its mount lets only that user in (FUSE without allow_other). The directory above
- * is root's alone, so nobody walks to a mount; tasks get it by a bind in their own mount
- * namespace, which also keeps an evicted image alive until its last task ends.
+ * What a daemon of this site built is mounted by the kernel, once for all users. An
+ * image that a user brought is hostile input: it is served by squashfuse, running as
+ * that user, and its mount lets only that user in (FUSE without allow_other). The
+ * directory above is root's alone, so nobody walks to a mount; tasks get it by a bind
+ * in their own mount namespace, which also keeps an evicted image alive until its last
+ * task ends.
  *
  * The loop device is set up read-only with autoclear: it goes with its mount. */
 #include <dirent.h>
@@ -127,8 +128,8 @@ static void mount_by_fuse(struct mount_job *job)
         return;
     }
     (void)snprintf(options, sizeof(options),
-                   "fd=%d,rootmode=40755,user_id=%u,group_id=%u,default_permissions", fd,
-                   job->uid, job->gid);
+                   "fd=%d,rootmode=40755,user_id=%u,group_id=%u,default_permissions",
+                   fd, job->uid, job->gid);
     if (mount("squashfuse", job->path, "fuse.squashfuse", MOUNT_FLAGS, options) < 0) {
         vine_err_sys(&job->err, "cannot make a FUSE mount at '%s'", job->path);
         (void)close(fd);

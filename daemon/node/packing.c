@@ -1,5 +1,5 @@
-/* packing.c - `vine-env pack` through the daemon: built and signed here, so that a kernel
- * may mount the packed file wherever this site's key is known.
+/* packing.c - `vine-env pack` through the daemon: built and signed here, so that a
+ * kernel may mount the packed file wherever this site's key is known.
  *
  * The source is read and the output written by children that are the client's user; the
  * image between them is a file of the store's tmp/ that only we can write. */
@@ -119,9 +119,9 @@ static void on_progress(void *ctx, struct source *s, uint64_t bytes)
     if (p->client == NULL || now - p->told_ms < PROGRESS_EVERY_MS)
         return;
     p->told_ms = now;
-    client_send(p->client, json_pack("{s:s, s:I, s:I}", "event", "progress",
-                                     "bytes_done", (json_int_t)bytes, "bytes_total",
-                                     (json_int_t)s->bytes));
+    client_send(p->client,
+                json_pack("{s:s, s:I, s:I}", "event", "progress", "bytes_done",
+                          (json_int_t)bytes, "bytes_total", (json_int_t)s->bytes));
 }
 
 static void on_failed(void *ctx, struct source *s, const struct vine_err *err)
@@ -173,10 +173,10 @@ static int expect(struct packing *p, const char *wanted)
 static int send_export(struct packing *p)
 {
     char *out = vine_path_escape(p->out), *text = NULL;
-    json_t *command = json_pack("{s:s, s:s, s:I, s:b, s:b, s:i}", "cmd", "export",
-                                "path", out != NULL ? out : "", "size",
-                                (json_int_t)p->object_size, "trailer", 1, "force",
-                                p->force, "mode", (int)p->mode);
+    json_t *command =
+        json_pack("{s:s, s:s, s:I, s:b, s:b, s:i}", "cmd", "export", "path",
+                  out != NULL ? out : "", "size", (json_int_t)p->object_size, "trailer",
+                  1, "force", p->force, "mode", (int)p->mode);
     union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(2 * sizeof(int))];
@@ -226,14 +226,13 @@ static void after_export(uv_work_t *work, int status)
     p->working = false;
     if (p->client != NULL && p->err.code == VINE_OK) {
         vine_digest_hex(&p->digest, hex);
-        client_send(
-            p->client,
-            json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:b, s:f}", "event", "packed",
-                      "size", (json_int_t)p->file_size, "object_size",
-                      (json_int_t)p->object_size, "entries", (json_int_t)s->entries,
-                      "bytes", (json_int_t)s->bytes, "digest", hex, "signed",
-                      p->is_signed, "seconds",
-                      (double)(vined_now(p->vined) - p->start_ms) / 1000));
+        client_send(p->client,
+                    json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:b, s:f}", "event",
+                              "packed", "size", (json_int_t)p->file_size, "object_size",
+                              (json_int_t)p->object_size, "entries",
+                              (json_int_t)s->entries, "bytes", (json_int_t)s->bytes,
+                              "digest", hex, "signed", p->is_signed, "seconds",
+                              (double)(vined_now(p->vined) - p->start_ms) / 1000));
         end(p);
     } else {
         fail(p, &p->err);
@@ -248,8 +247,8 @@ static void on_exporter_exit(uv_process_t *process, int64_t status, int signal_n
 static int spawn_exporter(struct packing *p, struct vine_err *err)
 {
     char uid[16], gid[16];
-    char *args[] = {"vine-source", "--kind", "export", "--uid", uid, "--gid",
-                    gid,           "--path", "/",      NULL};
+    char *args[] = {"vine-source", "--kind", "export", "--uid", uid,
+                    "--gid",       gid,      "--path", "/",     NULL};
     char *env[] = {"PATH=/usr/bin:/bin", "LC_ALL=C", NULL};
     uv_stdio_container_t stdio[4] = {
         {.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD}, {0}};

@@ -1,9 +1,9 @@
 /* serve.c - answering peers: verified pieces only, read from the store as they stand.
  *
- * Requests of a connection are answered in order, chunk by chunk. The next chunk is read
- * only while less than AHEAD bytes wait to be written, so a slow peer costs little
- * memory. A request for pieces we cannot vouch for is refused, the rest of the connection
- * goes on. */
+ * Requests of a connection are answered in order, chunk by chunk. The next chunk is
+ * read only while less than AHEAD bytes wait to be written, so a slow peer costs little
+ * memory. A request for pieces we cannot vouch for is refused, the rest of the
+ * connection goes on. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -259,8 +259,8 @@ static void *on_frame(void *ctx, struct link *link, const struct session_frame *
     struct vine_err err = {0};
     struct data_frame f;
 
-    if (data_decode(frame->kind, frame->payload, frame->len, frame->bulk_len, &f, &err) <
-        0)
+    if (data_decode(frame->kind, frame->payload, frame->len, frame->bulk_len, &f,
+                    &err) < 0)
         link_close(link, &err);
     else if (f.kind == DATA_GET || f.kind == DATA_GET_MANIFEST)
         take_request(s, &f);

@@ -1,7 +1,7 @@
 /* source.c - a source's life: resolved, then built or copied, from its child's lines.
  *
- * A source that changes while it is read is started anew, SOURCE_TRIES times in all, with
- * the same struct: the one who waits sees only the outcome. */
+ * A source that changes while it is read is started anew, SOURCE_TRIES times in all,
+ * with the same struct: the one who waits sees only the outcome. */
 #include "daemon/node/source.h"
 
 #include <inttypes.h>
@@ -131,8 +131,7 @@ static void ask_manifest(struct source *s)
 
     if (buf == NULL)
         vine_err_set(&err, VINE_ENOMEM, "out of memory");
-    else if (child_read(s, buf, s->manifest_bytes, manifest_read, free, buf,
-                        &err) < 0)
+    else if (child_read(s, buf, s->manifest_bytes, manifest_read, free, buf, &err) < 0)
         free(buf);
     else if (child_send(s, json_pack("{s:s}", "cmd", "manifest"), &err) == 0)
         return;

@@ -2,8 +2,9 @@
  * core, as origin) and packing.c (for `vine-env pack`).
  *
  * Life: source_new starts vine-source -> resolved | failed. Then source_begin_build ->
- * built | failed, or source_copy any number of times -> chunk ... source_free at any time
- * but from inside an event; it ends the child. After failed only source_free is left. */
+ * built | failed, or source_copy any number of times -> chunk ... source_free at any
+ * time but from inside an event; it ends the child. After failed only source_free is
+ * left. */
 #ifndef VINE_NODE_SOURCE_H
 #define VINE_NODE_SOURCE_H
 

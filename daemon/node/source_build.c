@@ -1,10 +1,10 @@
 /* source_build.c - from a source to an image file in the store's tmp/.
  *
  * Directories and archives: the child's tar goes through a pipe straight into tar2sqfs,
- * which runs as the helper user: neither the job's user (who could trace a process of his
- * own) nor root writes an image the kernel will parse. Both must end well before the file
- * counts. Plain squashfs files of a user are copied and never trusted. A worker thread
- * then adds the info block, and cuts and hashes the object. */
+ * which runs as the helper user: neither the job's user (who could trace a process of
+ * his own) nor root writes an image the kernel will parse. Both must end well before
+ * the file counts. Plain squashfs files of a user are copied and never trusted. A
+ * worker thread then adds the info block, and cuts and hashes the object. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -181,14 +181,14 @@ static void on_builder_exit(uv_process_t *process, int64_t status, int signal_nu
         uv_close((uv_handle_t *)process, on_process_closed);
         return;
     }
-    /* When the source's child failed, its own words are the better ones: they are on the
-     * socket already, since it closes the pipe after it wrote them. */
+    /* When the source's child failed, its own words are the better ones: they are on
+     * the socket already, since it closes the pipe after it wrote them. */
     if (b->status == 0 || b->child_done)
         finish_if_whole(s);
 }
 
 static int spawn_builder(struct source *s, struct source_build *b, int tar_fd,
-                            struct vine_err *err)
+                         struct vine_err *err)
 {
     struct image_builder how = {
         .output = "/proc/self/fd/3",
@@ -227,7 +227,8 @@ static int spawn_builder(struct source *s, struct source_build *b, int tar_fd,
     if (status < 0) {
         b->process_ended = true;
         b->status = 127;
-        return vine_err_uv(err, status, "cannot start tar2sqfs (package squashfs-tools-ng)");
+        return vine_err_uv(err, status,
+                           "cannot start tar2sqfs (package squashfs-tools-ng)");
     }
     return 0;
 }

@@ -1,9 +1,9 @@
 /* source_child.c - a vine-source process: spawned as root, it becomes the user itself.
  *
- * Descriptor 3 is a socket pair for JSON lines, descriptor 4 the write end of a pipe for
- * bulk bytes (daemon/source/PROTOCOL.md). What comes back is the word of a process that
- * runs as the user: lines are bounded, bulk is read only as far as it was asked for, and
- * nothing of it is used as a path. */
+ * Descriptor 3 is a socket pair for JSON lines, descriptor 4 the write end of a pipe
+ * for bulk bytes (daemon/source/PROTOCOL.md). What comes back is the word of a process
+ * that runs as the user: lines are bounded, bulk is read only as far as it was asked
+ * for, and nothing of it is used as a path. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -108,7 +108,8 @@ static void take_lines(struct source_child *c)
     char *start = c->line, *end;
 
     while (c->source != NULL &&
-           (end = memchr(start, '\n', c->line_len - (size_t)(start - c->line))) != NULL) {
+           (end = memchr(start, '\n', c->line_len - (size_t)(start - c->line))) !=
+               NULL) {
         take_line(c, start, (size_t)(end - start));
         start = end + 1;
     }
@@ -189,7 +190,8 @@ int child_read(struct source *s, void *buf, size_t len,
     r = calloc(1, sizeof(*r));
     if (r == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    *r = (struct reading){.buf = buf, .left = len, .done = done, .drop = drop, .arg = arg};
+    *r = (struct reading){
+        .buf = buf, .left = len, .done = done, .drop = drop, .arg = arg};
     if (!c->bulk_open) {
         (void)uv_pipe_init(&s->vined->loop, &c->bulk, 0);
         c->bulk.data = c;
@@ -268,8 +270,8 @@ static int spawn(struct source *s, struct source_child *c, int control_fd, int b
                  struct vine_err *err)
 {
     char uid[16], gid[16], threads[24];
-    char *args[] = {"vine-source", "--uid",     uid,     "--gid", gid,
-                    "--path",      s->path,     "--threads", threads, NULL};
+    char *args[] = {"vine-source", "--uid", uid,         "--gid", gid,
+                    "--path",      s->path, "--threads", threads, NULL};
     char *env[] = {"PATH=/usr/bin:/bin", "LC_ALL=C", NULL};
     uv_stdio_container_t stdio[5] = {
         {.flags = UV_IGNORE},

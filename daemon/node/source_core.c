@@ -1,4 +1,5 @@
-/* source_core.c - this node as origin: the core's tickets and the sources behind them. */
+/* source_core.c - this node as origin: the core's tickets and the sources behind them.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -95,7 +96,8 @@ static void on_resolved(void *ctx, struct source *s)
         r.size = s->manifest.size;
         r.pieces = manifest_pieces(&s->manifest);
     }
-    vine_log(VINE_LOG_INFO, "event=resolved ticket=%llx path=%s entries=%llu bytes=%llu",
+    vine_log(VINE_LOG_INFO,
+             "event=resolved ticket=%llx path=%s entries=%llu bytes=%llu",
              (unsigned long long)s->ticket, vine_q(s->path),
              (unsigned long long)s->entries, (unsigned long long)s->bytes);
     node_source_resolved(s->vined->core, o->ticket, &r, NULL, vined_now(s->vined));
@@ -110,8 +112,8 @@ static void on_built(void *ctx, struct source *s)
     struct vine_err err = {0};
     struct msg_object object;
 
-    if (store_adopt(vined->store, s->temp_name, &s->manifest, trusted(s), &stored, &err) <
-        0) {
+    if (store_adopt(vined->store, s->temp_name, &s->manifest, trusted(s), &stored,
+                    &err) < 0) {
         node_source_built(vined->core, o->ticket, NULL, &err, vined_now(vined));
         vined_update(vined);
         return;
@@ -289,8 +291,8 @@ void source_fetch(struct vined *vined, uint64_t id, const struct vine_digest *di
 void source_remember_key(struct vined *vined, struct store_object *object)
 {
     for (struct origin *o = vined->sources->first; o != NULL; o = o->next)
-        if (o->source->has_manifest && vine_digest_equal(&o->source->manifest.digest,
-                                                         &object->manifest.digest))
+        if (o->source->has_manifest &&
+            vine_digest_equal(&o->source->manifest.digest, &object->manifest.digest))
             store_add_key(vined->store, object, &o->source->key);
 }
 

@@ -25,7 +25,8 @@ static json_t *digest_value(const struct vine_digest *digest)
     return json_string(hex);
 }
 
-/* Faults of the source or the manager hit every node of a job alike; one of them tells. */
+/* Faults of the source or the manager hit every node of a job alike; one of them tells.
+ */
 static const char *scope_of(enum vine_code code)
 {
     switch (code) {
@@ -66,11 +67,11 @@ static json_t *staged_source(struct client *c, const struct vine_source *source,
     struct image_info *info = calloc(1, sizeof(*info));
     char path[VINE_PATH_MAX];
     bool found = false;
-    json_t *o = json_pack(
-        "{s:o, s:s, s:o, s:s, s:I}", "path", text_value(source->path), "code",
-        vine_code_name(result->code), "text",
-        client_text(result->text != NULL ? result->text : ""), "scope",
-        scope_of(result->code), "size", (json_int_t)result->size);
+    json_t *o =
+        json_pack("{s:o, s:s, s:o, s:s, s:I}", "path", text_value(source->path), "code",
+                  vine_code_name(result->code), "text",
+                  client_text(result->text != NULL ? result->text : ""), "scope",
+                  scope_of(result->code), "size", (json_int_t)result->size);
 
     if (info == NULL || o == NULL) {
         free(info);
@@ -98,8 +99,8 @@ json_t *staged_document(struct client *c, const struct node_result *results,
     json_t *sources = json_array();
 
     for (uint32_t i = 0; i < count && i < c->spec->count; i++)
-        (void)json_array_append_new(
-            sources, staged_source(c, &c->spec->source[i], &results[i]));
+        (void)json_array_append_new(sources,
+                                    staged_source(c, &c->spec->source[i], &results[i]));
     return json_pack("{s:s, s:o}", "event", "staged", "sources", sources);
 }
 
@@ -122,9 +123,10 @@ static void list_job(void *arg, const struct node_job_info *job)
         l->own[l->own_count++] = job->digest;
     (void)snprintf(text, sizeof(text), "%llu", (unsigned long long)job->job);
     (void)json_array_append_new(
-        l->jobs, json_pack("{s:s, s:I, s:o, s:o}", "job", text, "uid",
-                           (json_int_t)job->uid, "path", text_value(job->path), "digest",
-                           job->bound ? digest_value(&job->digest) : json_null()));
+        l->jobs,
+        json_pack("{s:s, s:I, s:o, s:o}", "job", text, "uid", (json_int_t)job->uid,
+                  "path", text_value(job->path), "digest",
+                  job->bound ? digest_value(&job->digest) : json_null()));
 }
 
 static void list_object(void *arg, const struct node_object_info *o)
@@ -153,14 +155,15 @@ static json_t *node_document(struct vined *vined)
     struct node_totals t;
 
     node_totals(vined->core, &t);
-    return json_pack(
-        "{s:s, s:s, s:I, s:o, s:b, s:{s:s, s:I, s:I}, s:I, s:I, s:I}", "name",
-        vined->name, "version", VINE_VERSION, "uptime_s",
-        (json_int_t)((vined_now(vined) - vined->start_ms) / 1000), "manager",
-        manager != NULL ? json_string(manager) : json_null(), "manager_up", t.manager_up,
-        "store", "path", vined->conf.cache_dir, "used", (json_int_t)t.store_used, "max",
-        (json_int_t)t.store_max, "bytes_peer", (json_int_t)t.bytes_peer, "bytes_origin",
-        (json_int_t)t.bytes_origin, "bytes_built", (json_int_t)t.bytes_built);
+    return json_pack("{s:s, s:s, s:I, s:o, s:b, s:{s:s, s:I, s:I}, s:I, s:I, s:I}",
+                     "name", vined->name, "version", VINE_VERSION, "uptime_s",
+                     (json_int_t)((vined_now(vined) - vined->start_ms) / 1000),
+                     "manager", manager != NULL ? json_string(manager) : json_null(),
+                     "manager_up", t.manager_up, "store", "path", vined->conf.cache_dir,
+                     "used", (json_int_t)t.store_used, "max", (json_int_t)t.store_max,
+                     "bytes_peer", (json_int_t)t.bytes_peer, "bytes_origin",
+                     (json_int_t)t.bytes_origin, "bytes_built",
+                     (json_int_t)t.bytes_built);
 }
 
 json_t *status_document(struct client *c)

@@ -96,10 +96,11 @@ static int lock_store(struct store *store, const char *dir, struct vine_err *err
     if (store->lock_fd < 0)
         return vine_err_sys(err, "cannot make '%s/lock'", dir);
     if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0)
-        return vine_err_set(err, VINE_ELIMIT,
-                            "another daemon uses '%s': stop it, or give this one another "
-                            "cache_dir",
-                            dir);
+        return vine_err_set(
+            err, VINE_ELIMIT,
+            "another daemon uses '%s': stop it, or give this one another "
+            "cache_dir",
+            dir);
     return 0;
 }
 
@@ -255,7 +256,8 @@ int store_write_chunk(struct store_object *object, uint32_t chunk, const void *b
     const struct manifest_chunk *c;
 
     if (chunk >= object->manifest.count)
-        return vine_err_set(err, VINE_EPROTO, "chunk %u is none of the object's", chunk);
+        return vine_err_set(err, VINE_EPROTO, "chunk %u is none of the object's",
+                            chunk);
     c = &object->manifest.chunk[chunk];
     if (length != c->length)
         return vine_err_set(err, VINE_ECORRUPT, "chunk %u has %u bytes, not %u", chunk,

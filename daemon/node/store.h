@@ -6,12 +6,14 @@
  *   DIR/lock                                             one daemon a directory
  *
  * `manifest` is the canonical binary form, so its SHA-256 is the directory's name and a
- * damaged one shows itself. `have` has one byte a piece, 1 after the piece's bytes are in
- * `image`. An object is published by one rename and synced afterwards; until meta.json
- * says "synced" a restart hashes it again. Everything is root's, 0700; names are digests.
+ * damaged one shows itself. `have` has one byte a piece, 1 after the piece's bytes are
+ * in `image`. An object is published by one rename and synced afterwards; until
+ * meta.json says "synced" a restart hashes it again. Everything is root's, 0700; names
+ * are digests.
  *
- * The list and reference counts belong to the loop thread; the calls marked (worker) only
- * use an object's descriptors and may run on any thread while a reference is held. */
+ * The list and reference counts belong to the loop thread; the calls marked (worker)
+ * only use an object's descriptors and may run on any thread while a reference is held.
+ */
 #ifndef VINE_NODE_STORE_H
 #define VINE_NODE_STORE_H
 
@@ -25,10 +27,10 @@ struct store;
 
 struct store_object {
     struct manifest manifest;
-    int image_fd;        /* read-only when complete, read-write before */
-    int have_fd;         /* -1 when complete */
-    uint32_t pieces;     /* piece 0, the manifest, included */
-    bool *have;          /* by piece */
+    int image_fd;    /* read-only when complete, read-write before */
+    int have_fd;     /* -1 when complete */
+    uint32_t pieces; /* piece 0, the manifest, included */
+    bool *have;      /* by piece */
     bool complete, trusted;
     bool synced; /* set by the loop thread after store_sync */
     uint32_t key_count;

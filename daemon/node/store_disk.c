@@ -135,8 +135,8 @@ void disk_remove_tree(int at, const char *name)
             (void)unlinkat(fd, entry->d_name, 0);
     (void)closedir(dir);
     if (unlinkat(at, name, AT_REMOVEDIR) < 0)
-        vine_log(VINE_LOG_WARNING, "event=remove-failed name=%s reason=%s", vine_q(name),
-                 vine_q(strerror(errno)));
+        vine_log(VINE_LOG_WARNING, "event=remove-failed name=%s reason=%s",
+                 vine_q(name), vine_q(strerror(errno)));
 }
 
 int meta_save(int dir_fd, const struct store_object *object, bool synced,

@@ -20,7 +20,8 @@ int disk_write_file(int at, const char *name, const void *bytes, size_t len,
 int disk_read_file(int at, const char *name, size_t max, uint8_t **out, size_t *len,
                    struct vine_err *err);
 void disk_remove_tree(int at, const char *name); /* one level of files below */
-int disk_pread_all(int fd, void *buf, size_t len, uint64_t offset, struct vine_err *err);
+int disk_pread_all(int fd, void *buf, size_t len, uint64_t offset,
+                   struct vine_err *err);
 int disk_pwrite_all(int fd, const void *buf, size_t len, uint64_t offset,
                     struct vine_err *err);
 

@@ -2,8 +2,9 @@
  *
  * Each chunk is checked and written by a worker thread; the loop thread counts chunks
  * down and tells the core when a piece is whole. A transfer may end (cancelled, failed)
- * while workers still have chunks of it: they hold a reference to the object and find by
- * id that nobody waits any more. What they wrote was verified, so it does no harm. */
+ * while workers still have chunks of it: they hold a reference to the object and find
+ * by id that nobody waits any more. What they wrote was verified, so it does no harm.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,7 +163,8 @@ static void write_chunk(uv_work_t *work)
 {
     struct chunk_job *job = work->data;
 
-    (void)store_write_chunk(job->object, job->chunk, job->bytes, job->length, &job->err);
+    (void)store_write_chunk(job->object, job->chunk, job->bytes, job->length,
+                            &job->err);
 }
 
 static void after_write(uv_work_t *work, int status)

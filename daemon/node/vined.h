@@ -11,8 +11,8 @@
  *   jobs.c       which jobs live; leases on disk
  *   store*.c     objects on disk
  *
- * All of it runs on one loop thread, which alone touches the core; blocking work goes to
- * libuv's thread pool with a reference to what it uses. */
+ * All of it runs on one loop thread, which alone touches the core; blocking work goes
+ * to libuv's thread pool with a reference to what it uses. */
 #ifndef VINE_NODE_VINED_H
 #define VINE_NODE_VINED_H
 
@@ -134,8 +134,8 @@ void mounts_stop(struct vined *vined);
 
 /* local.c */
 int local_start(struct vined *vined, struct vine_err *err);
-void local_reply(struct vined *vined, uint64_t client, const struct node_result *results,
-                 uint32_t count);
+void local_reply(struct vined *vined, uint64_t client,
+                 const struct node_result *results, uint32_t count);
 void local_answer(struct vined *vined, uint64_t client, enum vine_code code,
                   const char *text);
 /* The job is being terminated: those who wait for it are told. */

@@ -1,7 +1,8 @@
 /* client.h - talk to the node daemon over its Unix socket: for plugin and CLI.
  *
- * Blocking with deadlines; no global state, threads, stdio, logging or signals, so it is
- * safe in slurmstepd, in srun and after fork. JSON frames (daemon/wire/PROTOCOL.md). */
+ * Blocking with deadlines; no global state, threads, stdio, logging or signals, so it
+ * is safe in slurmstepd, in srun and after fork. JSON frames (daemon/wire/PROTOCOL.md).
+ */
 #ifndef VINE_CLIENT_H
 #define VINE_CLIENT_H
 

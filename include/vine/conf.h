@@ -1,8 +1,10 @@
-/* conf.h - /etc/vine-env/vine-env.conf: one file for all programs, the same on all nodes.
+/* conf.h - /etc/vine-env/vine-env.conf: one file for all programs, the same on all
+ * nodes.
  *
  * INI: [section] lines, `key = value`, comments from '#' or ';' at a line's start. An
- * unknown section or key, a value out of its range or a key given twice is an error that
- * names file, line, key and the allowed form. No stdio streams: the plugin uses it. */
+ * unknown section or key, a value out of its range or a key given twice is an error
+ * that names file, line, key and the allowed form. No stdio streams: the plugin uses
+ * it. */
 #ifndef VINE_CONF_H
 #define VINE_CONF_H
 
@@ -33,12 +35,12 @@ struct vine_conf {
     char run_dir[VINE_CONF_TEXT];     /* sockets and mounts; default /run/vine */
     char helper_user[VINE_CONF_TEXT]; /* writes images; default nobody */
     bool trust_user_images;           /* kernel mounts of unsigned user images; no */
-    uint64_t stall_ms;                /* a transfer without progress is given up; 5000 */
-    uint64_t manager_wait_ms;         /* before "no manager answers"; 3000 */
-    uint64_t source_threads;          /* metadata and read threads at an origin; 16 */
-    uint64_t build_threads;           /* compressors of an image build; 0 = all cores */
-    uint64_t nice;                    /* of the daemon and its children; 0 */
-    char log_level[VINE_CONF_TEXT];   /* error warning info debug; info */
+    uint64_t stall_ms;              /* a transfer without progress is given up; 5000 */
+    uint64_t manager_wait_ms;       /* before "no manager answers"; 3000 */
+    uint64_t source_threads;        /* metadata and read threads at an origin; 16 */
+    uint64_t build_threads;         /* compressors of an image build; 0 = all cores */
+    uint64_t nice;                  /* of the daemon and its children; 0 */
+    char log_level[VINE_CONF_TEXT]; /* error warning info debug; info */
     /* [plugin] */
     bool fallback_origin;       /* fallback = origin|fail; origin */
     uint64_t stage_timeout_s;   /* the wait of a step; 600 */

@@ -1,7 +1,8 @@
 /* log.h - the daemons' log: one event a line, `LEVEL key=value ...`, on stderr.
  *
  * Never used by the plugin or by anything it links (see client.h). Values with blanks
- * or quotes must be written with the q-form: vine_log(LOG_INFO, "path=%s", vine_q(p)). */
+ * or quotes must be written with the q-form: vine_log(LOG_INFO, "path=%s", vine_q(p)).
+ */
 #ifndef VINE_LOG_H
 #define VINE_LOG_H
 

@@ -17,21 +17,23 @@
 
 enum msg_type {
     /* node -> manager */
-    MSG_REGISTER, /* port, switch_name; objects[]: complete and partial ones; bindings[]:
-                     the jobs this node has (after a manager restart they must stand).
-                     Ranges of partial objects follow as MSG_HAVE */
+    MSG_REGISTER, /* port, switch_name; objects[]: complete and partial ones;
+                     bindings[]: the jobs this node has (after a manager restart they
+                     must stand). Ranges of partial objects follow as MSG_HAVE */
     MSG_WANT,     /* job uid gid path: this job needs this source on this node */
     MSG_RELEASE,  /* job: this node no longer wants anything for the job; code text: why
                      a made-up job of MSG_WANTED failed here (VINE_OK: done) */
-    MSG_RESOLVED, /* ticket code text; ok: key, estimate (bytes to admit for a build), and
-                     if the manifest is known already has_digest digest size pieces trusted */
-    MSG_BUILT,    /* ticket code text; ok: digest key size pieces trusted (this node is a
-                     seed). Of a streamed source only failure is told, success by HAVE */
-    MSG_HAVE,     /* digest ranges[]: verified here, ready to be served */
-    MSG_FAILED,   /* digest ranges[] peer code: assignment could not be carried out */
-    MSG_EVICTED,  /* digest: gone from this node */
-    MSG_STAGE,    /* ticket job uid gid path names[] (0 names = all nodes): `vine-env stage` */
-    MSG_PING,     /* keep-alive, either direction; answered with MSG_PONG */
+    MSG_RESOLVED, /* ticket code text; ok: key, estimate (bytes to admit for a build),
+                     and if the manifest is known already has_digest digest size pieces
+                     trusted */
+    MSG_BUILT,   /* ticket code text; ok: digest key size pieces trusted (this node is a
+                    seed). Of a streamed source only failure is told, success by HAVE */
+    MSG_HAVE,    /* digest ranges[]: verified here, ready to be served */
+    MSG_FAILED,  /* digest ranges[] peer code: assignment could not be carried out */
+    MSG_EVICTED, /* digest: gone from this node */
+    MSG_STAGE,   /* ticket job uid gid path names[] (0 names = all nodes): `vine-env
+                    stage` */
+    MSG_PING,    /* keep-alive, either direction; answered with MSG_PONG */
     MSG_PONG,
     MSG_ASK_STATUS, /* ticket */
 
@@ -44,9 +46,9 @@ enum msg_type {
     MSG_BINDING,    /* job uid path code text; ok: digest size pieces trusted */
     MSG_FETCH,      /* digest assigns[] */
     MSG_REVOKE,     /* digest ranges[]: forget these assignments if not begun */
-    MSG_WANTED,     /* job uid gid path: act as if a local client had asked, then release */
-    MSG_STAGED,     /* ticket code text: all nodes of a MSG_STAGE have it, or failed */
-    MSG_STATUS,     /* ticket text: JSON document for `vine-env status` */
+    MSG_WANTED, /* job uid gid path: act as if a local client had asked, then release */
+    MSG_STAGED, /* ticket code text: all nodes of a MSG_STAGE have it, or failed */
+    MSG_STATUS, /* ticket text: JSON document for `vine-env status` */
     MSG_TYPES
 };
 
@@ -95,11 +97,11 @@ struct msg {
     uint16_t port;
     uint32_t heartbeat_ms;
     uint32_t range_count, assign_count, object_count, binding_count, name_count;
-    const struct msg_range *ranges;      /* <= VINE_PIECES_MAX */
-    const struct msg_assign *assigns;    /* <= 256 */
-    const struct msg_object *objects;    /* <= VINE_OBJECTS_MAX */
-    const struct msg_binding *bindings;  /* <= VINE_JOBS_MAX * VINE_SOURCES_MAX */
-    const char *const *names;            /* <= VINE_NODES_MAX */
+    const struct msg_range *ranges;     /* <= VINE_PIECES_MAX */
+    const struct msg_assign *assigns;   /* <= 256 */
+    const struct msg_object *objects;   /* <= VINE_OBJECTS_MAX */
+    const struct msg_binding *bindings; /* <= VINE_JOBS_MAX * VINE_SOURCES_MAX */
+    const char *const *names;           /* <= VINE_NODES_MAX */
 };
 
 /* "register", "want", ...: the `type` word on the wire and in logs. */

@@ -1,4 +1,5 @@
-/* spec.h - the option grammar: SRC[:DST][,SRC[:DST]...]. Hostile input; parsed only here.
+/* spec.h - the option grammar: SRC[:DST][,SRC[:DST]...]. Hostile input; parsed only
+ * here.
  *
  * No system calls: whether a path exists is the caller's question. Used by the plugin
  * (client side and remote side), the CLI and the daemon. Source: DESIGN, section 5. */
@@ -18,12 +19,12 @@ struct vine_spec {
     struct vine_source source[VINE_SOURCES_MAX];
 };
 
-/* Parse `text` into *spec. Refused with VINE_EINVAL and a message that ends in the right
- * form: empty text or part, relative path, more than one ':' in a part, control
+/* Parse `text` into *spec. Refused with VINE_EINVAL and a message that ends in the
+ * right form: empty text or part, relative path, more than one ':' in a part, control
  * characters (0x01-0x1f, 0x7f), longer than VINE_SPEC_MAX, more than VINE_SOURCES_MAX
  * parts, a "." or ".." component, a destination or directory source of "/", two parts
- * with one destination or one source. A backslash makes the next ',' ':' or '\' literal.
- * A "scheme://" source is refused as "not supported yet".
+ * with one destination or one source. A backslash makes the next ',' ':' or '\'
+ * literal. A "scheme://" source is refused as "not supported yet".
  *
  * The struct is 64 KiB: allocate it. Returns 0 or -1 with *err set, *spec untouched. */
 int vine_spec_parse(const char *text, struct vine_spec *spec, struct vine_err *err);

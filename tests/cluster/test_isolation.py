@@ -46,7 +46,9 @@ def test_another_user_gets_nothing(vine: Cluster, private: Environment) -> None:
         assert result.code != 0, str(result)
         assert SECRET not in result.out + result.err
     roots = "for r in /proc/[0-9]*/root; do cat $r" + private.script + "; done"
-    assert SECRET not in vine.run("n1", "bash", "-c", roots, user="vine2", check=False).out
+    assert (
+        SECRET not in vine.run("n1", "bash", "-c", roots, user="vine2", check=False).out
+    )
     mounts = vine.run("n1", "cat", "/proc/self/mountinfo", user="vine2").out
     assert private.path not in mounts
     status = vine.run("n1", "vine-env", "status", "--json", user="vine2").out

@@ -43,7 +43,7 @@ def test_all_ways_of_use_come_from_the_local_image(vine: Cluster) -> None:
         python -c 'import hello, sys; print(hello.WORDS, sys.prefix)'
         vine-hello
     """
-    job = vine.submit(f"srun -N1 -w n2 bash -c \"{ways}\"", option, "-N1", "-w", "n2")
+    job = vine.submit(f'srun -N1 -w n2 bash -c "{ways}"', option, "-N1", "-w", "n2")
     assert vine.wait_job(job).out.count("first ") == 4
     before = vine.pfs_counters()
     result = vine.srun("-N1", "-w", "n2", option, "bash", "-c", ways)
@@ -106,8 +106,10 @@ def test_a_changed_source_is_seen_by_the_next_job_not_by_a_running_one(
     wait = f"until [ -e {env.path}-go ]; do sleep 0.1; done"
     running = vine.srun_start("-N2", option, "bash", "-c", f"{wait}; {env.script}")
     vine.wait_for(
-        lambda: len(vine.status("n1")["jobs"]) > 0
-        and vine.status("n1")["jobs"][0]["digest"],
+        lambda: (
+            len(vine.status("n1")["jobs"]) > 0
+            and vine.status("n1")["jobs"][0]["digest"]
+        ),
         20,
         "the first job's binding",
     )
@@ -131,8 +133,9 @@ def test_all_steps_of_a_job_see_one_version(vine: Cluster) -> None:
     """
     job = vine.submit(script, "-N2", f"--vine-env={env.path}")
     vine.wait_for(
-        lambda: vine.run("n8", "test", "-e", f"{env.path}-changeme", check=False).code
-        == 0,
+        lambda: (
+            vine.run("n8", "test", "-e", f"{env.path}-changeme", check=False).code == 0
+        ),
         60,
         "the first step",
     )

@@ -119,7 +119,9 @@ def test_a_tree_that_changes_while_read_is_never_mixed(vine: Cluster) -> None:
         user="vine1",
     )
     vine.pfs_set(lat_us=2000, mds_ops=500)
-    changer = vine.popen("n8", "/usr/bin/python3", "-c", CHANGER, path, go, user="vine1")
+    changer = vine.popen(
+        "n8", "/usr/bin/python3", "-c", CHANGER, path, go, user="vine1"
+    )
     words = ["-N1", "-w", "n1", f"--vine-env={path}", "--vine-fallback=fail"]
     result = vine.srun(*words, "bash", "-c", f"cat {path}/*", check=False)
     assert result.code == 1
@@ -146,7 +148,9 @@ def test_a_file_replaced_while_read_is_seen(vine: Cluster) -> None:
     vine.pfs_zero()
     vine.pfs_set(client_mbs=30)
     sums = f"cd {path} && md5sum a b"
-    running = vine.srun_start("-N1", "-w", "n1", f"--vine-env={path}", "bash", "-c", sums)
+    running = vine.srun_start(
+        "-N1", "-w", "n1", f"--vine-env={path}", "bash", "-c", sums
+    )
     vine.wait_for(
         lambda: vine.pfs_counters()["bytes_read"] > 20_000_000, 30, "a part of the read"
     )

@@ -1,4 +1,5 @@
-/* test_conf.c - the configuration file: each fault is named with file, line and mend. */
+/* test_conf.c - the configuration file: each fault is named with file, line and mend.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -96,8 +97,8 @@ static void test_absent_file_gives_defaults(void **state)
 
 static void test_host_port(void **state)
 {
-    static const char *const wrong[] = {"", ":1", "a:", "a:0", "a:65536", "a:x", "[::1",
-                                        "[::1]x", "[]:1"};
+    static const char *const wrong[] = {"",    ":1",   "a:",     "a:0", "a:65536",
+                                        "a:x", "[::1", "[::1]x", "[]:1"};
     struct vine_err err = {0};
     char host[256];
     uint16_t port;
@@ -114,8 +115,9 @@ static void test_host_port(void **state)
 
 static void test_size(void **state)
 {
-    static const char *const wrong[] = {"",   "x",  "-1", "1X",  "0%", "101%",
-                                        "1GB", "99999999999999999999", "9999999999T"};
+    static const char *const wrong[] = {
+        "",           "x", "-1", "1X", "0%", "101%", "1GB", "99999999999999999999",
+        "9999999999T"};
     uint64_t bytes = 1;
 
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)

@@ -209,7 +209,8 @@ static void send_and_close(struct world *w)
 
     for (uint32_t i = 0; i < VINE_CHUNK_MAX; i++)
         bulk[i] = (uint8_t)i;
-    assert_int_equal(link_send_bulk(w->server.link, 7, &tag, 1, bulk, VINE_CHUNK_MAX), 0);
+    assert_int_equal(link_send_bulk(w->server.link, 7, &tag, 1, bulk, VINE_CHUNK_MAX),
+                     0);
     link_close(w->server.link, NULL);
 }
 
@@ -254,8 +255,8 @@ static void test_port_in_use_is_named(void **state)
     (void)uv_loop_init(&loop);
     assert_int_equal(link_listen(&loop, &first, "127.0.0.1", PORT, on_connection, &err),
                      0);
-    assert_int_equal(link_listen(&loop, &second, "127.0.0.1", PORT, on_connection, &err),
-                     -1);
+    assert_int_equal(
+        link_listen(&loop, &second, "127.0.0.1", PORT, on_connection, &err), -1);
     assert_non_null(strstr(err.text, "17211"));
     uv_close((uv_handle_t *)&first, NULL);
     uv_close((uv_handle_t *)&second, NULL);

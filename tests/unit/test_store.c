@@ -346,12 +346,12 @@ int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_wrong_chunks_are_refused),    T(test_partial_object_resumes),
+        T(test_wrong_chunks_are_refused),      T(test_partial_object_resumes),
         T(test_claimed_piece_is_hashed_again), T(test_published_object_comes_back),
-        T(test_unsynced_damage_is_found),    T(test_any_file_missing_or_short),
-        T(test_foreign_names_are_removed),   T(test_removed_object_lives_until_put),
-        T(test_second_daemon_is_refused),    T(test_link_as_cache_dir_is_refused),
-        T(test_adopted_file_becomes_object), T(test_leases_round_trip),
+        T(test_unsynced_damage_is_found),      T(test_any_file_missing_or_short),
+        T(test_foreign_names_are_removed),     T(test_removed_object_lives_until_put),
+        T(test_second_daemon_is_refused),      T(test_link_as_cache_dir_is_refused),
+        T(test_adopted_file_becomes_object),   T(test_leases_round_trip),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
