@@ -143,8 +143,8 @@ static int set_value(struct vine_conf *conf, const struct key *key, const char *
     case FALLBACK:
         if (parse_word(value, "origin", "fail", &n) < 0)
             return vine_err_set(err, VINE_EINVAL,
-                                "%s, line %u: '%s' takes origin or fail, not '%s'", path,
-                                line, key->name, value);
+                                "%s, line %u: '%s' takes origin or fail, not '%s'",
+                                path, line, key->name, value);
         break;
     }
     set_number(conf, key, n);
@@ -348,5 +348,6 @@ int vine_conf_size(const char *text, uint64_t total, uint64_t *bytes,
         }
     }
     return vine_err_set(err, VINE_EINVAL,
-                        "'%.60s' is not a size: write 4096, 512M, 10G, 2T or 80%%", text);
+                        "'%.60s' is not a size: write 4096, 512M, 10G, 2T or 80%%",
+                        text);
 }

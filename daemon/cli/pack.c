@@ -61,7 +61,8 @@ static int print_packed(const struct packing *p, uint64_t size, uint64_t entries
     return CLI_OK;
 }
 
-/* The daemon writes the file as this user, but knows nothing of this process's umask. */
+/* The daemon writes the file as this user, but knows nothing of this process's umask.
+ */
 static mode_t current_umask(void)
 {
     mode_t mask = umask(0);
@@ -79,8 +80,8 @@ static int pack_by_daemon(struct packing *p)
     int result;
 
     if (source != NULL && output != NULL)
-        request = json_pack("{s:s,s:s,s:s,s:b,s:i}", "op", "pack", "path", source, "out",
-                            output, "force", (int)p->force, "mode",
+        request = json_pack("{s:s,s:s,s:s,s:b,s:i}", "op", "pack", "path", source,
+                            "out", output, "force", (int)p->force, "mode",
                             (int)(0666 & ~current_umask()));
     free(source);
     free(output);
