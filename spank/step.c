@@ -360,13 +360,14 @@ static int set_variable(void *arg, const char *name, const char *value)
     return rc == ESPANK_SUCCESS || (value == NULL && rc != ESPANK_BAD_ARG) ? 0 : -1;
 }
 
-/* What the daemon said; for a source that runs from its origin, what lies there. */
+/* What the daemon said. It does not look into archives, and says nothing about a source
+ * that runs from its origin: then what lies there. */
 static enum environ_kind kind_of(unsigned i)
 {
     char path[VINE_PATH_MAX + 16];
     struct stat st;
 
-    if (step.results[i].err.code == VINE_OK)
+    if (step.results[i].err.code == VINE_OK && step.results[i].kind != ENVIRON_NONE)
         return step.results[i].kind;
     (void)snprintf(path, sizeof(path), "%s/pyvenv.cfg", dst_of(i));
     if (stat(path, &st) == 0 && S_ISREG(st.st_mode))

@@ -19,8 +19,9 @@
 #include "daemon/image/builder.h"
 #include "daemon/wire/auth.h"
 
-#define SPACE_MIN (2ull << 30) /* below this even one common environment is too much   \
-                                */
+#define SPACE_MIN                                                                      \
+    (2ull << 30) /* below this even one common environment is too much                 \
+                  */
 
 /* ---- munge ------------------------------------------------------------------- */
 

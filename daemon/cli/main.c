@@ -91,9 +91,6 @@ int cli_usage(const struct cli *cli, const char *format, ...)
 int cli_fail(const struct cli *cli, const struct vine_err *err)
 {
     fprintf(stderr, "vine-env %s: %s\n", cli->command->name, err->text);
-    if (err->code == VINE_EDOWN)
-        fprintf(stderr, "vine-env %s: 'vine-env doctor' finds the reason\n",
-                cli->command->name);
     if (cli->json) {
         char *text = vine_path_escape(err->text);
         (void)cli_print(json_pack("{s:{s:s,s:s}}", "error", "code",

@@ -1,4 +1,5 @@
 /* request.c - one question to the node daemon, and reading documents. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -57,6 +58,14 @@ static int wait_final(struct vine_client *c, cli_progress progress, void *arg,
     return -1;
 }
 
+static void advise(struct vine_err *err)
+{
+    size_t used = strlen(err->text);
+
+    (void)snprintf(err->text + used, sizeof(err->text) - used,
+                   "; 'vine-env doctor' finds the reason");
+}
+
 int cli_ask(const struct cli *cli, json_t *request, cli_progress progress, void *arg,
             int timeout_ms, json_t **out, struct vine_err *err)
 {
@@ -65,8 +74,9 @@ int cli_ask(const struct cli *cli, json_t *request, cli_progress progress, void 
 
     if (request == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    if (vine_client_open(cli->socket_path, CLI_CONNECT_MS, &c, err) == 0 &&
-        vine_client_send(c, request, CLI_CONNECT_MS, err) == 0)
+    if (vine_client_open(cli->socket_path, CLI_CONNECT_MS, &c, err) < 0)
+        advise(err);
+    else if (vine_client_send(c, request, CLI_CONNECT_MS, err) == 0)
         result = wait_final(c, progress, arg, timeout_ms, out, err);
     vine_client_close(c);
     json_decref(request);
