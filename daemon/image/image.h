@@ -3,7 +3,7 @@
  * info.h        what an image says about itself
  * pack.h        packed files: object, manifest, signature
  * builder.h     the argument vector of the image builder, tar2sqfs
- * walk.h, tree.h, unpack.h   reading sources; used by vine-source and image_pack_local
+ * source.h      reading sources; used by vine-source and image_pack_local
  *
  * How the daemon builds: vine-source (as the user) writes a tar to a pipe, tar2sqfs
  * (as a helper user) makes a file of it, the daemon waits for the child's "done" and

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/sendfile.h>
+#include <time.h>
 
 #include "daemon/image/bytes.h"
 #include "daemon/image/pack.h"
@@ -22,6 +23,8 @@
 
 #define KEY_FORMAT "vine-key 1"
 #define COPY_STEP (1u << 20)
+#define SETTLE_MS 20
+#define SETTLE_TRIES 3
 #define READ_AHEAD (8u << 20)
 
 struct image_source {
@@ -108,6 +111,39 @@ static enum image_activate activation_of(const struct tree *tree)
     return IMAGE_ACTIVATE_NONE;
 }
 
+/* Did something change so recently that a further change could carry the same time?
+ * Clocks of file systems advance in ticks of some milliseconds. */
+static bool is_unsettled(const struct tree *tree)
+{
+    struct timespec now;
+    int64_t now_ms, newest_ms = INT64_MIN;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    now_ms = now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    for (uint32_t i = 0; i < tree->count; i++) {
+        int64_t ms = tree->entry[i].ctime * 1000 + tree->entry[i].ctime_ns / 1000000;
+        newest_ms = ms > newest_ms ? ms : newest_ms;
+    }
+    return newest_ms > now_ms - SETTLE_MS && newest_ms <= now_ms + SETTLE_MS;
+}
+
+static int walk_settled(struct image_source *s, const struct walk_options *walk,
+                        struct vine_err *err)
+{
+    const struct timespec pause = {.tv_nsec = SETTLE_MS * 1000000};
+
+    for (int i = 0; i < SETTLE_TRIES; i++) {
+        tree_free(s->tree);
+        s->tree = NULL;
+        if (tree_walk(s->fd, walk, &s->tree, err) < 0)
+            return -1;
+        if (!is_unsettled(s->tree))
+            break;
+        (void)nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
 static int resolve_dir(struct image_source *s, struct vine_err *err)
 {
     const struct walk_options walk = {.threads = s->options.threads,
@@ -116,7 +152,7 @@ static int resolve_dir(struct image_source *s, struct vine_err *err)
     struct image_source_facts *f = &s->facts;
     struct vine_sha *sha;
 
-    if (tree_walk(s->fd, &walk, &s->tree, err) < 0)
+    if (walk_settled(s, &walk, err) < 0)
         return -1;
     f->entries = s->tree->count - 1;
     f->bytes = s->tree->bytes;
