@@ -156,7 +156,8 @@ void mgr_free(struct mgr *mgr)
  */
 static void tick_plan(struct mgr *mgr)
 {
-    bool busy = mgr->first_active != NULL || mgr->tickets.count > 0;
+    bool busy =
+        mgr->first_active != NULL || mgr->tickets.count > 0 || mgr->due_sources > 0;
     uint64_t wait =
         busy ? TICK_BUSY_MS : (uint64_t)mgr->limits.dead_ms * IDLE_FACTOR / 8;
 
@@ -414,6 +415,7 @@ void mgr_tick(struct mgr *mgr, uint64_t now_ms)
         return;
     mgr->next_tick_ms = UINT64_MAX;
     drop_silent(mgr);
+    mgr_source_start_due(mgr);
     for (struct object *o = mgr->first_active; o != NULL; o = next) {
         next = o->active_next;
         mgr_source_check_object(mgr, o);

@@ -163,6 +163,26 @@ int mgr_fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m
     return 0;
 }
 
+/* Nothing of the object is on its way though somebody is hungry. If accusations are
+ * what stands between them, believe them: the accused no longer count, and whoever can
+ * reads the source again. */
+void mgr_fail_starving(struct mgr *mgr, struct object *o)
+{
+    uint64_t until_ms = mgr->now_ms + mgr->limits.corrupt_ms;
+
+    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
+        if (h->in != NULL && h->in->flights > 0)
+            return;
+    for (struct holder *s = o->holders; s != NULL; s = s->object_next)
+        for (struct holder *h = o->holders; h != NULL && !s->avoided;
+             h = h->object_next) {
+            const struct shun *shun =
+                h->in == NULL ? NULL : shun_find(h->in, s->node->id);
+            if (shun != NULL && shun->corrupt && mgr->now_ms < shun->until_ms)
+                mgr_holder_avoid(mgr, s, until_ms);
+        }
+}
+
 /* This holder will send no more: what it was to send is taken back and planned anew. */
 void mgr_fail_holder_gone(struct mgr *mgr, struct holder *gone)
 {

@@ -146,6 +146,7 @@ struct source { /* what (job, uid, path) is */
     char *path;
     enum source_state state;
     bool streaming;
+    bool due;        /* the next tick finds it another origin */
     uint64_t ticket; /* 0: no origin at work */
     struct mgr_node *origin;
     uint32_t tries;
@@ -191,6 +192,7 @@ struct mgr {
     uint32_t last_node_id, last_object_id;
     struct table conns, names, holders, objects, keys;
     struct table sources, tickets, resolved, stages;
+    uint32_t due_sources;
     struct mgr_node *first_node, *last_node;
     struct object *first_object, *last_object;
     struct object *first_active;
@@ -250,6 +252,7 @@ int mgr_fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m
 bool mgr_fail_shunned(const struct mgr *mgr, const struct holder *h,
                       const struct mgr_node *from);
 void mgr_fail_forgive(struct holder *h, const struct mgr_node *from);
+void mgr_fail_starving(struct mgr *mgr, struct object *o);
 void mgr_fail_holder_gone(struct mgr *mgr, struct holder *gone);
 void mgr_fail_node_gone(struct mgr *mgr, struct mgr_node *node);
 
@@ -266,6 +269,7 @@ void mgr_source_release(struct mgr *mgr, struct mgr_node *node, const struct msg
 void mgr_source_node_gone(struct mgr *mgr, struct mgr_node *node);
 void mgr_source_evicted(struct mgr *mgr, struct holder *h);
 void mgr_source_completed(struct mgr *mgr, struct holder *h);
+void mgr_source_start_due(struct mgr *mgr);
 void mgr_source_check_object(struct mgr *mgr, struct object *o);
 /* This node cannot have it. */
 void mgr_source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code code,

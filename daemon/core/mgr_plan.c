@@ -253,6 +253,7 @@ void mgr_plan_sweep(struct mgr *mgr)
             if (h->in != NULL)
                 endgame(mgr, h);
         }
+        mgr_fail_starving(mgr, o);
     }
     mgr_plan_run(mgr);
 }

@@ -147,8 +147,15 @@ static void object_link(struct source *s, struct object *o)
     o->sources = s;
 }
 
+static void due_clear(struct mgr *mgr, struct source *s)
+{
+    mgr->due_sources -= s->due;
+    s->due = false;
+}
+
 static void source_free(struct mgr *mgr, struct source *s)
 {
+    due_clear(mgr, s);
     ticket_end(mgr, s, true);
     object_unlink(mgr, s);
     table_remove(&mgr->sources, &s->by_name);
@@ -289,6 +296,7 @@ static void source_fail(struct mgr *mgr, struct source *s, enum vine_code code,
         return;
     }
     ticket_end(mgr, s, true);
+    due_clear(mgr, s);
     s->state = SOURCE_BOUND;
     tries_forget(s); /* who asks again may try again */
 }
@@ -304,12 +312,18 @@ static bool better_origin(const struct want *a, const struct want *b)
     return a->node->tickets < b->node->tickets;
 }
 
+/* Its bytes were wrong for others: what it reads again would be no better. */
+static bool accused(const struct want *w)
+{
+    return w->holder != NULL && w->holder->avoided;
+}
+
 static void source_start(struct mgr *mgr, struct source *s)
 {
     struct want *best = NULL;
 
     for (struct want *w = s->wants; w != NULL; w = w->source_next)
-        if (!w->tried && (best == NULL || better_origin(w, best)))
+        if (!w->tried && !accused(w) && (best == NULL || better_origin(w, best)))
             best = w;
     if (best == NULL || s->tries >= VINE_RESOLVE_TRIES) {
         struct vine_err last = s->last;
@@ -318,6 +332,7 @@ static void source_start(struct mgr *mgr, struct source *s)
                                          : last.text);
         return;
     }
+    due_clear(mgr, s);
     best->tried = true;
     s->tries++;
     s->state = SOURCE_RESOLVING;
@@ -352,12 +367,13 @@ static void source_bind(struct mgr *mgr, struct source *s, struct object *o)
     char hex[VINE_HEX_LEN + 1];
     struct want *next;
 
+    due_clear(mgr, s);
     s->state = SOURCE_BOUND;
     if (s->object != NULL && s->object != o && source_rebind(mgr, s) < 0) {
         mgr_object_put(mgr, o);
         return;
     }
-    if (!s->streaming)
+    if (!s->streaming && mgr_object_available(mgr, o))
         tries_forget(s);
     vine_digest_hex(&o->digest, hex);
     mgr_log(mgr, VINE_LOG_INFO, "event=bound job=%llu uid=%u object=%.8s",
@@ -533,6 +549,8 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
     (void)mgr_holder_complete(mgr, h);
     if (s != NULL && s->state == SOURCE_BUILDING)
         built_ok(mgr, s, o);
+    else if (s != NULL)
+        ticket_end(mgr, s, false); /* it had all of what it was to stream */
     return 0;
 }
 
@@ -579,8 +597,11 @@ static void origin_leaves(struct mgr *mgr, struct source *s, struct mgr_node *no
     vine_err_set(&s->last, VINE_EDOWN, "the node that read the source, %s, %s",
                  node->name, gone ? "is gone" : "ended its part of the job");
     ticket_end(mgr, s, !gone);
-    if (s->wants != NULL && s->state != SOURCE_BOUND)
-        source_start(mgr, s); /* may free it */
+    if (s->wants == NULL || s->state == SOURCE_BOUND)
+        return;
+    /* When a job ends, its nodes leave one after the other: no use asking each. */
+    s->due = true;
+    mgr->due_sources++;
 }
 
 static void want_leave(struct mgr *mgr, struct want *w, bool gone)
@@ -675,6 +696,18 @@ void mgr_source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code co
             source_free(mgr, s);
         else
             origin_leaves(mgr, s, h_node, false);
+    }
+}
+
+void mgr_source_start_due(struct mgr *mgr)
+{
+    struct table_link *l = table_each(&mgr->sources, NULL), *next;
+
+    for (; mgr->due_sources > 0 && l != NULL; l = next) {
+        struct source *s = table_entry(l, struct source, by_name);
+        next = table_each(&mgr->sources, l); /* only s itself may go */
+        if (s->due)
+            source_start(mgr, s);
     }
 }
 

@@ -175,6 +175,22 @@ static void build_begin(struct node *node, struct ticket *t)
     node->ops.source_build(node->ctx, t->id);
 }
 
+static void send_built(struct node *node, const struct ticket *t,
+                       const struct node_object *o)
+{
+    struct msg m = {.type = MSG_BUILT,
+                    .ticket = t->mgr_ticket,
+                    .has_digest = true,
+                    .digest = o->digest,
+                    .key = t->resolved.key,
+                    .size = o->size,
+                    .pieces = o->pieces,
+                    .trusted = o->trusted};
+
+    if (m.ticket != 0)
+        node_send(node, &m);
+}
+
 static void stream_begin(struct node *node, struct ticket *t)
 {
     const struct node_resolved *r = &t->resolved;
@@ -188,12 +204,13 @@ static void stream_begin(struct node *node, struct ticket *t)
         return;
     }
     node_object_add_key(o, &r->key);
-    if (o->state != OBJECT_PARTIAL || o->stream != NULL) {
-        /* We have it, or will: the manager has not heard of it yet. */
-        node_have_tell_all(node, o);
+    if (o->have_count == o->pieces) {
+        send_built(node, t, o);
         node_ticket_free(node, t);
         return;
     }
+    if (o->stream != NULL) /* of a manager that is gone */
+        node_ticket_free(node, o->stream);
     o->stream = t;
     t->object = o;
     node_origin_advance(node, t);
@@ -309,15 +326,6 @@ void node_source_resolved(struct node *node, uint64_t ticket,
 static void built(struct node *node, struct ticket *t, const struct msg_object *object)
 {
     struct node_object *o = node_object_find(node, &object->digest);
-    struct msg m = {.type = MSG_BUILT,
-                    .ticket = t->mgr_ticket,
-                    .text = "",
-                    .digest = object->digest,
-                    .key = t->resolved.key,
-                    .has_digest = true,
-                    .size = object->size,
-                    .pieces = object->pieces,
-                    .trusted = object->trusted};
     struct vine_err err = {0};
 
     if (o == NULL)
@@ -338,11 +346,10 @@ static void built(struct node *node, struct ticket *t, const struct msg_object *
     node->bytes_built += object->size;
     node_object_set_complete(node, o);
     node_object_used(node, o);
+    send_built(node, t, o);
     node_ticket_free(node, t);
     if (o->stream != NULL)
         node_ticket_free(node, o->stream);
-    if (m.ticket != 0)
-        node_send(node, &m);
     node_object_advance(node, o);
 }
 

@@ -1,0 +1,196 @@
+/* check.c - what must hold, during a run and at its end.
+ *
+ * The manager's books are counted anew from time to time and compared: that finds a
+ * wrong count long before it does harm. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/mgr_int.h"
+#include "tests/sim/sim.h"
+
+static bool on_disk(const struct host *h, uint32_t thing, uint32_t piece)
+{
+    return h->stored[thing].present && bits_get(h->stored[thing].have, piece);
+}
+
+/* An assignment as the manager sends it: the sender must have verified the piece. It
+ * may have lost it since, by dying or evicting; nothing else takes a piece away. */
+void check_assign(struct sim *sim, uint32_t to, const struct msg *m)
+{
+    uint32_t thing = thing_of(sim, &m->digest);
+
+    for (uint32_t i = 0; i < m->assign_count; i++) {
+        const struct msg_assign *a = &m->assigns[i];
+        const struct host *from = &sim->hosts[atoi(a->peer + 1)];
+        if (from->index == to)
+            fail(sim, "%s is to fetch from itself", from->name);
+        for (uint32_t p = 0; p < a->range.count; p++)
+            if (!on_disk(from, thing, a->range.first + p) && !from->lost_pieces)
+                fail(sim, "%s is to send piece %u, which it does not have", from->name,
+                     a->range.first + p);
+    }
+}
+
+void check_served(struct sim *sim, const struct host *from, uint32_t thing,
+                  uint32_t piece)
+{
+    if (!on_disk(from, thing, piece))
+        fail(sim, "%s serves piece %u, which it has not verified", from->name, piece);
+}
+
+static void check_node(struct sim *sim, const struct mgr_node *n)
+{
+    uint32_t sending = 0, receiving = 0;
+
+    if (n->sending > sim->mgr_limits.uploads)
+        fail(sim, "%s: %u uploads planned", n->name, n->sending);
+    if (n->receiving > sim->mgr_limits.window)
+        fail(sim, "%s: %u pieces outstanding", n->name, n->receiving);
+    for (const struct object *o = sim->mgr->first_active; o != NULL; o = o->active_next)
+        for (const struct holder *h = o->holders; h != NULL; h = h->object_next) {
+            if (h->in == NULL)
+                continue;
+            if (h->node == n)
+                receiving += h->in->outstanding;
+            for (uint32_t i = 0; i < h->in->flights; i++)
+                sending += h->in->flight[i].from == n;
+        }
+    if (sending != n->sending || receiving != n->receiving)
+        fail(sim, "%s: sending %u, counted %u; receiving %u, counted %u", n->name,
+             n->sending, sending, n->receiving, receiving);
+}
+
+static void check_holder(struct sim *sim, const struct holder *h, uint32_t *copies,
+                         uint32_t *spread)
+{
+    uint32_t have = 0, asked = 0;
+
+    for (uint32_t p = 0; p < h->object->pieces; p++) {
+        bool has = mgr_holder_has(h, p);
+        have += has;
+        copies[p] += has && !h->avoided;
+        spread[p] += has && !h->avoided;
+        if (h->in != NULL && bits_get(h->in->asked, p)) {
+            asked++;
+            if (has)
+                fail(sim, "%s: piece %u is had and asked for", h->node->name, p);
+        }
+    }
+    for (uint32_t i = 0; h->in != NULL && i < h->in->flights; i++)
+        spread[h->in->flight[i].piece]++;
+    if (have != h->have_count)
+        fail(sim, "%s: has %u pieces, counted %u", h->node->name, h->have_count, have);
+    if (h->in != NULL && asked != h->in->outstanding)
+        fail(sim, "%s: %u outstanding, counted %u", h->node->name, h->in->outstanding,
+             asked);
+    if ((h->in != NULL) != (h->supply > 0 && !h->complete))
+        fail(sim, "%s: supplied %u, complete %d, intake %d", h->node->name, h->supply,
+             h->complete, h->in != NULL);
+    if ((h->receive.at != 0) != mgr_plan_has_room(sim->mgr, h))
+        fail(sim, "%s: ranked as receiver: %u", h->node->name, h->receive.at);
+    if ((h->send.at != 0) != mgr_plan_may_send(sim->mgr, h))
+        fail(sim, "%s: ranked as sender: %u", h->node->name, h->send.at);
+}
+
+static void check_object(struct sim *sim, const struct object *o)
+{
+    uint32_t *copies = calloc(o->pieces, sizeof(*copies));
+    uint32_t *spread = calloc(o->pieces, sizeof(*spread));
+
+    for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
+        check_holder(sim, h, copies, spread);
+    for (uint32_t p = 0; p < o->pieces; p++)
+        if (copies[p] != o->copies[p] || spread[p] != o->spread[p])
+            fail(sim, "piece %u: copies %u, counted %u; spread %u, counted %u", p,
+                 o->copies[p], copies[p], o->spread[p], spread[p]);
+    free(copies);
+    free(spread);
+}
+
+void check_deep(struct sim *sim)
+{
+    sim->checks++;
+    if (sim->mgr == NULL)
+        return;
+    for (const struct mgr_node *n = sim->mgr->first_node; n != NULL; n = n->next)
+        check_node(sim, n);
+    for (const struct object *o = sim->mgr->first_active; o != NULL; o = o->active_next)
+        check_object(sim, o);
+}
+
+static void node_idle(void *arg, const struct mgr_node_info *n)
+{
+    if (n->sending > 0 || n->receiving > 0)
+        fail(arg, "at the end %s has %u to send and %u to receive", n->name, n->sending,
+             n->receiving);
+}
+
+static void check_host_end(struct sim *sim, struct host *h)
+{
+    struct node_totals totals;
+    uint64_t used = 0;
+
+    if (h->core == NULL)
+        return;
+    node_totals(h->core, &totals);
+    if (totals.transfers > 0 || h->fetches != NULL)
+        fail(sim, "at the end %s has transfers", h->name);
+    if (totals.jobs > 0)
+        fail(sim, "at the end %s has %u jobs", h->name, totals.jobs);
+    if (h->tickets != NULL)
+        fail(sim, "at the end %s has a source open", h->name);
+    for (uint32_t i = 0; i < sim->thing_count; i++)
+        used += h->stored[i].present ? sim->things[i].size : 0;
+    if (totals.store_used > h->cache_max || totals.store_used < used)
+        fail(sim, "at the end %s uses %llu bytes, on disk %llu, limit %llu", h->name,
+             (unsigned long long)totals.store_used, (unsigned long long)used,
+             (unsigned long long)h->cache_max);
+}
+
+static void check_wait(struct sim *sim, const struct sim_job *j, uint32_t host)
+{
+    const struct wait *w = &j->wait[host];
+    const struct host *h = &sim->hosts[host];
+    bool denied = false, tight = false;
+
+    if (!j->member[host] || w->state == WAIT_GONE || j->cancelled)
+        return;
+    for (uint32_t i = 0; i < j->source_count; i++)
+        denied |= sim->sources[j->source[i]].denied_uid == j->uid;
+    tight = h->cache_max != UINT64_MAX;
+    if (w->state == WAIT_DONE ? denied : w->state != WAIT_FAILED)
+        fail(sim, "job %llu on %s: state %d at the end", (unsigned long long)j->job,
+             h->name, w->state);
+    if (w->state == WAIT_FAILED && !(denied && w->code == VINE_EACCES) &&
+        !(tight && w->code == VINE_ENOSPC))
+        fail(sim, "job %llu on %s failed: %s", (unsigned long long)j->job, h->name,
+             vine_code_name(w->code));
+}
+
+void check_end(struct sim *sim)
+{
+    for (uint32_t i = 0; i < sim->job_count; i++) {
+        const struct sim_job *j = &sim->jobs[i];
+        for (uint32_t h = 0; h < sim->host_count && !j->stage; h++)
+            check_wait(sim, j, h);
+        if (j->stage && !j->answered && sim->hosts[j->asker].deaths == 0)
+            fail(sim, "stage %u was not answered", i);
+    }
+    for (uint32_t i = 0; i < sim->host_count; i++)
+        check_host_end(sim, &sim->hosts[i]);
+    if (sim->mgr != NULL) {
+        check_deep(sim);
+        mgr_each_node(sim->mgr, node_idle, sim);
+        if (sim->mgr->sources.count > 0 || sim->mgr->tickets.count > 0 ||
+            sim->mgr->stages.count > 0)
+            fail(sim, "at the end the manager has %u sources, %u tickets, %u stages",
+                 sim->mgr->sources.count, sim->mgr->tickets.count,
+                 sim->mgr->stages.count);
+    }
+    for (uint32_t i = 0; i < sim->source_count && !sim->faulty; i++)
+        if (sim->sources[i].bytes_read * 100 >
+            sim->things[sim->sources[i].thing].size * 102)
+            fail(sim, "%s was read %.2f times", sim->sources[i].path,
+                 (double)sim->sources[i].bytes_read /
+                     (double)sim->things[sim->sources[i].thing].size);
+}

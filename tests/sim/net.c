@@ -1,0 +1,331 @@
+/* net.c - data between nodes.
+ *
+ * A pipe is a connection from one node to another; requests on it are answered in
+ * order. An uplink serves its pipes in turn, a quantum at a time; a quantum then passes
+ * the receiver's downlink, first come first served. At most PIPE_WINDOW quanta of a
+ * pipe are under way, as TCP's window would have it, so that a slow receiver does not
+ * take more of a sender than it can swallow. All latencies are equal, so the order in
+ * which quanta leave is the order in which they reach a downlink, whose time is
+ * therefore reserved when they leave. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/sim.h"
+
+#define PIPE_WINDOW 4u
+#define VERIFY_RATE 1200000000ull /* bytes a second of one core's SHA-256 */
+
+static void uplink_kick(struct sim *sim, struct host *from);
+
+static void ring_add(struct host *from, struct pipe *p)
+{
+    if (p->in_ring)
+        return;
+    p->in_ring = true;
+    if (from->ring_last == NULL) {
+        p->next = p;
+    } else {
+        p->next = from->ring_last->next;
+        from->ring_last->next = p;
+    }
+    from->ring_last = p;
+}
+
+static void ring_remove(struct host *from, struct pipe *gone)
+{
+    struct pipe *p = from->ring_last;
+
+    if (!gone->in_ring)
+        return;
+    while (p->next != gone)
+        p = p->next;
+    p->next = gone->next;
+    if (from->ring_last == gone)
+        from->ring_last = p == gone ? NULL : p;
+    gone->in_ring = false;
+    gone->next = NULL;
+}
+
+static void pipe_put(struct sim *sim, struct pipe *p)
+{
+    struct host *from = &sim->hosts[p->from];
+
+    if (!p->dead && p->first < p->count)
+        return;
+    ring_remove(from, p);
+    if (p->in_flight > 0)
+        return;
+    free(p->queue);
+    free(p);
+}
+
+static struct pipe *pipe_get(struct sim *sim, struct host *from, const struct host *to)
+{
+    struct pipe *p = from->ring_last;
+
+    do {
+        if (p != NULL && p->to == to->index && p->to_epoch == to->epoch && !p->dead)
+            return p;
+        p = p == NULL ? NULL : p->next;
+    } while (p != from->ring_last);
+    p = calloc(1, sizeof(*p));
+    if (p == NULL)
+        abort();
+    p->from = from->index;
+    p->to = to->index;
+    p->from_epoch = from->epoch;
+    p->to_epoch = to->epoch;
+    ring_add(from, p);
+    return p;
+}
+
+static void pipe_push(struct pipe *p, struct pipe_piece piece)
+{
+    if (p->count == p->room) {
+        p->room = p->room == 0 ? 16 : 2 * p->room;
+        p->queue = realloc(p->queue, p->room * sizeof(*p->queue));
+        if (p->queue == NULL)
+            abort();
+    }
+    p->queue[p->count++] = piece;
+}
+
+/* The rest of a fetch is not wanted or not to be had. */
+static void pipe_drop_fetch(struct pipe *p, uint64_t fetch, bool head_too)
+{
+    uint32_t kept = p->first;
+
+    for (uint32_t i = p->first; i < p->count; i++) {
+        bool head = i == p->first && p->left > 0 && !head_too;
+        if (p->queue[i].fetch != fetch || head)
+            p->queue[kept++] = p->queue[i];
+    }
+    p->count = kept;
+}
+
+static void refused(struct sim *sim, struct event *e)
+{
+    struct host *h = &sim->hosts[e->host];
+
+    if (h->epoch == e->epoch && h->core != NULL)
+        host_fetch_failed(sim, h, e->a, (enum vine_code)e->b,
+                          e->b == VINE_ENOENT ? "the peer does not have it"
+                                              : "the connection was lost");
+}
+
+static void refuse(struct sim *sim, const struct host *to, uint64_t fetch,
+                   enum vine_code code)
+{
+    at(sim, sim->now_us + sim->latency_us,
+       (struct event){.run = refused,
+                      .host = to->index,
+                      .epoch = to->epoch,
+                      .a = fetch,
+                      .b = code});
+}
+
+static void verified(struct sim *sim, struct event *e)
+{
+    struct host *h = &sim->hosts[e->host];
+
+    if (h->epoch == e->epoch && h->core != NULL)
+        host_piece(sim, h, e->a, (uint32_t)e->b);
+}
+
+struct quantum {
+    struct pipe *pipe;
+    struct pipe_piece piece;
+    uint64_t bytes;
+    bool last, corrupt;
+};
+
+static void arrived(struct sim *sim, struct event *e)
+{
+    struct quantum *q = e->p;
+    struct pipe *p = q->pipe;
+    struct host *from = &sim->hosts[p->from], *to = &sim->hosts[p->to];
+
+    p->in_flight--;
+    if (!p->dead && to->core != NULL && to->epoch == p->to_epoch) {
+        struct fetch *f = host_find_fetch(to, q->piece.fetch);
+        sim->bytes_sent += q->bytes;
+        if (f != NULL && q->last && q->corrupt) {
+            host_fetch_failed(sim, to, f->id, VINE_ECORRUPT, "wrong bytes");
+            pipe_drop_fetch(p, q->piece.fetch, true);
+        } else if (f != NULL && q->last) {
+            uint64_t bytes = piece_bytes(sim, q->piece.thing, q->piece.piece);
+            at(sim, sim->now_us + bytes * SECOND / VERIFY_RATE,
+               (struct event){.run = verified,
+                              .host = to->index,
+                              .epoch = to->epoch,
+                              .a = f->id,
+                              .b = q->piece.piece});
+        } else if (f != NULL) {
+            node_transfer_progress(to->core, f->id, q->bytes, now_ms(sim));
+        }
+    }
+    free(q);
+    pipe_put(sim, p);
+    uplink_kick(sim, from);
+}
+
+static uint64_t link_us(uint64_t bytes, uint64_t rate)
+{
+    return (bytes * SECOND + rate - 1) / rate;
+}
+
+static void left_uplink(struct sim *sim, struct event *e)
+{
+    struct quantum *q = e->p;
+    struct host *from = &sim->hosts[q->pipe->from], *to = &sim->hosts[q->pipe->to];
+    uint64_t start = sim->now_us + sim->latency_us;
+
+    from->uplink_busy = false;
+    if (start < to->down_free_us)
+        start = to->down_free_us;
+    start += link_us(q->bytes, to->down_rate);
+    if (start < sim->now_us + sim->latency_us)
+        start = sim->now_us + sim->latency_us;
+    to->down_free_us = start;
+    at(sim, start, (struct event){.run = arrived, .p = q, .owned = true});
+    uplink_kick(sim, from);
+}
+
+/* The next piece of a pipe that may be served; false: none. */
+static bool pipe_begin_piece(struct sim *sim, struct host *from, struct pipe *p)
+{
+    while (p->left == 0 && p->first < p->count) {
+        struct pipe_piece *piece = &p->queue[p->first];
+        struct msg_range range = {piece->piece, 1};
+        uint64_t fetch = piece->fetch;
+        if (node_may_serve(from->core, &sim->things[piece->thing].digest, range)) {
+            check_served(sim, from, piece->thing, piece->piece);
+            p->left = piece_bytes(sim, piece->thing, piece->piece);
+            break;
+        }
+        refuse(sim, &sim->hosts[p->to], fetch, VINE_ENOENT);
+        pipe_drop_fetch(p, fetch, true);
+    }
+    return p->left > 0;
+}
+
+static void uplink_send(struct sim *sim, struct host *from, struct pipe *p)
+{
+    struct quantum *q = calloc(1, sizeof(*q));
+
+    if (q == NULL)
+        abort();
+    q->pipe = p;
+    q->piece = p->queue[p->first];
+    q->bytes = p->left < sim->quantum ? p->left : sim->quantum;
+    q->corrupt = from->corrupt;
+    p->left -= q->bytes;
+    q->last = p->left == 0;
+    if (q->last)
+        p->first++;
+    p->in_flight++;
+    from->uplink_busy = true;
+    at(sim, sim->now_us + link_us(q->bytes, from->up_rate),
+       (struct event){.run = left_uplink, .p = q, .owned = true});
+    if (q->last && p->first == p->count)
+        ring_remove(from, p);
+}
+
+static void uplink_kick(struct sim *sim, struct host *from)
+{
+    struct pipe *p, *end;
+
+    if (from->uplink_busy || from->core == NULL || from->ring_last == NULL)
+        return;
+    end = from->ring_last;
+    p = end->next;
+    for (;;) {
+        struct pipe *next = p->next;
+        bool was_end = p == end;
+        if (p->in_flight < PIPE_WINDOW && pipe_begin_piece(sim, from, p)) {
+            from->ring_last = p; /* its turn is over, the next comes first */
+            uplink_send(sim, from, p);
+            return;
+        }
+        if (p->first == p->count)
+            pipe_put(sim, p);
+        if (was_end || from->ring_last == NULL)
+            return;
+        p = next;
+    }
+}
+
+static void requested(struct sim *sim, struct event *e)
+{
+    struct host *from = &sim->hosts[e->b], *to = &sim->hosts[e->host];
+    struct fetch *f = host_find_fetch(to, e->a);
+    struct pipe *p;
+
+    if (to->epoch != e->epoch || to->core == NULL || f == NULL)
+        return;
+    if (from->core == NULL) {
+        if (!from->silent)
+            refuse(sim, to, f->id, VINE_EDOWN);
+        return;
+    }
+    p = pipe_get(sim, from, to);
+    for (uint32_t i = 0; i < f->range.count; i++)
+        pipe_push(p, (struct pipe_piece){f->id, f->thing, f->range.first + i});
+    uplink_kick(sim, from);
+}
+
+void net_fetch(struct sim *sim, struct host *h, struct fetch *f)
+{
+    at(sim, sim->now_us + sim->latency_us,
+       (struct event){.run = requested,
+                      .host = h->index,
+                      .epoch = h->epoch,
+                      .a = f->id,
+                      .b = f->peer});
+}
+
+void net_cancel(struct sim *sim, struct host *h, const struct fetch *f)
+{
+    struct host *from = &sim->hosts[f->peer];
+    struct pipe *p = from->ring_last;
+
+    if (p == NULL)
+        return;
+    do {
+        p = p->next;
+        if (p->to == h->index)
+            pipe_drop_fetch(p, f->id, false);
+    } while (p != from->ring_last);
+}
+
+/* Its pipes end; those it sent to learn it, unless it died silently. */
+void net_host_gone(struct sim *sim, struct host *h)
+{
+    while (h->ring_last != NULL) {
+        struct pipe *p = h->ring_last;
+        p->dead = true;
+        pipe_put(sim, p);
+    }
+    for (uint32_t i = 0; i < sim->host_count; i++) {
+        struct host *other = &sim->hosts[i];
+        for (struct fetch *f = other->fetches; f != NULL && !h->silent; f = f->next)
+            if (f->peer == h->index)
+                refuse(sim, other, f->id, VINE_EDOWN);
+    }
+}
+
+/* At the end of a run: what still stands in its ring. */
+void net_free(struct host *h)
+{
+    struct pipe *p = h->ring_last, *next = p == NULL ? NULL : p->next;
+
+    if (p == NULL)
+        return;
+    p->next = NULL; /* a chain now */
+    for (p = next; p != NULL; p = next) {
+        next = p->next;
+        free(p->queue);
+        free(p);
+    }
+    h->ring_last = NULL;
+}

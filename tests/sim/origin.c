@@ -1,0 +1,167 @@
+/* origin.c - sources: resolving, building, streaming.
+ *
+ * All nodes read the same shared file system, first come first served. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/bits.h"
+#include "tests/sim/sim.h"
+
+#define RESOLVE_US (20 * MS)
+
+static struct origin_ticket *ticket_find(struct host *h, uint64_t id)
+{
+    struct origin_ticket *t = h->tickets;
+
+    while (t != NULL && t->id != id)
+        t = t->next;
+    return t;
+}
+
+static void resolved(struct sim *sim, struct event *e)
+{
+    struct host *h = &sim->hosts[e->host];
+    struct origin_ticket *t = h->epoch == e->epoch ? ticket_find(h, e->a) : NULL;
+    struct vine_err err = {0};
+    const struct origin_source *s;
+    const struct thing *thing;
+
+    if (h->core == NULL || t == NULL)
+        return;
+    s = &sim->sources[t->source];
+    thing = &sim->things[s->thing];
+    if (s->denied_uid != 0 && s->denied_uid == (uint32_t)e->b)
+        vine_err_set(&err, VINE_EACCES, "cannot read '%s': Permission denied", s->path);
+    struct node_resolved r = {
+        .key = thing->key, .estimate = thing->size, .trusted = true};
+    if (s->packed) {
+        r.has_manifest = true;
+        r.digest = thing->digest;
+        r.size = thing->size;
+        r.pieces = thing->pieces;
+    }
+    node_source_resolved(h->core, e->a, &r, &err, now_ms(sim));
+    host_timer(sim, h);
+}
+
+void origin_resolve(void *ctx, uint64_t ticket, uint32_t uid, uint32_t gid,
+                    const char *path)
+{
+    struct host *h = ctx;
+    struct sim *sim = sim_of(h);
+    struct origin_ticket *t = calloc(1, sizeof(*t));
+
+    if (t == NULL)
+        abort();
+    t->id = ticket;
+    while (t->source < sim->source_count &&
+           strcmp(sim->sources[t->source].path, path) != 0)
+        t->source++;
+    t->next = h->tickets;
+    h->tickets = t;
+    note(sim, "%s resolves %s", h->name, path);
+    at(sim, sim->now_us + RESOLVE_US + draw(sim, RESOLVE_US),
+       (struct event){.run = resolved,
+                      .host = h->index,
+                      .epoch = h->epoch,
+                      .a = ticket,
+                      .b = uid});
+}
+
+/* Time at which the shared file system has given so many bytes. */
+static uint64_t read_until(struct sim *sim, uint32_t source, uint64_t bytes)
+{
+    uint64_t start =
+        sim->source_free_us > sim->now_us ? sim->source_free_us : sim->now_us;
+
+    sim->source_free_us = start + bytes * SECOND / sim->source_rate;
+    sim->sources[source].bytes_read += bytes;
+    return sim->source_free_us;
+}
+
+static void built(struct sim *sim, struct event *e)
+{
+    struct host *h = &sim->hosts[e->host];
+    struct origin_ticket *t = h->epoch == e->epoch ? ticket_find(h, e->a) : NULL;
+    const struct thing *thing;
+    struct msg_object object;
+
+    if (h->core == NULL || t == NULL)
+        return;
+    thing = &sim->things[sim->sources[t->source].thing];
+    object = (struct msg_object){.digest = thing->digest,
+                                 .size = thing->size,
+                                 .pieces = thing->pieces,
+                                 .complete = true,
+                                 .trusted = true,
+                                 .key_count = 1,
+                                 .keys = &thing->key};
+    host_store(sim, h, sim->sources[t->source].thing);
+    note(sim, "%s has built it", h->name);
+    sim->last_done_us = sim->now_us;
+    node_source_built(h->core, e->a, &object, NULL, now_ms(sim));
+    host_timer(sim, h);
+}
+
+void origin_build(void *ctx, uint64_t ticket)
+{
+    struct host *h = ctx;
+    struct sim *sim = sim_of(h);
+    struct origin_ticket *t = ticket_find(h, ticket);
+    uint64_t size = sim->things[sim->sources[t->source].thing].size;
+    uint64_t until = read_until(sim, t->source, size);
+    uint64_t work = sim->now_us + size * SECOND / sim->build_rate;
+
+    note(sim, "%s builds", h->name);
+    at(sim, until > work ? until : work,
+       (struct event){.run = built, .host = h->index, .epoch = h->epoch, .a = ticket});
+}
+
+void origin_close(void *ctx, uint64_t ticket)
+{
+    struct host *h = ctx;
+    struct origin_ticket **at_ = &h->tickets, *t;
+
+    while (*at_ != NULL && (*at_)->id != ticket)
+        at_ = &(*at_)->next;
+    t = *at_;
+    if (t == NULL) {
+        fail(sim_of(h), "%s closes a source that is not open", h->name);
+        return;
+    }
+    *at_ = t->next;
+    free(t);
+}
+
+static void streamed(struct sim *sim, struct event *e)
+{
+    struct host *h = &sim->hosts[e->host];
+
+    if (h->core != NULL && h->epoch == e->epoch)
+        host_piece(sim, h, e->a, (uint32_t)e->b);
+}
+
+void origin_fetch(void *ctx, uint64_t transfer, const struct vine_digest *digest,
+                  uint64_t ticket, struct msg_range range)
+{
+    struct host *h = ctx;
+    struct sim *sim = sim_of(h);
+    struct origin_ticket *t = ticket_find(h, ticket);
+    uint64_t bytes, when = sim->now_us;
+
+    if (t == NULL) {
+        fail(sim, "%s streams from a source that is not open", h->name);
+        return;
+    }
+    for (uint32_t i = 0; i < range.count; i++) {
+        bytes = piece_bytes(sim, thing_of(sim, digest), range.first + i);
+        if (range.first + i > 0)
+            when = read_until(sim, t->source, bytes);
+        at(sim, when + MS / 2,
+           (struct event){.run = streamed,
+                          .host = h->index,
+                          .epoch = h->epoch,
+                          .a = transfer,
+                          .b = range.first + i});
+    }
+}

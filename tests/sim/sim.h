@@ -1,0 +1,273 @@
+/* sim.h - what the simulator's files share.
+ *
+ *   sim.c       options, seeds, the bench of makespans
+ *   queue.c     events in order of virtual time; random numbers; the trace
+ *   clone.c     messages copied, so that they can be on their way
+ *   control.c   the manager and its connections
+ *   net.c       data: uplinks, downlinks, pipes between nodes
+ *   host.c      a node: the core's ops, its disk, its life and death
+ *   origin.c    sources: resolving, building, streaming
+ *   scenario.c  what happens in a run, drawn from the seed
+ *   check.c     what must hold
+ *
+ * Time is in microseconds; the cores see milliseconds. */
+#ifndef VINE_SIM_H
+#define VINE_SIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/core/mgr.h"
+#include "daemon/core/node.h"
+
+#define HOSTS_MAX 4200
+#define THINGS_MAX 8
+#define SOURCES_MAX 8
+#define JOBS_MAX 16
+#define EVER UINT64_MAX
+#define MS 1000ull
+#define SECOND 1000000ull
+
+struct sim;
+struct host;
+
+struct event {
+    uint64_t at_us, seq;
+    void (*run)(struct sim *sim, struct event *e);
+    uint32_t host;
+    uint32_t epoch; /* of the host, or of the manager */
+    uint64_t a, b;
+    void *p;
+    bool owned; /* p is freed when the run ends before the event */
+};
+
+struct thing { /* content: an object */
+    struct vine_digest digest, key;
+    uint64_t size;
+    uint32_t pieces;
+};
+
+struct origin_source { /* a path users name */
+    char path[64];
+    uint32_t thing;
+    bool packed;         /* the manifest is known beforehand: streamed */
+    uint32_t denied_uid; /* may not read it; 0: everybody may */
+    uint64_t bytes_read;
+};
+
+struct stored { /* a thing on a host's disk */
+    bool present, complete, trusted;
+    uint64_t *have;
+};
+
+struct saved { /* a binding on a host's disk */
+    struct saved *next;
+    uint64_t job;
+    uint32_t uid, gid;
+    struct vine_digest digest;
+    char path[];
+};
+
+struct fetch { /* a transfer as the edge sees it */
+    struct fetch *next;
+    uint64_t id;
+    uint32_t thing;
+    uint32_t peer; /* host index; UINT32_MAX: own source */
+    struct msg_range range;
+    uint32_t left;
+};
+
+struct origin_ticket {
+    struct origin_ticket *next;
+    uint64_t id;
+    uint32_t source;
+};
+
+struct pipe_piece {
+    uint64_t fetch;
+    uint32_t thing, piece;
+};
+
+struct pipe {          /* data on one connection, from `from` to `to` */
+    struct pipe *next; /* in the ring of its sender */
+    uint32_t from, to, from_epoch, to_epoch;
+    struct pipe_piece *queue;
+    uint32_t first, count, room;
+    uint64_t left; /* bytes of queue[first] not sent; 0: not begun */
+    uint32_t in_flight;
+    bool dead, in_ring;
+};
+
+struct host {
+    uint32_t index, epoch;
+    char name[16], addr[24];
+    struct node *core;           /* NULL: dead */
+    bool silent;                 /* died without a word: peers get no refusal */
+    bool up;                     /* control connection, as this side sees it */
+    uint32_t conn;               /* 0: none */
+    uint64_t up_rate, down_rate; /* bytes a second */
+    uint64_t cache_max;
+    bool corrupt; /* serves wrong bytes */
+    struct stored stored[THINGS_MAX];
+    struct saved *saved;
+    struct fetch *fetches;
+    struct origin_ticket *tickets;
+    struct pipe *ring_last; /* those with something to send; last->next is first */
+    bool uplink_busy;
+    uint64_t down_free_us;
+    uint64_t timer_us; /* scheduled; EVER: none */
+    uint32_t idle_ticks;
+    uint32_t deaths;
+    bool lost_pieces; /* ever: by death or eviction */
+};
+
+enum wait_state {
+    WAIT_NOT_YET,
+    WAIT_ASKED,
+    WAIT_RETRY,
+    WAIT_DONE,
+    WAIT_FAILED,
+    WAIT_GONE
+};
+
+struct wait { /* one node's step of a job */
+    enum wait_state state;
+    uint32_t tries;
+    enum vine_code code;
+    uint64_t done_us;
+};
+
+struct sim_job {
+    uint64_t job;
+    uint32_t uid;
+    uint32_t source_count;
+    uint32_t source[2];
+    bool ended, cancelled, stage; /* stage: through `vine-env stage` */
+    uint32_t asker;               /* of a stage */
+    bool answered;
+    uint64_t start_us;
+    struct wait *wait; /* by host; NULL state beyond its nodes: WAIT_GONE */
+    bool *member;
+};
+
+struct conn {
+    uint32_t host, host_epoch, mgr_epoch;
+    bool open;
+};
+
+struct options {
+    uint64_t seed;
+    uint32_t nodes, pieces; /* 0: drawn */
+    bool trace, calm;       /* calm: no faults */
+    bool seeded;            /* host 0 has the object; the others want it at once */
+    uint64_t slow_nodes;
+    uint32_t window, uploads; /* 0: the default */
+};
+
+struct sim {
+    struct options options;
+    uint64_t now_us, seq, events, hash, random;
+    struct event **heap;
+    uint32_t heap_count, heap_room;
+    struct mgr *mgr; /* NULL: down */
+    struct mgr_limits mgr_limits;
+    uint32_t mgr_epoch;
+    uint64_t mgr_timer_us;
+    uint32_t mgr_idle_ticks;
+    struct conn *conns;
+    uint32_t conn_count, conn_room;
+    struct host *hosts;
+    uint32_t host_count;
+    struct thing things[THINGS_MAX];
+    uint32_t thing_count;
+    struct origin_source sources[SOURCES_MAX];
+    uint32_t source_count;
+    struct sim_job jobs[JOBS_MAX];
+    uint32_t job_count;
+    uint64_t latency_us, quantum, source_rate, source_free_us, build_rate;
+    uint64_t first_fetch_us, last_done_us;
+    uint64_t bytes_sent;
+    bool faulty; /* something died or lied: bounds on bytes do not hold */
+    bool quiet;  /* all faults are over */
+    uint64_t checks;
+    bool failed;
+    char why[400];
+};
+
+/* queue.c */
+void at(struct sim *sim, uint64_t at_us, struct event e);
+struct event *next_event(struct sim *sim); /* NULL: none; free() it */
+uint64_t draw(struct sim *sim, uint64_t below);
+bool chance(struct sim *sim, uint32_t percent);
+void note(struct sim *sim, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void fail(struct sim *sim, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+uint64_t now_ms(const struct sim *sim);
+
+/* clone.c */
+struct msg *msg_clone(const struct msg *m); /* msg_clone_free */
+void msg_clone_free(struct msg *m);
+
+/* control.c */
+void manager_start(struct sim *sim);
+void manager_stop(struct sim *sim);
+void manager_timer(struct sim *sim);
+void control_connect(struct sim *sim, struct host *h, uint64_t delay_us);
+void control_cut(struct sim *sim, struct host *h, bool host_notices);
+void control_bury(struct sim *sim);
+void control_send(struct sim *sim, struct host *h, const struct msg *m);
+
+/* net.c */
+void net_fetch(struct sim *sim, struct host *h, struct fetch *f);
+void net_cancel(struct sim *sim, struct host *h, const struct fetch *f);
+void net_free(struct host *h);
+void net_host_gone(struct sim *sim, struct host *h);
+
+/* host.c */
+void host_init(struct sim *sim, uint32_t index);
+void host_boot(struct sim *sim, struct host *h);
+void host_die(struct sim *sim, struct host *h, bool silent);
+void host_free(struct host *h);
+void host_timer(struct sim *sim, struct host *h);
+void host_store(struct sim *sim, struct host *h, uint32_t thing); /* all of it */
+struct fetch *host_find_fetch(struct host *h, uint64_t id);
+void host_end_fetch(struct host *h, uint64_t id);
+void host_piece(struct sim *sim, struct host *h, uint64_t fetch, uint32_t piece);
+void host_fetch_failed(struct sim *sim, struct host *h, uint64_t fetch,
+                       enum vine_code code, const char *text);
+uint32_t thing_of(const struct sim *sim, const struct vine_digest *digest);
+uint64_t piece_bytes(const struct sim *sim, uint32_t thing, uint32_t piece);
+
+/* origin.c */
+extern const struct node_ops host_ops;
+void origin_resolve(void *ctx, uint64_t ticket, uint32_t uid, uint32_t gid,
+                    const char *path);
+void origin_build(void *ctx, uint64_t ticket);
+void origin_close(void *ctx, uint64_t ticket);
+void origin_fetch(void *ctx, uint64_t transfer, const struct vine_digest *digest,
+                  uint64_t ticket, struct msg_range range);
+struct sim *sim_of(const struct host *h);
+
+/* scenario.c */
+void scenario_draw(struct sim *sim);
+void scenario_reply(struct sim *sim, struct host *h, uint64_t client,
+                    const struct node_result *results, uint32_t count);
+void scenario_answer(struct sim *sim, struct host *h, uint64_t client,
+                     enum vine_code code, const char *text);
+void scenario_booted(struct sim *sim, struct host *h);
+void scenario_died(struct sim *sim, struct host *h, bool for_good);
+bool scenario_over(const struct sim *sim);
+
+/* check.c */
+void check_assign(struct sim *sim, uint32_t to, const struct msg *m);
+void check_served(struct sim *sim, const struct host *from, uint32_t thing,
+                  uint32_t piece);
+void check_deep(struct sim *sim); /* the manager's books */
+void check_end(struct sim *sim);
+
+/* sim.c */
+bool sim_run(struct sim *sim, const struct options *options);
+void sim_free(struct sim *sim);
+
+#endif
