@@ -13,6 +13,7 @@
 #include "vine/limits.h"
 
 #define READ_BUFFER (64u << 10)
+#define KEEPALIVE_S 60
 /* Connecting and both munge steps; a busy munged answers within a second. */
 #define HANDSHAKE_MS 10000
 /* A peer that takes no bytes for the time this needs is gone or hostile. */
@@ -166,6 +167,7 @@ static void become_ready(struct link *link)
     if (link->ready || !session_ready(link->session))
         return;
     link->ready = true;
+    (void)uv_tcp_keepalive(&link->tcp, 1, KEEPALIVE_S); /* a peer may lose power */
     (void)uv_timer_stop(&link->timer);
     link->ops.ready(link->ctx, link);
 }

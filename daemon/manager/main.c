@@ -14,6 +14,8 @@
 #include "daemon/wire/message.h"
 #include "vine/log.h"
 
+#define STATUS_MAX (900u << 10) /* fits a frame of the local socket */
+
 struct connection {
     struct manager *manager;
     struct link *link;
@@ -147,9 +149,16 @@ static void send_status(struct connection *c, uint64_t ticket)
 
     mgr_each_node(c->manager->mgr, list_node, nodes);
     mgr_each_object(c->manager->mgr, list_object, objects);
-    root = json_pack("{s:s, s:o, s:o}", "version", VINE_VERSION, "nodes", nodes,
-                     "objects", objects);
+    root = json_pack("{s:s, s:{s:b, s:I, s:I}, s:o, s:o}", "version", VINE_VERSION,
+                     "counts", "truncated", 1, "node_count",
+                     (json_int_t)json_array_size(nodes), "object_count",
+                     (json_int_t)json_array_size(objects), "nodes", nodes, "objects",
+                     objects);
     text = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
+    if (text != NULL && strlen(text) > STATUS_MAX) {
+        free(text); /* counts must do */
+        text = json_dumps(json_object_get(root, "counts"), JSON_COMPACT);
+    }
     json_decref(root);
     answer.text = text != NULL ? text : "{}";
     on_send(c->manager, c->conn, &answer);

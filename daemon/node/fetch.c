@@ -193,8 +193,11 @@ static void chunk_arrived(struct peer *p)
     void *bytes = p->bulk;
 
     p->bulk = NULL;
-    if (r == NULL || r->range.first == 0 ||
-        transfer_chunks(vined, r->id, &first, &count) < 0) {
+    if (r != NULL && transfer_chunks(vined, r->id, &first, &count) < 0) {
+        remove_request(p, r); /* failed: the rest of its answer is dropped */
+        r = NULL;
+    }
+    if (r == NULL) {
         free(bytes);
         return;
     }
@@ -335,7 +338,8 @@ static void fail_late(struct vined *vined, void *arg)
 {
     struct late_failure *late = arg;
 
-    transfer_end(vined, late->id, &late->err);
+    if (!vined->stopping)
+        transfer_end(vined, late->id, &late->err);
     free(late);
 }
 
@@ -352,8 +356,9 @@ static int begin(struct vined *vined, uint64_t id, const struct vine_digest *dig
     r = calloc(1, sizeof(*r));
     if (r == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    if (assign->range.first != 0 &&
-        transfer_begin(vined, id, digest, assign->range, err) < 0) {
+    if ((assign->range.first == 0
+             ? transfer_expect_manifest(vined, id, err)
+             : transfer_begin(vined, id, digest, assign->range, err)) < 0) {
         free(r);
         return -1;
     }

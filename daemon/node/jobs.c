@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/node/vined.h"
@@ -93,6 +94,7 @@ static void read_titles(struct jobs *jobs)
     if (proc == NULL)
         return;
     while ((entry = readdir(proc)) != NULL) {
+        struct stat st;
         ssize_t n;
         int fd;
         if (!isdigit((unsigned char)entry->d_name[0]))
@@ -101,7 +103,9 @@ static void read_titles(struct jobs *jobs)
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
             continue;
-        n = read(fd, title, sizeof(title) - 1);
+        /* Anybody can title a process so; only root's are Slurm's. */
+        n = fstat(fd, &st) == 0 && st.st_uid == 0 ? read(fd, title, sizeof(title) - 1)
+                                                  : 0;
         (void)close(fd);
         if (n > 0) {
             title[n] = '\0';

@@ -19,6 +19,11 @@
 
 #define MADE_UP_JOB (1ull << 63)
 #define PROGRESS_MIN_MS 200
+#define OUTPUT_MAX (4u << 20) /* a few documents wait; more: the client does not read  \
+                               */
+/* One user's connections at once; the plugin's are root's, and those have no limit but
+ * VINE_CLIENTS_MAX. */
+#define USER_CLIENTS_MAX 32
 /* VINE_CLIENTS_MAX strangers together cost at most 32 MiB; root may name all nodes. */
 #define USER_FRAME_MAX (64u << 10)
 
@@ -60,6 +65,12 @@ void client_send(struct client *c, json_t *event)
     }
     json_decref(event);
     buf = uv_buf_init(w->text, (unsigned)len);
+    if (uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe) > OUTPUT_MAX) {
+        free(w->text);
+        free(w);
+        client_close(c); /* it asks and does not listen */
+        return;
+    }
     if (uv_write(&w->req, (uv_stream_t *)&c->pipe, &buf, 1, on_event_written) < 0) {
         free(w->text);
         free(w);
@@ -108,9 +119,26 @@ static void on_client_closed(uv_handle_t *handle)
     free(c);
 }
 
+struct gone { /* told to the core later: we may be inside one of its ops */
+    uint64_t client, job;
+};
+
+static void tell_gone(struct vined *vined, void *arg)
+{
+    struct gone *gone = arg;
+
+    if (!vined->stopping && gone->client != 0)
+        node_client_gone(vined->core, gone->client, vined_now(vined));
+    if (!vined->stopping && gone->job != 0)
+        node_job_end(vined->core, gone->job, vined_now(vined));
+    vined_update(vined);
+    free(gone);
+}
+
 void client_close(struct client *c)
 {
     struct vined *vined = c->vined;
+    struct gone *gone;
     struct client **at = &vined->local->first;
 
     if (c->closing)
@@ -123,13 +151,14 @@ void client_close(struct client *c)
     packing_end(c);
     uv_close((uv_handle_t *)&c->pipe, on_client_closed);
     uv_close((uv_handle_t *)&c->progress, on_client_closed);
-    if (vined->stopping)
+    if (vined->stopping || (!c->waiting && !c->made_up))
         return;
-    if (c->waiting)
-        node_client_gone(vined->core, c->id, vined_now(vined));
-    if (c->made_up)
-        node_job_end(vined->core, c->job, vined_now(vined));
-    vined_update(vined);
+    gone = calloc(1, sizeof(*gone));
+    if (gone == NULL)
+        return; /* the lease stays until the daemon's end */
+    *gone =
+        (struct gone){.client = c->waiting ? c->id : 0, .job = c->made_up ? c->job : 0};
+    vined_defer(vined, tell_gone, gone);
 }
 
 static void stop_waiting(struct client *c)
@@ -549,6 +578,15 @@ static int identify(struct client *c)
     return 0;
 }
 
+static unsigned connections_of(const struct local *local, uint32_t uid)
+{
+    unsigned count = 0;
+
+    for (const struct client *c = local->first; c != NULL; c = c->next)
+        count += c->uid == uid;
+    return count;
+}
+
 static void on_connection(uv_stream_t *listener, int status)
 {
     struct vined *vined = listener->data;
@@ -575,8 +613,12 @@ static void on_connection(uv_stream_t *listener, int status)
         client_close(c);
         return;
     }
-    if (local->count > VINE_CLIENTS_MAX) {
+    if (c->uid != 0 && connections_of(local, c->uid) > USER_CLIENTS_MAX)
+        vine_err_set(&err, VINE_ELIMIT, "over %d connections of one user",
+                     USER_CLIENTS_MAX);
+    if (local->count > VINE_CLIENTS_MAX && c->uid != 0)
         vine_err_set(&err, VINE_ELIMIT, "over %d local connections", VINE_CLIENTS_MAX);
+    if (err.code != VINE_OK) {
         client_error(c, &err);
         client_close(c);
         return;

@@ -87,7 +87,7 @@ static void after_sync(uv_work_t *work, int status)
     struct sync_job *job = work->data;
 
     if (job->err.code == VINE_OK)
-        job->object->synced = true;
+        store_synced(job->vined->store, job->object);
     else if (job->err.code != VINE_ENOENT) /* evicted meanwhile */
         vine_log(VINE_LOG_WARNING, "event=sync-failed reason=%s",
                  vine_q(job->err.text));
@@ -159,6 +159,10 @@ static void publish_late(struct vined *vined, void *arg)
     struct store_object *object = store_find(vined->store, &p->digest);
     struct vine_err err = {0};
 
+    if (vined->stopping) {
+        free(p);
+        return;
+    }
     if (object == NULL) {
         vine_err_set(&err, VINE_ENOENT, "the object to be published is gone");
     } else if (!object->complete &&
@@ -359,11 +363,12 @@ static int start(struct vined *vined, struct vine_err *err)
     if (geteuid() != 0)
         return vine_err_set(err, VINE_EACCES, "vined must run as root");
     if (find_name(vined, err) < 0 || find_helper(vined, err) < 0 ||
-        load_image_key(vined, err) < 0 || mounts_start(vined, err) < 0 ||
+        load_image_key(vined, err) < 0 ||
         store_open(vined->conf.cache_dir, &vined->store, err) < 0 ||
-        start_core(vined, err) < 0 || transfers_start(vined, err) < 0 ||
-        sources_start(vined, err) < 0 || fetch_start(vined, err) < 0 ||
-        jobs_start(vined, err) < 0)
+        /* The store's lock says that no other daemon has mounts here. */
+        mounts_start(vined, err) < 0 || start_core(vined, err) < 0 ||
+        transfers_start(vined, err) < 0 || sources_start(vined, err) < 0 ||
+        fetch_start(vined, err) < 0 || jobs_start(vined, err) < 0)
         return -1;
     daemon_alarm_start(&vined->alarm, &vined->loop, vined, next_deadline, tick);
     if (serve_start(vined, err) < 0 || local_start(vined, err) < 0)
@@ -405,6 +410,17 @@ static const struct daemon_about about = {
         "See vined(8) and vine-env.conf(5).\n",
 };
 
+/* One or two descriptors an object, one a connection. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static struct vined vined;
@@ -414,6 +430,7 @@ int main(int argc, char **argv)
     if (status >= 0)
         return status;
     (void)umask(077);
+    raise_file_limit();
     (void)prctl(PR_SET_DUMPABLE, 0); /* keys of connections are in our memory */
     if (vined.conf.nice > 0)
         (void)setpriority(PRIO_PROCESS, 0, (int)vined.conf.nice);

@@ -19,7 +19,7 @@ struct manager_link {
     char text[MANAGERS_MAX][VINE_CONF_TEXT]; /* as configured, for messages */
     char host[MANAGERS_MAX][256];
     uint16_t port[MANAGERS_MAX];
-    unsigned count, turn;
+    unsigned count, turn, address_turn;
     uint64_t pause_ms;
     uv_timer_t timer;
     uv_getaddrinfo_t lookup;
@@ -121,6 +121,26 @@ static void connect_to(struct manager_link *m, const char *addr)
         retry_later(m, &err);
 }
 
+/* A host may have several, and the manager may listen on one of them: in turn. */
+static void choose_address(struct manager_link *m, const struct addrinfo *found,
+                           char addr[VINE_ADDR_MAX])
+{
+    const struct addrinfo *a;
+    unsigned count = 0, turn;
+
+    for (a = found; a != NULL; a = a->ai_next)
+        count++;
+    turn = m->address_turn++ % count;
+    for (a = found; turn > 0; a = a->ai_next)
+        turn--;
+    if (a->ai_family == AF_INET)
+        (void)uv_ip4_name((const struct sockaddr_in *)(const void *)a->ai_addr, addr,
+                          VINE_ADDR_MAX);
+    else
+        (void)uv_ip6_name((const struct sockaddr_in6 *)(const void *)a->ai_addr, addr,
+                          VINE_ADDR_MAX);
+}
+
 static void on_found(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
 {
     struct manager_link *m = req->data;
@@ -131,12 +151,8 @@ static void on_found(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
         uv_freeaddrinfo(found);
         return;
     }
-    if (status == 0 && found->ai_family == AF_INET)
-        (void)uv_ip4_name((struct sockaddr_in *)(void *)found->ai_addr, addr,
-                          sizeof(addr));
-    else if (status == 0)
-        (void)uv_ip6_name((struct sockaddr_in6 *)(void *)found->ai_addr, addr,
-                          sizeof(addr));
+    if (status == 0)
+        choose_address(m, found, addr);
     uv_freeaddrinfo(found);
     if (status == 0) {
         connect_to(m, addr);

@@ -46,7 +46,7 @@ struct mount_job {
     struct store_object *object;
     uint32_t uid, gid;
     bool trusted;
-    int fuse_fd;
+    int fuse_fd, image_fd; /* for squashfuse */
     char path[VINE_PATH_MAX];
     struct vine_err err;
 };
@@ -115,14 +115,17 @@ static void mount_by_kernel(struct mount_job *job)
 static void mount_by_fuse(struct mount_job *job)
 {
     char options[128];
-    int fd = open("/dev/fuse", O_RDWR);
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 
     if (fd < 0) {
         vine_err_sys(&job->err, "cannot open /dev/fuse (modprobe fuse?)");
         return;
     }
-    /* squashfuse reads the image as the user; the directories above stay closed. */
-    if (fchmod(job->object->image_fd, 0444) < 0) {
+    /* squashfuse reads the image as the user; the directories above stay closed. It
+     * gets an open file of its own: flags are shared with whoever has a duplicate. */
+    (void)snprintf(options, sizeof(options), "/proc/self/fd/%d", job->object->image_fd);
+    job->image_fd = open(options, O_RDONLY | O_CLOEXEC);
+    if (job->image_fd < 0 || fchmod(job->image_fd, 0444) < 0) {
         vine_err_sys(&job->err, "cannot open the image to its user");
         (void)close(fd);
         return;
@@ -212,7 +215,7 @@ static int spawn_squashfuse(struct mounted *m, const struct mount_job *job,
         {.flags = UV_IGNORE},
         {.flags = UV_IGNORE},
         {.flags = UV_INHERIT_FD, .data.fd = 2},
-        {.flags = UV_INHERIT_FD, .data.fd = job->object->image_fd},
+        {.flags = UV_INHERIT_FD, .data.fd = job->image_fd},
         {.flags = UV_INHERIT_FD, .data.fd = job->fuse_fd},
     };
     uv_process_options_t options = {
@@ -264,10 +267,12 @@ static void after_mount(uv_work_t *work, int status)
     struct mount_job *job = work->data;
     struct vined *vined = job->vined;
 
-    if (job->err.code == VINE_OK && remember(job) == NULL)
+    if (job->err.code == VINE_OK && (vined->stopping || remember(job) == NULL))
         unmount_path(job->path);
     if (job->fuse_fd >= 0)
         (void)close(job->fuse_fd);
+    if (job->image_fd >= 0)
+        (void)close(job->image_fd);
     if (!vined->stopping) {
         node_mounted(vined->core, &job->object->manifest.digest, job->uid,
                      job->err.code != VINE_OK ? &job->err : NULL, vined_now(vined));
@@ -283,8 +288,9 @@ static void mount_failed(struct vined *vined, void *arg)
     struct vine_err err = {0};
 
     vine_err_set(&err, VINE_ENOENT, "the object to be mounted is gone");
-    node_mounted(vined->core, &job->object->manifest.digest, job->uid, &err,
-                 vined_now(vined));
+    if (!vined->stopping)
+        node_mounted(vined->core, &job->object->manifest.digest, job->uid, &err,
+                     vined_now(vined));
     vined_update(vined);
     free(job->object);
     free(job);
@@ -317,7 +323,8 @@ void mount_object(struct vined *vined, const struct vine_digest *digest,
                               .uid = mount_uid,
                               .gid = search.gid,
                               .trusted = trusted,
-                              .fuse_fd = -1};
+                              .fuse_fd = -1,
+                              .image_fd = -1};
     if (object == NULL || !object->complete) {
         job->object = calloc(1, sizeof(*job->object));
         if (job->object == NULL) {

@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "daemon/node/local.h"
@@ -29,36 +28,35 @@ struct packing {
     struct vined *vined;
     struct source *source;
     char *out;
-    bool force, is_signed, ended;
+    bool force, is_signed, ended, freed;
     uint32_t mode; /* permission bits of the output */
     uint64_t start_ms, told_ms, object_size, file_size;
     struct vine_digest digest;
-    /* The export child, driven by a worker. */
-    uv_work_t work;
+    /* The export child; each of its two handles holds the struct. */
     uint32_t uid, gid;
     int image_fd, trailer_fd;
-    pid_t exporter; /* killed when the client goes */
     uv_process_t process;
-    bool has_process, working;
-    int control_fd;
-    struct vine_err err;
+    uv_pipe_t control;
+    int handles;
+    bool spawned, exporter_ended, asked;
+    char line[EXPORT_LINE_MAX];
+    size_t line_len;
 };
 
-static void free_packing(struct packing *p)
+static void free_if_unused(struct packing *p)
 {
-    if (p->image_fd >= 0)
-        (void)close(p->image_fd);
-    if (p->trailer_fd >= 0)
-        (void)close(p->trailer_fd);
-    if (p->control_fd >= 0)
-        (void)close(p->control_fd);
+    if (p->handles > 0 || !p->freed)
+        return;
     free(p->out);
     free(p);
 }
 
-static void on_process_closed(uv_handle_t *handle)
+static void on_handle_closed(uv_handle_t *handle)
 {
-    free_packing(handle->data);
+    struct packing *p = handle->data;
+
+    p->handles--;
+    free_if_unused(p);
 }
 
 static void free_late(struct vined *vined, void *arg)
@@ -67,17 +65,25 @@ static void free_late(struct vined *vined, void *arg)
 
     if (p->source != NULL)
         source_free(p->source);
-    p->source = NULL;
-    if (p->has_process)
-        uv_close((uv_handle_t *)&p->process, on_process_closed);
-    else
-        free_packing(p);
+    if (p->image_fd >= 0)
+        (void)close(p->image_fd);
+    if (p->trailer_fd >= 0)
+        (void)close(p->trailer_fd);
+    if (p->spawned) {
+        uv_close((uv_handle_t *)&p->control, on_handle_closed);
+        if (!p->exporter_ended)
+            (void)uv_process_kill(&p->process, SIGKILL); /* closed when it has ended */
+        if (!p->exporter_ended && vined->stopping)
+            uv_unref((uv_handle_t *)&p->process);
+    }
+    p->freed = true;
+    free_if_unused(p);
 }
 
 /* The last thing that happens to it; never from inside a source's event. */
 static void end(struct packing *p)
 {
-    if (p->ended || p->working)
+    if (p->ended)
         return;
     p->ended = true;
     if (p->client != NULL)
@@ -87,6 +93,8 @@ static void end(struct packing *p)
 
 static void fail(struct packing *p, const struct vine_err *err)
 {
+    if (p->ended)
+        return;
     if (p->client != NULL)
         client_error(p->client, err);
     end(p);
@@ -129,48 +137,7 @@ static void on_failed(void *ctx, struct source *s, const struct vine_err *err)
     fail(ctx, err);
 }
 
-/* One JSON line from the exporter; blocking, on a worker. */
-static json_t *read_line(struct packing *p)
-{
-    char line[EXPORT_LINE_MAX];
-    size_t len = 0;
-
-    while (len < sizeof(line)) {
-        ssize_t n = read(p->control_fd, line + len, 1);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            break;
-        if (line[len++] == '\n')
-            return json_loadb(line, len, 0, NULL);
-    }
-    vine_err_set(&p->err, VINE_ESYS, "the child that writes '%.200s' ended early",
-                 p->out);
-    return NULL;
-}
-
-static int expect(struct packing *p, const char *wanted)
-{
-    json_t *line = read_line(p);
-    const char *event = json_string_value(json_object_get(line, "event"));
-    const char *code = json_string_value(json_object_get(line, "code"));
-    const char *text = json_string_value(json_object_get(line, "text"));
-
-    if (event == NULL)
-        vine_err_set(&p->err, VINE_EPROTO, "malformed line from vine-source");
-    else if (strcmp(event, "error") == 0)
-        vine_err_set(&p->err, vine_code_parse(code != NULL ? code : ""), "%s",
-                     text != NULL ? text : "error");
-    else if (strcmp(event, "progress") == 0) {
-        json_decref(line);
-        return expect(p, wanted);
-    } else if (strcmp(event, wanted) != 0)
-        vine_err_set(&p->err, VINE_EPROTO, "unexpected '%s' from vine-source", event);
-    json_decref(line);
-    return p->err.code == VINE_OK ? 0 : -1;
-}
-
-static int send_export(struct packing *p)
+static int send_export(struct packing *p, struct vine_err *err)
 {
     char *out = vine_path_escape(p->out), *text = NULL;
     json_t *command =
@@ -185,13 +152,14 @@ static int send_export(struct packing *p)
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control};
     struct cmsghdr *header;
     int fds[2] = {p->image_fd, p->trailer_fd}, result = 0;
+    uv_os_fd_t fd;
 
     text = command != NULL ? json_dumps(command, JSON_COMPACT) : NULL;
     json_decref(command);
     if (out == NULL || text == NULL) {
         free(out);
         free(text);
-        return vine_err_set(&p->err, VINE_ENOMEM, "out of memory");
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
     }
     text[strlen(text)] = '\n'; /* the terminating zero is not sent */
     iov.iov_base = text;
@@ -202,30 +170,22 @@ static int send_export(struct packing *p)
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN(sizeof(fds));
     memcpy(CMSG_DATA(header), fds, sizeof(fds));
-    if (sendmsg(p->control_fd, &msg, MSG_NOSIGNAL) != (ssize_t)iov.iov_len)
-        result = vine_err_sys(&p->err, "cannot reach vine-source");
+    /* One small message on a fresh socket: there is room for it. */
+    if (uv_fileno((uv_handle_t *)&p->control, &fd) < 0 ||
+        sendmsg(fd, &msg, MSG_NOSIGNAL) != (ssize_t)iov.iov_len)
+        result = vine_err_sys(err, "cannot reach vine-source");
     free(out);
     free(text);
     return result;
 }
 
-static void run_export(uv_work_t *work)
+static void packed(struct packing *p)
 {
-    struct packing *p = work->data;
-
-    if (expect(p, "ready") == 0 && send_export(p) == 0)
-        (void)expect(p, "done");
-}
-
-static void after_export(uv_work_t *work, int status)
-{
-    struct packing *p = work->data;
     const struct source *s = p->source;
     char hex[VINE_HEX_LEN + 1];
 
-    p->working = false;
-    if (p->client != NULL && p->err.code == VINE_OK) {
-        vine_digest_hex(&p->digest, hex);
+    vine_digest_hex(&p->digest, hex);
+    if (p->client != NULL)
         client_send(p->client,
                     json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:b, s:f}", "event",
                               "packed", "size", (json_int_t)p->file_size, "object_size",
@@ -233,15 +193,74 @@ static void after_export(uv_work_t *work, int status)
                               (json_int_t)s->entries, "bytes", (json_int_t)s->bytes,
                               "digest", hex, "signed", p->is_signed, "seconds",
                               (double)(vined_now(p->vined) - p->start_ms) / 1000));
-        end(p);
-    } else {
-        fail(p, &p->err);
+    end(p);
+}
+
+/* A line of the exporter: ready, progress, done or error. */
+static void take_line(struct packing *p, const json_t *line)
+{
+    const char *event = json_string_value(json_object_get(line, "event"));
+    const char *code = json_string_value(json_object_get(line, "code"));
+    const char *text = json_string_value(json_object_get(line, "text"));
+    struct vine_err err = {0};
+
+    if (event == NULL)
+        vine_err_set(&err, VINE_EPROTO, "malformed line from vine-source");
+    else if (strcmp(event, "ready") == 0 && !p->asked) {
+        p->asked = true;
+        (void)send_export(p, &err);
+    } else if (strcmp(event, "done") == 0 && p->asked) {
+        packed(p);
+        return;
+    } else if (strcmp(event, "error") == 0) {
+        enum vine_code number = vine_code_parse(code != NULL ? code : "");
+        vine_err_set(&err, number != VINE_OK ? number : VINE_EPROTO, "%s",
+                     text != NULL ? text : "error");
+    } else if (strcmp(event, "progress") != 0) {
+        vine_err_set(&err, VINE_EPROTO, "unexpected '%.40s' from vine-source", event);
     }
+    if (err.code != VINE_OK)
+        fail(p, &err);
+}
+
+static void on_control(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    struct packing *p = stream->data;
+    struct vine_err err = {0};
+    char *newline;
+
+    if (n == 0 || p->ended)
+        return;
+    p->line_len += n > 0 ? (size_t)n : 0;
+    while (!p->ended && (newline = memchr(p->line, '\n', p->line_len)) != NULL) {
+        size_t len = (size_t)(newline - p->line) + 1;
+        json_t *line = json_loadb(p->line, len, JSON_REJECT_DUPLICATES, NULL);
+        take_line(p, line);
+        json_decref(line);
+        p->line_len -= len;
+        memmove(p->line, newline + 1, p->line_len);
+    }
+    if (p->ended || (n > 0 && p->line_len < sizeof(p->line)))
+        return;
+    vine_err_set(&err, VINE_ESYS, "the child that writes '%.200s' ended early", p->out);
+    fail(p, &err);
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    struct packing *p = handle->data;
+
+    *buf =
+        uv_buf_init(p->line + p->line_len, (unsigned)(sizeof(p->line) - p->line_len));
 }
 
 static void on_exporter_exit(uv_process_t *process, int64_t status, int signal_number)
 {
+    struct packing *p = process->data;
+
     /* What it had to say is on the socket; its end is the end of file there. */
+    p->exporter_ended = true;
+    uv_close((uv_handle_t *)process, on_handle_closed);
 }
 
 static int spawn_exporter(struct packing *p, struct vine_err *err)
@@ -271,12 +290,18 @@ static int spawn_exporter(struct packing *p, struct vine_err *err)
     stdio[3].flags = UV_INHERIT_FD;
     stdio[3].data.fd = control[1];
     status = uv_spawn(&p->vined->loop, &p->process, &options);
-    p->process.data = p;
-    p->has_process = true;
     (void)close(control[1]);
-    p->control_fd = control[0];
-    if (status < 0)
+    (void)uv_pipe_init(&p->vined->loop, &p->control, 0);
+    (void)uv_pipe_open(&p->control, control[0]);
+    p->process.data = p->control.data = p;
+    p->spawned = true;
+    p->handles = 2;
+    if (status < 0) {
+        p->exporter_ended = true;
+        uv_close((uv_handle_t *)&p->process, on_handle_closed);
         return vine_err_uv(err, status, "cannot start " VINE_LIBEXECDIR "/vine-source");
+    }
+    (void)uv_read_start((uv_stream_t *)&p->control, on_alloc, on_control);
     return 0;
 }
 
@@ -313,17 +338,12 @@ static void on_built(void *ctx, struct source *s)
     struct packing *p = ctx;
     struct vine_err err = {0};
 
-    p->image_fd = dup(s->temp_fd);
+    p->image_fd = fcntl(s->temp_fd, F_DUPFD_CLOEXEC, 3);
     if (p->image_fd < 0)
         vine_err_sys(&err, "cannot keep the new image");
     if (err.code != VINE_OK || make_trailer(p, &s->manifest, &err) < 0 ||
-        spawn_exporter(p, &err) < 0) {
+        spawn_exporter(p, &err) < 0)
         fail(p, &err);
-        return;
-    }
-    p->working = true;
-    p->work.data = p;
-    (void)uv_queue_work(&p->vined->loop, &p->work, run_export, after_export);
 }
 
 static const struct source_ops packing_ops = {
@@ -347,7 +367,7 @@ void packing_begin(struct client *c, const char *path, const char *out, bool for
         client_error(c, &err);
         return;
     }
-    p->image_fd = p->trailer_fd = p->control_fd = -1;
+    p->image_fd = p->trailer_fd = -1;
     p->client = c;
     p->vined = c->vined;
     p->force = force;
@@ -371,8 +391,5 @@ void packing_end(struct client *c)
         return;
     c->packing = NULL;
     p->client = NULL;
-    if (p->working)
-        (void)uv_process_kill(&p->process, SIGKILL); /* then the worker ends */
-    else
-        end(p);
+    end(p);
 }

@@ -20,6 +20,7 @@ struct answer { /* a request being answered */
     bool manifest;
     struct store_object *object;
     uint32_t next, end; /* chunks, or bytes of the manifest */
+    uint8_t *encoded;   /* manifest: its bytes, made by the first part */
     struct answer *following;
 };
 
@@ -57,6 +58,7 @@ static void pop(struct served *s)
     s->first = a->following;
     s->waiting--;
     store_put(a->object);
+    free(a->encoded);
     free(a);
 }
 
@@ -169,18 +171,20 @@ static void send_manifest_part(struct served *s)
         .offset = a->next,
         .bulk_len = left < VINE_CHUNK_MAX ? left : VINE_CHUNK_MAX,
     };
-    uint8_t *whole = malloc(a->end), *part = malloc(frame.bulk_len);
+    uint8_t *part = malloc(frame.bulk_len);
 
-    if (whole == NULL || part == NULL) {
-        free(whole);
+    if (a->encoded == NULL) {
+        a->encoded = malloc(a->end);
+        if (a->encoded != NULL)
+            manifest_encode(&a->object->manifest, a->encoded);
+    }
+    if (a->encoded == NULL || part == NULL) {
         free(part);
         refuse(s, a->tag, VINE_ENOMEM);
         pop(s);
         return;
     }
-    manifest_encode(&a->object->manifest, whole);
-    memcpy(part, whole + frame.offset, frame.bulk_len);
-    free(whole);
+    memcpy(part, a->encoded + frame.offset, frame.bulk_len);
     a->next += frame.bulk_len;
     if (a->next == a->end)
         pop(s);

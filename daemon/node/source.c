@@ -72,6 +72,7 @@ static int take_resolved(struct source *s, const json_t *line)
     const char *signature = word(line, "signature");
     char *canonical = strdup(word(line, "canonical"));
 
+    s->was_resolved = true;
     free(s->canonical);
     s->canonical = canonical;
     if (canonical == NULL || vine_path_unescape(canonical) < 0 || canonical[0] != '/' ||
@@ -90,7 +91,8 @@ static int take_resolved(struct source *s, const json_t *line)
                   : s->kind == SOURCE_ARCHIVE ? s->bytes * ARCHIVE_FACTOR
                                               : number(line, "alloc");
     if (s->object_size > VINE_OBJECT_MAX ||
-        s->manifest_bytes > manifest_encoded_size(VINE_CHUNKS_MAX))
+        s->manifest_bytes > manifest_encoded_size(VINE_CHUNKS_MAX) ||
+        (s->kind != SOURCE_IMAGE && (s->manifest_bytes > 0 || s->is_signed)))
         return -1;
     return 0;
 }
@@ -151,7 +153,7 @@ static bool try_again(struct source *s, enum vine_code code)
     child_end(s);
     manifest_free(&s->manifest);
     memset(&s->manifest, 0, sizeof(s->manifest));
-    s->has_manifest = false;
+    s->has_manifest = s->was_resolved = false;
     if (child_start(s, &err) < 0)
         source_fail(s, &err);
     return true;
@@ -165,7 +167,8 @@ void source_line(struct source *s, const json_t *line)
     if (s->failed || s->freed)
         return;
     if (strcmp(event, "resolved") == 0) {
-        if (take_resolved(s, line) < 0)
+        /* Once a child: what is under way relies on its first word. */
+        if (s->was_resolved || take_resolved(s, line) < 0)
             fail_with(s, VINE_EPROTO, "vine-source wrote a malformed line");
         else if (s->manifest_bytes > 0)
             ask_manifest(s);
@@ -178,6 +181,8 @@ void source_line(struct source *s, const json_t *line)
             build_child_done(s);
     } else if (strcmp(event, "error") == 0) {
         code = vine_code_parse(word(line, "code"));
+        if (code == VINE_OK)
+            code = VINE_EPROTO;
         if (code == VINE_ESYS && build_failed(s))
             return; /* the pipe broke because tar2sqfs had ended: that is told */
         if (!try_again(s, code))

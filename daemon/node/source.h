@@ -57,7 +57,7 @@ struct source {
     struct source_child *child;
     struct source_build *build;
     unsigned tries;
-    bool building, failed, freed;
+    bool was_resolved, building, failed, freed;
     int pins; /* workers and handles that still point here */
 };
 

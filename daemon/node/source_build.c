@@ -6,6 +6,7 @@
  * the file counts. Plain squashfs files of a user are copied and never trusted. A
  * worker thread then adds the info block, and cuts and hashes the object. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,8 @@
 #include "vine/log.h"
 
 #define COPY_STEP (1u << 20)
+#define DISK_FULL_BYTES (4u << 20) /* a builder fails before the last block is taken   \
+                                    */
 
 struct source_build {
     struct source *source; /* NULL: given up */
@@ -122,7 +125,13 @@ static void finish(struct source *s)
         return;
     }
     job->source = s;
-    job->fd = dup(s->temp_fd);
+    job->fd = fcntl(s->temp_fd, F_DUPFD_CLOEXEC, 3);
+    if (job->fd < 0) {
+        vine_err_sys(&err, "cannot keep the new image");
+        free(job);
+        source_fail(s, &err);
+        return;
+    }
     job->add_info = s->kind != SOURCE_IMAGE;
     fill_info(s, &job->info);
     job->work.data = job;
@@ -134,11 +143,16 @@ bool build_failed(struct source *s)
 {
     const struct source_build *b = s->build;
     struct vine_err err = {0};
+    uint64_t total, available;
 
     if (b == NULL || !b->has_process || !b->process_ended || b->status == 0)
         return false;
-    vine_err_set(&err, VINE_ESYS,
-                 "tar2sqfs ended with status %d (is the store's disk full?)",
+    if (store_space(s->vined->store, &total, &available, &err) == 0 &&
+        available < DISK_FULL_BYTES)
+        vine_err_set(&err, VINE_ENOSPC,
+                     "the file system of '%s' is full: %llu MB are free",
+                     s->vined->conf.cache_dir, (unsigned long long)available >> 20);
+    vine_err_set(&err, VINE_ESYS, "the image builder tar2sqfs ended with status %d",
                  (int)b->status);
     source_fail(s, &err);
     return true;

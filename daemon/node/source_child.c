@@ -258,6 +258,10 @@ void child_end(struct source *s)
     c->source = NULL;
     if (!c->ended)
         (void)uv_process_kill(&c->process, SIGKILL);
+    /* It may hang in the kernel on a dead file system; a stop does not wait for that.
+     */
+    if (!c->ended && s->vined->stopping)
+        uv_unref((uv_handle_t *)&c->process);
     if (c->bulk_fd >= 0)
         (void)close(c->bulk_fd);
     c->bulk_fd = -1;

@@ -45,6 +45,10 @@ static void answer_late(struct vined *vined, void *arg)
     struct late_answer *late = arg;
     uint64_t now = vined_now(vined);
 
+    if (vined->stopping) {
+        free(late);
+        return;
+    }
     if (late->transfer)
         node_transfer_failed(vined->core, late->id, &late->err, now);
     else
@@ -75,10 +79,11 @@ static bool signature_ok(const struct source *s)
                                  &s->manifest.digest, &s->signature);
 }
 
-static bool trusted(const struct source *s)
+/* An image a user brought. What on_built gets from a directory or an archive our own
+ * builder made; nothing else that a child says makes an object trusted. */
+static bool trusted_image(const struct source *s)
 {
-    return s->kind != SOURCE_IMAGE || s->vined->conf.trust_user_images ||
-           (s->has_manifest && signature_ok(s));
+    return s->vined->conf.trust_user_images || signature_ok(s);
 }
 
 static void on_resolved(void *ctx, struct source *s)
@@ -88,7 +93,7 @@ static void on_resolved(void *ctx, struct source *s)
         .key = s->key,
         .estimate = s->estimate,
         .has_manifest = s->has_manifest,
-        .trusted = trusted(s),
+        .trusted = s->has_manifest && trusted_image(s),
     };
 
     if (s->has_manifest) {
@@ -112,7 +117,8 @@ static void on_built(void *ctx, struct source *s)
     struct vine_err err = {0};
     struct msg_object object;
 
-    if (store_adopt(vined->store, s->temp_name, &s->manifest, trusted(s), &stored,
+    if (store_adopt(vined->store, s->temp_name, &s->manifest,
+                    s->kind != SOURCE_IMAGE || vined->conf.trust_user_images, &stored,
                     &err) < 0) {
         node_source_built(vined->core, o->ticket, NULL, &err, vined_now(vined));
         vined_update(vined);
@@ -190,7 +196,8 @@ static void build_failed_late(struct vined *vined, void *arg)
 {
     struct late_answer *late = arg;
 
-    node_source_built(vined->core, late->id, NULL, &late->err, vined_now(vined));
+    if (!vined->stopping)
+        node_source_built(vined->core, late->id, NULL, &late->err, vined_now(vined));
     vined_update(vined);
     free(late);
 }
@@ -245,7 +252,8 @@ static void give_manifest(struct vined *vined, void *arg)
 {
     struct late_manifest *late = arg;
 
-    transfer_manifest(vined, late->id, &late->digest, late->bytes, late->len);
+    if (!vined->stopping)
+        transfer_manifest(vined, late->id, &late->digest, late->bytes, late->len);
     free(late);
 }
 
@@ -276,7 +284,8 @@ void source_fetch(struct vined *vined, uint64_t id, const struct vine_digest *di
         !vine_digest_equal(&o->source->manifest.digest, digest)) {
         vine_err_set(&err, VINE_EDOWN, "the source is not open any more");
     } else if (range.first == 0) {
-        if (fetch_manifest(o, id, &err) == 0)
+        if (transfer_expect_manifest(vined, id, &err) == 0 &&
+            fetch_manifest(o, id, &err) == 0)
             return;
     } else if (transfer_begin(vined, id, digest, range, &err) == 0) {
         transfer_set_origin(vined, id, ticket);

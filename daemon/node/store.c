@@ -285,6 +285,35 @@ void store_mark(struct store_object *object, uint32_t piece)
     (void)disk_pwrite_all(object->have_fd, &yes, 1, piece, NULL);
 }
 
+/* Hints only: an error costs a hash or a build after the next start. */
+static void save_meta(struct store *store, const struct store_object *object)
+{
+    char name[VINE_HEX_LEN + 1];
+    int dir_fd;
+
+    object_name(object, name);
+    dir_fd = disk_open_dir(store->objects_fd, name, false, NULL);
+    if (dir_fd < 0)
+        return;
+    (void)meta_save(dir_fd, object, object->synced, NULL);
+    (void)close(dir_fd);
+}
+
+/* From here on nobody holds a descriptor that could change the image. The number stays
+ * the same, so a worker that still reads is not disturbed. */
+static int make_read_only(int dir_fd, struct store_object *object, struct vine_err *err)
+{
+    int fd = openat(dir_fd, "image", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int result = 0;
+
+    if (fd < 0)
+        return vine_err_sys(err, "cannot open the new image");
+    if (dup3(fd, object->image_fd, O_CLOEXEC) < 0)
+        result = vine_err_sys(err, "cannot close the new image for writing");
+    (void)close(fd);
+    return result;
+}
+
 int store_publish(struct store *store, struct store_object *object, bool trusted,
                   struct vine_err *err)
 {
@@ -297,6 +326,8 @@ int store_publish(struct store *store, struct store_object *object, bool trusted
     if (dir_fd < 0)
         return -1;
     result = meta_save(dir_fd, object, false, err);
+    if (result == 0)
+        result = make_read_only(dir_fd, object, err);
     (void)close(dir_fd);
     if (result < 0)
         return -1;
@@ -306,6 +337,13 @@ int store_publish(struct store *store, struct store_object *object, bool trusted
     object->have_fd = -1;
     object->complete = true;
     return 0;
+}
+
+void store_synced(struct store *store, struct store_object *object)
+{
+    object->synced = true;
+    if (!object->removed)
+        save_meta(store, object);
 }
 
 int store_sync(struct store *store, struct store_object *object, struct vine_err *err)
@@ -321,8 +359,6 @@ int store_sync(struct store *store, struct store_object *object, struct vine_err
         return -1;
     if (fsync(dir_fd) < 0 || fsync(store->objects_fd) < 0)
         result = vine_err_sys(err, "cannot sync object %.8s", name);
-    if (result == 0)
-        result = meta_save(dir_fd, object, true, err);
     (void)close(dir_fd);
     return result;
 }
@@ -408,9 +444,6 @@ int store_adopt(struct store *store, const char *name, struct manifest *manifest
 void store_add_key(struct store *store, struct store_object *object,
                    const struct vine_digest *key)
 {
-    char name[VINE_HEX_LEN + 1];
-    int dir_fd;
-
     for (uint32_t i = 0; i < object->key_count; i++)
         if (vine_digest_equal(&object->keys[i], key))
             return;
@@ -418,14 +451,8 @@ void store_add_key(struct store *store, struct store_object *object,
         memmove(object->keys, object->keys + 1,
                 --object->key_count * sizeof(object->keys[0]));
     object->keys[object->key_count++] = *key;
-    object_name(object, name);
-    if (!object->complete)
-        return; /* store_publish writes it down */
-    dir_fd = disk_open_dir(store->objects_fd, name, false, NULL);
-    if (dir_fd < 0)
-        return;
-    (void)meta_save(dir_fd, object, object->synced, NULL);
-    (void)close(dir_fd);
+    if (object->complete) /* else store_publish writes it down */
+        save_meta(store, object);
 }
 
 void store_touch(struct store *store, struct store_object *object)

@@ -32,7 +32,7 @@ struct store_object {
     uint32_t pieces; /* piece 0, the manifest, included */
     bool *have;      /* by piece */
     bool complete, trusted;
-    bool synced; /* set by the loop thread after store_sync */
+    bool synced; /* else a restart hashes it */
     uint32_t key_count;
     struct vine_digest keys[VINE_KEYS_MAX];
     uint64_t used_ms; /* last use, wall clock */
@@ -78,8 +78,9 @@ void store_mark(struct store_object *object, uint32_t piece);
 int store_publish(struct store *store, struct store_object *object, bool trusted,
                   struct vine_err *err);
 
-/* (worker) Sync to disk and say so in meta.json. */
+/* (worker) Sync to disk; then store_synced on the loop thread says so in meta.json. */
 int store_sync(struct store *store, struct store_object *object, struct vine_err *err);
+void store_synced(struct store *store, struct store_object *object);
 
 /* A file in tmp/ for an image being built; `name` gets at most 32 bytes. */
 int store_temp(struct store *store, uint64_t ticket, char name[32], int *fd,

@@ -151,6 +151,12 @@ static int scan_dir(struct store *store, int at, bool complete, struct vine_err 
             continue;
         if (load_object(store, at, entry->d_name, complete, &why) == 0)
             continue;
+        if (why.code != VINE_ECORRUPT && why.code != VINE_ENOENT &&
+            why.code != VINE_EPROTO && why.code != VINE_ELIMIT) {
+            vine_log(VINE_LOG_ERR, "event=object-not-loaded object=%s reason=%s",
+                     vine_q(entry->d_name), vine_q(why.text));
+            continue; /* perhaps the next start can */
+        }
         vine_log(VINE_LOG_WARNING, "event=discard object=%s complete=%d reason=%s",
                  vine_q(entry->d_name), complete, vine_q(why.text));
         disk_remove_tree(at, entry->d_name);

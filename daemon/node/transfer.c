@@ -17,13 +17,20 @@ struct transfer {
     struct msg_range range;
     uint32_t first_chunk, chunk_count;
     uint32_t *missing; /* by piece of the range: chunks not yet written */
+    bool *written;     /* by chunk: a peer may send one twice */
     uint64_t bytes;
     uint64_t origin; /* ticket of the own source it comes from; 0: from a peer */
     struct transfer *next;
 };
 
+struct awaited { /* a manifest that the core still wants */
+    uint64_t id;
+    struct awaited *next;
+};
+
 struct transfers {
     struct transfer *first;
+    struct awaited *manifests;
 };
 
 struct chunk_job {
@@ -62,7 +69,35 @@ static void forget(struct vined *vined, struct transfer *t)
     *at = t->next;
     store_put(t->object);
     free(t->missing);
+    free(t->written);
     free(t);
+}
+
+int transfer_expect_manifest(struct vined *vined, uint64_t id, struct vine_err *err)
+{
+    struct awaited *a = calloc(1, sizeof(*a));
+
+    if (a == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    a->id = id;
+    a->next = vined->transfers->manifests;
+    vined->transfers->manifests = a;
+    return 0;
+}
+
+/* Take it off the list; false: given up meanwhile. */
+static bool was_awaited(struct vined *vined, uint64_t id)
+{
+    struct awaited **at = &vined->transfers->manifests, *a;
+
+    while (*at != NULL && (*at)->id != id)
+        at = &(*at)->next;
+    a = *at;
+    if (a == NULL)
+        return false;
+    *at = a->next;
+    free(a);
+    return true;
 }
 
 int transfer_begin(struct vined *vined, uint64_t id, const struct vine_digest *digest,
@@ -90,6 +125,12 @@ int transfer_begin(struct vined *vined, uint64_t id, const struct vine_digest *d
         if (i == 0)
             t->first_chunk = first;
         t->chunk_count += t->missing[i];
+    }
+    t->written = calloc(t->chunk_count, sizeof(*t->written));
+    if (t->written == NULL) {
+        free(t->missing);
+        free(t);
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
     }
     store_get(object);
     t->next = vined->transfers->first;
@@ -142,8 +183,9 @@ static void chunk_written(struct vined *vined, const struct chunk_job *job)
     }
     i = piece_of(t, job->chunk);
     t->bytes += job->length;
-    if (i == UINT32_MAX || t->missing[i] == 0)
-        return; /* a chunk sent twice */
+    if (i == UINT32_MAX || t->written[job->chunk - t->first_chunk])
+        return;
+    t->written[job->chunk - t->first_chunk] = true;
     piece = t->range.first + i;
     if (--t->missing[i] > 0) {
         node_transfer_progress(vined->core, job->id, t->bytes, vined_now(vined));
@@ -214,6 +256,8 @@ void transfer_manifest(struct vined *vined, uint64_t id,
     struct store_object *object = store_find(vined->store, digest);
     struct vine_err err = {0};
 
+    if (!was_awaited(vined, id))
+        return;
     if (object == NULL) {
         if (manifest_decode(bytes, len, &manifest, &err) == 0 &&
             !vine_digest_equal(&manifest.digest, digest))
@@ -235,6 +279,8 @@ void transfer_end(struct vined *vined, uint64_t id, const struct vine_err *err)
 
     if (t != NULL)
         forget(vined, t);
+    else
+        (void)was_awaited(vined, id);
     if (err == NULL)
         return;
     node_transfer_failed(vined->core, id, err, vined_now(vined));
@@ -269,5 +315,7 @@ void transfers_stop(struct vined *vined)
 {
     while (vined->transfers->first != NULL)
         forget(vined, vined->transfers->first);
+    while (vined->transfers->manifests != NULL)
+        (void)was_awaited(vined, vined->transfers->manifests->id);
     free(vined->transfers);
 }

@@ -87,8 +87,10 @@ uint32_t transfer_chunk_length(struct vined *vined, uint64_t id, uint32_t chunk)
 /* A chunk's bytes; malloc'ed, taken over. Verified, written, told to the core. */
 void transfer_chunk(struct vined *vined, uint64_t id, uint32_t chunk, void *bytes,
                     uint32_t length);
+/* Piece 0 is on its way; transfer_end gives it up. */
+int transfer_expect_manifest(struct vined *vined, uint64_t id, struct vine_err *err);
 /* The manifest's bytes (piece 0) of `digest`: checked, the partial object made, told to
- * the core. `bytes` borrowed. */
+ * the core; nothing if it was given up. `bytes` borrowed. */
 void transfer_manifest(struct vined *vined, uint64_t id,
                        const struct vine_digest *digest, const void *bytes, size_t len);
 /* Give up: tells the core unless the core itself gave it up (err NULL). */

@@ -286,7 +286,7 @@ int main(int argc, char **argv)
 
     if (parse_arguments(argc, argv, &a) < 0 ||
         parse_check(a.check, &session.options.check) < 0 || !is_open(CONTROL_FD) ||
-        !is_open(BULK_FD)) {
+        (!is_open(BULK_FD) && strcmp(a.kind, "export") != 0)) {
         (void)fprintf(stderr, "vine-source is started by vined, see its protocol\n");
         return 2;
     }

@@ -243,6 +243,19 @@ def test_a_private_home_on_a_root_squashed_file_system(slurm: Cluster) -> None:
     assert not warnings(both(result))
 
 
+def test_a_directory_that_only_a_group_may_enter(
+    slurm: Cluster, env: Environment
+) -> None:
+    """The mount point is walked to with all groups of the job's user."""
+    top = f"/pfs/group-{next(numbers)}"
+    slurm.sh("n1", f"install -d -m 750 -o root -g vine {top} && mv {env.path} {top}/")
+    slurm.pfs_set(root_squash=1)
+    env = Environment(f"{top}/env")
+    result = slurm.srun("-N2", f"--vine-env={env.path}", "sh", "-c", env.mounted())
+    assert result.out.split() == ["1", "1"]
+    assert not warnings(result.err)
+
+
 # --- not served ---------------------------------------------------------------------
 
 
@@ -283,6 +296,23 @@ def test_fallback_binds_the_source_on_its_destination(
     assert result.out.startswith(f"origin {dst} {dst}\n")
     assert "unique" in result.out.split()
     assert len(warnings(result.err)) == 1
+
+
+def test_a_daemon_that_hangs_costs_a_deadline(slurm: Cluster, env: Environment) -> None:
+    """It takes connections and never answers: prolog, wait and epilog all end."""
+    conf = "/etc/vine-env/vine-env.conf"
+    slurm.sh("n2", f"cp {conf} {conf}.saved")
+    slurm.sh("n2", f"printf '[plugin]\\nstage_timeout = 2\\n' >> {conf}")
+    slurm.sh("n2", "pkill -STOP -x vined")
+    try:
+        words = ["-w", "n2", f"--vine-env={env.path}", "sh", "-c", SHOW]
+        result = slurm.srun(*words, timeout=20)
+        assert result.out.strip() == f"origin {env.path} {env.path}"
+        (line,) = warnings(result.err)
+        assert "not staged within 2 s" in line
+        wait_for(lambda: not slurm.jobs(), 10, "the end of the job")
+    finally:
+        slurm.sh("n2", f"pkill -CONT -x vined; mv {conf}.saved {conf}")
 
 
 def test_fail_raises_where_srun_sees_it(slurm: Cluster, env: Environment) -> None:

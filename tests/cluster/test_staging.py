@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 
@@ -13,8 +14,9 @@ LINK_BYTES_PER_S = 400e6 / 8
 
 
 def mount_lines(mountinfo: str, target: str) -> list[str]:
-    """Lines of /proc/self/mountinfo whose mount point is `target`."""
-    return [line for line in mountinfo.splitlines() if line.split()[4] == target]
+    """Lines of /proc/self/mountinfo, among others, whose mount point is `target`."""
+    found = re.compile(rf"^\d+ \d+ \d+:\d+ \S+ {re.escape(target)} .*$", re.MULTILINE)
+    return found.findall(mountinfo)
 
 
 def test_directory_is_served_from_a_local_image_at_its_own_path(vine: Cluster) -> None:
