@@ -23,6 +23,7 @@ struct tar_out {
     uint8_t *zeros;
     int fd;
     uint64_t bytes;
+    bool given_up; /* nothing more is written */
 };
 
 static la_ssize_t on_write(struct archive *archive, void *ctx, const void *buf,
@@ -30,7 +31,7 @@ static la_ssize_t on_write(struct archive *archive, void *ctx, const void *buf,
 {
     struct tar_out *tar = ctx;
 
-    if (write_whole(tar->fd, buf, len) < 0) {
+    if (!tar->given_up && write_whole(tar->fd, buf, len) < 0) {
         archive_set_error(archive, errno, "%s", strerror(errno));
         return -1;
     }
@@ -160,10 +161,11 @@ void tar_out_free(struct tar_out *tar)
 {
     if (tar == NULL)
         return;
-    if (tar->archive != NULL) {
-        (void)archive_write_fail(tar->archive); /* write nothing more from here on */
+    /* libarchive closes what was not closed, which would write a good end: a tar that
+     * was given up must not look whole. (archive_write_fail would do, but leaks.) */
+    tar->given_up = true;
+    if (tar->archive != NULL)
         archive_write_free(tar->archive);
-    }
     archive_entry_free(tar->entry);
     free(tar->zeros);
     free(tar);

@@ -69,10 +69,10 @@ class Source:
 
     def send(self, fds: list[int] | None = None, **command: Any) -> None:
         line = json.dumps(command).encode() + b"\n"
-        rights = [
-            (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds or []).tobytes())
-        ]
-        self.control.sendmsg([line], rights if fds else [])
+        rights = array.array("i", fds or []).tobytes()
+        self.control.sendmsg(
+            [line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if fds else []
+        )
 
     def read_bulk(self, length: int = -1) -> bytes:
         """`length` bytes, or all until the child closes it."""
