@@ -3,17 +3,21 @@
  * job_prolog, job_epilog and the remote init return success whatever happens: a failure
  * drains the node. So does one in user_init under sbatch, and srun would not even see
  * it: user_init keeps its error and task_init_privileged raises it. The client's
- * init_post_opt is the place to refuse: nothing has been submitted yet. */
+ * init_post_opt is the place to refuse: nothing has been submitted yet.
+ *
+ * Slurm heeds a callback's failure only of a plugin that plugstack.conf calls
+ * `required`; but a required plugin that cannot be loaded, say after an upgrade of
+ * Slurm, fails every job. So admins write `optional`, and the two places that must fail
+ * end their process themselves, just as Slurm would: the client before it has submitted
+ * anything, and the task's own process before it becomes the user's program. */
 #include <slurm/spank.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "spank/options.h"
 #include "spank/settings.h"
 #include "spank/step.h"
 #include "spank/text.h"
-
-/* Slurm takes only a negative value for a failure. ESPANK_ERROR is 3000 since 21.08: a
- * callback that returns it is reported and then ignored. */
-#define FAILURE (-1)
 
 SPANK_PLUGIN(vine_env, 1)
 
@@ -50,7 +54,7 @@ int slurm_spank_init_post_opt(spank_t sp, int ac, char **av)
     if (options_check_client(&err) < 0) {
         text_clean(err.text);
         slurm_error("vine-env: %s", err.text);
-        return FAILURE;
+        exit(EXIT_FAILURE);
     }
     return ESPANK_SUCCESS;
 }
@@ -73,7 +77,9 @@ int slurm_spank_user_init(spank_t sp, int ac, char **av)
 
 int slurm_spank_task_init_privileged(spank_t sp, int ac, char **av)
 {
-    return step_mount(sp) < 0 ? FAILURE : ESPANK_SUCCESS;
+    if (step_mount(sp) < 0)
+        _exit(EXIT_FAILURE);
+    return ESPANK_SUCCESS;
 }
 
 int slurm_spank_task_init(spank_t sp, int ac, char **av)

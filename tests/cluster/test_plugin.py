@@ -47,10 +47,16 @@ def make_env(
     return Environment(path)
 
 
+@pytest.fixture(params=["optional", "required"], scope="module")
+def word(request: pytest.FixtureRequest) -> str:
+    """What admins write in plugstack.conf; both must work alike."""
+    return request.param
+
+
 @pytest.fixture
-def slurm(vine: Cluster) -> Iterator[Cluster]:
-    """The plugin as `required`: of an optional one Slurm does not heed errors."""
-    script = "sed -i 's,^optional \\(.*/vine_env.so\\),required \\1,' {}"
+def slurm(vine: Cluster, word: str) -> Iterator[Cluster]:
+    """The cluster with the plugin as optional, then as required."""
+    script = f"sed -i -E 's,^(optional|required) (.*/vine_env.so),{word} \\2,' {{}}"
     for node in ["ctl", *vine.nodes]:
         vine.sh(node, script.format("/etc/slurm/plugstack.conf"))
     yield vine
