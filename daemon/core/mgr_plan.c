@@ -21,6 +21,7 @@
 
 #define PAIRS_PER_EVENT 256u /* tried for one holder; more wait for the sweep */
 #define SLOW_FACTOR 4u       /* times the usual duration before a flight is slow */
+#define FORGOTTEN_FACTOR 30u /* times slow_ms: nobody is that slow, ask again */
 
 static uint32_t node_slots(const struct mgr *mgr, const struct mgr_node *node)
 {
@@ -216,11 +217,31 @@ static bool flight_slow(const struct mgr *mgr, const struct object *o,
     return !f->doubled && age > mgr->limits.slow_ms && age > SLOW_FACTOR * o->mean_ms;
 }
 
+/* All of several senders are slow: then it is the receiver, and twice as many pieces on
+ * its link would make it worse. */
+static bool receiver_slow(const struct mgr *mgr, const struct holder *h)
+{
+    const struct mgr_node *sender = NULL;
+    bool several = false;
+
+    for (uint32_t i = 0; i < h->in->flights; i++) {
+        const struct flight *f = &h->in->flight[i];
+        uint64_t age = mgr->now_ms - f->planned_ms;
+        if (!f->doubled && !flight_slow(mgr, h->object, f))
+            return false;
+        if (age > (uint64_t)FORGOTTEN_FACTOR * mgr->limits.slow_ms)
+            return false;
+        several |= sender != NULL && sender != f->from;
+        sender = f->from;
+    }
+    return several;
+}
+
 /* Ask once more, from another, for what is out for too long. */
 static void endgame(struct mgr *mgr, struct holder *h)
 {
     struct object *o = h->object;
-    uint32_t flights = h->in->flights;
+    uint32_t flights = receiver_slow(mgr, h) ? 0 : h->in->flights;
 
     for (uint32_t i = 0; i < flights; i++) {
         struct flight f = h->in->flight[i];

@@ -529,7 +529,9 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
     struct object *o;
     struct holder *h;
 
-    if (ticket_check(mgr, node, m, &s, err) < 0)
+    if (m->ticket == 0 && m->code == VINE_OK)
+        s = NULL;
+    else if (ticket_check(mgr, node, m, &s, err) < 0)
         return -1;
     if (s != NULL && s->state != SOURCE_BUILDING && !s->streaming)
         return vine_err_set(err, VINE_EPROTO, "built: ticket %llu was not to be built",
@@ -547,6 +549,8 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
         return vine_err_set(err, VINE_ENOMEM, "no memory for an object");
     }
     (void)mgr_holder_complete(mgr, h);
+    if (m->has_digest) /* then the key is told too */
+        (void)mgr_object_add_key(mgr, o, &m->key);
     if (s != NULL && s->state == SOURCE_BUILDING)
         built_ok(mgr, s, o);
     else if (s != NULL)

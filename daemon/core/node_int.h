@@ -225,6 +225,7 @@ struct transfer *node_transfer_new(struct node *node, struct node_object *o,
 void node_transfer_free(struct node *node, struct transfer *t);
 void node_transfer_cancel(struct node *node, struct transfer *t);
 void node_transfer_cancel_all(struct node *node, struct node_object *o);
+void node_transfer_give_up(struct node *node, struct node_object *o);
 bool node_transfer_covers(const struct node_object *o, uint32_t piece);
 void node_transfer_tick(struct node *node);
 uint64_t node_transfer_deadline(const struct node *node);

@@ -117,7 +117,7 @@ static void source_unbind(struct node *node, struct job_source *s)
         return;
     node_object_used(node, o);
     if (--o->leases == 0 && o->stream == NULL)
-        node_transfer_cancel_all(node, o);
+        node_transfer_give_up(node, o);
     node->ops.save(node->ctx);
 }
 

@@ -187,8 +187,7 @@ static void send_built(struct node *node, const struct ticket *t,
                     .pieces = o->pieces,
                     .trusted = o->trusted};
 
-    if (m.ticket != 0)
-        node_send(node, &m);
+    node_send(node, &m);
 }
 
 static void stream_begin(struct node *node, struct ticket *t)

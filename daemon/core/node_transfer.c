@@ -74,12 +74,6 @@ void node_transfer_cancel(struct node *node, struct transfer *t)
     node_transfer_free(node, t);
 }
 
-void node_transfer_cancel_all(struct node *node, struct node_object *o)
-{
-    while (o->transfers != NULL)
-        node_transfer_cancel(node, o->transfers);
-}
-
 static struct transfer *transfer_find(const struct node *node, uint64_t id)
 {
     struct table_link *l = table_find(&node->transfers, hash_u64(id));
@@ -152,6 +146,27 @@ static uint32_t ranges_left(const struct transfer *t, struct msg_range ranges[64
          run = next_run(t->object, run.first + run.count, end, false))
         ranges[count++] = run;
     return count;
+}
+
+void node_transfer_cancel_all(struct node *node, struct node_object *o)
+{
+    while (o->transfers != NULL)
+        node_transfer_cancel(node, o->transfers);
+}
+
+/* Nothing here wants the object any more. The manager may have planned for another job
+ * that began meanwhile, so it must know that nothing is on its way. */
+void node_transfer_give_up(struct node *node, struct node_object *o)
+{
+    struct msg_range ranges[64];
+
+    while (o->transfers != NULL) {
+        struct transfer *t = o->transfers;
+        if (t->origin == NULL)
+            failed_tell(node, &o->digest, ranges, ranges_left(t, ranges), t->peer,
+                        VINE_ECANCELED);
+        node_transfer_cancel(node, t);
+    }
 }
 
 static void fetch_run(struct node *node, struct node_object *o,
@@ -245,6 +260,8 @@ int node_transfer_revoke(struct node *node, const struct msg *m, struct vine_err
         if (covered >= t->range.count && !t->begun && t->origin == NULL)
             node_transfer_cancel(node, t);
     }
+    if (o->stream != NULL)
+        node_origin_advance(node, o->stream);
     return 0;
 }
 
@@ -353,6 +370,8 @@ static void transfer_fail(struct node *node, struct transfer *t,
     if (is_local(err->code) &&
         (err->code == VINE_ENOSPC || ++o->local_fails >= LOCAL_FAILS_MAX))
         node_object_failed(node, o, err);
+    else if (o->stream != NULL) /* what the peer did not send is the source's to give */
+        node_origin_advance(node, o->stream);
 }
 
 void node_transfer_failed(struct node *node, uint64_t transfer,

@@ -194,3 +194,29 @@ void check_end(struct sim *sim)
                  (double)sim->sources[i].bytes_read /
                      (double)sim->things[sim->sources[i].thing].size);
 }
+
+/* What the manager believes, for the end of the trace of a run that failed. */
+void check_dump(struct sim *sim)
+{
+    const struct object *o = sim->mgr == NULL ? NULL : sim->mgr->first_active;
+
+    for (; o != NULL; o = o->active_next) {
+        note(sim, "object %u: %u pieces, %u hungry, %u missing, mean %u ms", o->id,
+             o->pieces, o->hungry, o->missing, o->mean_ms);
+        for (const struct holder *h = o->holders; h != NULL; h = h->object_next) {
+            note(sim, "  %s: have %u, supply %u, avoided %d, sending %u, receiving %u",
+                 h->node->name, h->have_count, h->supply, h->avoided, h->node->sending,
+                 h->node->receiving);
+            for (uint32_t i = 0; h->in != NULL && i < h->in->flights; i++)
+                note(sim, "    piece %u from %s since %llu", h->in->flight[i].piece,
+                     h->in->flight[i].from->name,
+                     (unsigned long long)h->in->flight[i].planned_ms);
+            for (uint32_t i = 0; h->in != NULL && i < SHUN_MAX; i++)
+                if (h->in->shun[i].node_id != 0)
+                    note(sim, "    shuns node %u until %llu, corrupt %d",
+                         h->in->shun[i].node_id,
+                         (unsigned long long)h->in->shun[i].until_ms,
+                         h->in->shun[i].corrupt);
+        }
+    }
+}

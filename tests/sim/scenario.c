@@ -12,6 +12,7 @@
 
 #define FAULTS_END_US (8 * SECOND)
 #define TRIES_MAX 60
+#define RATE 50000000 /* bytes a second */
 #define STAGE_BIT (1ull << 62)
 #define MADE_UP (1ull << 63)
 
@@ -299,9 +300,10 @@ static void fault_corrupt(struct sim *sim, struct event *e)
 
 static void fault_slow(struct sim *sim, struct event *e)
 {
-    note(sim, "%s is slow from now on", sim->hosts[e->host].name);
-    sim->hosts[e->host].up_rate /= 10;
-    sim->hosts[e->host].down_rate /= 10;
+    struct host *h = &sim->hosts[e->host];
+
+    note(sim, "%s is slow from now on", h->name);
+    h->up_rate = h->down_rate = RATE / 10;
 }
 
 static void be_quiet(struct sim *sim, struct event *e)
@@ -385,7 +387,7 @@ static void draw_hosts(struct sim *sim)
     for (uint32_t i = 0; i < sim->host_count; i++) {
         struct host *h = &sim->hosts[i];
         host_init(sim, i);
-        h->up_rate = h->down_rate = 50000000;
+        h->up_rate = h->down_rate = RATE;
         if (!sim->options.calm && chance(sim, 4))
             h->cache_max = sim->things[0].size * (50 + draw(sim, 200)) / 100;
     }

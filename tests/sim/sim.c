@@ -79,6 +79,8 @@ bool sim_run(struct sim *sim, const struct options *options)
         control_bury(sim);
         check_end(sim);
     }
+    if (sim->failed)
+        check_dump(sim);
     return !sim->failed;
 }
 

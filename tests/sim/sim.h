@@ -265,6 +265,7 @@ void check_served(struct sim *sim, const struct host *from, uint32_t thing,
                   uint32_t piece);
 void check_deep(struct sim *sim); /* the manager's books */
 void check_end(struct sim *sim);
+void check_dump(struct sim *sim);
 
 /* sim.c */
 bool sim_run(struct sim *sim, const struct options *options);
