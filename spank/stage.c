@@ -23,7 +23,7 @@
 struct wait {
     const struct stage_request *request;
     struct stage_source *results;
-    int64_t started, deadline, next_line, last_line, gone_since;
+    int64_t started, deadline, next_line, last_line, gone_since, last_event;
     uint64_t last_bytes;
     bool was_connected, said_something;
     struct text_progress progress;
@@ -322,6 +322,18 @@ static int take_event(struct wait *w, const json_t *event, struct vine_err *err)
                         word);
 }
 
+static int check_silence(const struct wait *w, struct vine_err *err)
+{
+    int64_t limit_s = (int64_t)w->request->progress_s * 5;
+
+    if (limit_s < STAGE_SILENCE_S)
+        limit_s = STAGE_SILENCE_S;
+    if (now_ms() - w->last_event < limit_s * 1000)
+        return 0;
+    return vine_err_set(err, VINE_ETIMEDOUT, "the daemon at '%s' says nothing for %u s",
+                        w->request->socket_path, (unsigned)limit_s);
+}
+
 static int check_time(struct wait *w, struct vine_err *err)
 {
     if (w->request->canceled != NULL && w->request->canceled(w->request->arg))
@@ -344,13 +356,14 @@ static int ask(struct wait *w, struct vine_client *c, const json_t *message,
         json_t *event = NULL;
         int slice = left_of(w->deadline);
 
-        if (check_time(w, err) < 0)
+        if (check_time(w, err) < 0 || check_silence(w, err) < 0)
             return -1;
         say_progress(w);
         if (slice > STAGE_SLICE_MS)
             slice = STAGE_SLICE_MS;
         if (vine_client_next(c, slice, &event, &none) == 0) {
             w->gone_since = 0;
+            w->last_event = now_ms();
             result = take_event(w, event, err);
             json_decref(event);
         } else if (none.code != VINE_ETIMEDOUT) {
@@ -379,6 +392,7 @@ static int attempt(struct wait *w, const json_t *message, struct vine_err *err)
     if (open_as_root(w->request->socket_path, STAGE_CONNECT_MS, &c, err) < 0)
         return -1;
     w->was_connected = true;
+    w->last_event = now_ms();
     result = ask(w, c, message, err);
     vine_client_close(c);
     return result;

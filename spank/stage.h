@@ -28,6 +28,9 @@ struct stage_request {
 /* A daemon that went away while a step waits is given this long to come back: systemd
  * restarts it within seconds. */
 #define STAGE_RECONNECT_S 30
+/* The daemon sends progress every progress_s. One that says nothing for so long, and
+ * for five times progress_s, hangs: the job had better run from the source. */
+#define STAGE_SILENCE_S 30
 
 struct stage_source {
     struct vine_err err; /* VINE_OK: staged, and the rest is set */
