@@ -226,7 +226,7 @@ void scenario_died(struct sim *sim, struct host *h, bool for_good)
     for (uint32_t i = 0; i < sim->job_count; i++) {
         struct sim_job *j = &sim->jobs[i];
         struct wait *w = &j->wait[h->index];
-        if (j->stage && j->asker == h->index)
+        if (j->stage && j->asker == h->index && sim->now_us >= j->start_us)
             j->answered = j->ended = true;
         if (!j->member[h->index] || j->stage || w->state >= WAIT_DONE)
             continue;
