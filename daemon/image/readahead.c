@@ -135,7 +135,7 @@ static int check_same(const struct readahead *ra, const struct tree_entry *e, in
 {
     struct statx now;
 
-    if (tree_stat(fd, "", ra->options.strict, &now) < 0)
+    if (tree_stat(fd, "", ra->tree->strict, &now) < 0)
         return failed(ra, e, err);
     if (!tree_entry_same(e, &now))
         return vine_err_set(err, VINE_ECHANGED, "'%s/%s' changed while it was read",

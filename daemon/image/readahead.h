@@ -16,7 +16,6 @@
 
 struct readahead_options {
     unsigned threads; /* 0 = TREE_THREADS_DEFAULT */
-    bool strict;      /* ask the server, not a cache, whether a file changed */
     const char *name; /* of the root, for messages */
 };
 

@@ -17,7 +17,6 @@
 #include "daemon/image/pack.h"
 #include "daemon/image/readahead.h"
 #include "daemon/image/tar_out.h"
-#include "daemon/image/tree.h"
 #include "daemon/image/unpack.h"
 #include "vine/spec.h"
 
@@ -146,7 +145,8 @@ static int walk_settled(struct image_source *s, const struct walk_options *walk,
 
 static int resolve_dir(struct image_source *s, struct vine_err *err)
 {
-    const struct walk_options walk = {.threads = s->options.threads,
+    const struct walk_options walk = {.caching = s->options.caching,
+                                      .threads = s->options.threads,
                                       .max_bytes = s->options.max_bytes,
                                       .name = s->facts.canonical};
     struct image_source_facts *f = &s->facts;
@@ -385,11 +385,8 @@ static int build_dir(struct image_source *s, struct tar_out *tar,
     const struct tree *tree = s->tree;
     const struct walk_options walk = {.threads = s->options.threads,
                                       .name = s->facts.canonical};
-    const struct readahead_options options = {
-        .threads = s->options.threads,
-        .strict = s->options.check == IMAGE_CHECK_STRICT ||
-                  (s->options.check == IMAGE_CHECK_AUTO && tree->lax),
-        .name = s->facts.canonical};
+    const struct readahead_options options = {.threads = s->options.threads,
+                                              .name = s->facts.canonical};
     struct readahead *ra = readahead_new(s->fd, tree, &options, err);
     uint64_t bytes = 0;
     int result = ra != NULL ? 0 : -1;

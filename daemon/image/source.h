@@ -10,23 +10,18 @@
 #include <stdint.h>
 
 #include "daemon/image/info.h"
+#include "daemon/image/tree.h"
 #include "vine/digest.h"
 #include "vine/err.h"
 #include "vine/limits.h"
 
 enum image_source_kind { IMAGE_SOURCE_DIR, IMAGE_SOURCE_ARCHIVE, IMAGE_SOURCE_IMAGE };
 
-/* How a file is compared after it was read. open: as the file system shows it to who
- * has it open (close-to-open or coherent file systems: right, and free). strict: the
- * server is asked, one more operation a file. auto: strict where attributes are cached
- * without being renewed on open (FUSE, SMB, 9p). */
-enum image_check { IMAGE_CHECK_AUTO, IMAGE_CHECK_OPEN, IMAGE_CHECK_STRICT };
-
 struct image_source_options {
     const char *path;   /* absolute */
     unsigned threads;   /* 0 = default */
     uint64_t max_bytes; /* 0 = VINE_OBJECT_MAX */
-    enum image_check check;
+    enum tree_caching caching;
 };
 
 struct image_source_facts {

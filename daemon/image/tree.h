@@ -39,11 +39,19 @@ struct tree {
     uint64_t skipped;      /* sockets, fifos, devices */
     bool world;            /* everybody may read every entry */
     bool fresh;            /* attributes were asked of the server, not of a cache */
-    bool lax; /* attributes may be old even after an open; see image_check */
+    bool strict;           /* and are to be asked of it again after a file was read */
     struct tree_block *blocks;
 };
 
+/* How attributes are cached where the tree is.
+ * coherent: what this node has is right, as on local file systems, Lustre, GPFS, Ceph.
+ * strict: it may be old, even after an open: the server is asked, and once more for
+ * each file after it was read. auto: by the type of the file system; strict for FUSE,
+ * SMB and 9p; those that are renewed by an open, as NFS, cost no second question. */
+enum tree_caching { TREE_CACHING_AUTO, TREE_CACHING_COHERENT, TREE_CACHING_STRICT };
+
 struct walk_options {
+    enum tree_caching caching;
     unsigned threads;   /* 0 = TREE_THREADS_DEFAULT */
     uint64_t max_bytes; /* 0 = VINE_OBJECT_MAX */
     const char *name;   /* of the root, for messages */

@@ -514,7 +514,7 @@ static void *walk_run(void *arg)
 }
 
 /* Attributes on this node are always current. */
-static const uint32_t local_systems[] = {
+static const uint32_t coherent_systems[] = {
     0xEF53,     /* ext */
     0x58465342, /* xfs */
     0x9123683E, /* btrfs */
@@ -525,6 +525,10 @@ static const uint32_t local_systems[] = {
     0xE0F5E1E2, /* erofs */
     0xF2F52010, /* f2fs */
     0x2fc12fc1, /* zfs */
+    0x0BD00BD0, /* lustre */
+    0x47504653, /* gpfs */
+    0x00C36400, /* ceph */
+    0x01161970, /* gfs2 */
 };
 
 /* Attributes are cached for a time, and an open does not renew them. */
@@ -545,13 +549,16 @@ static bool is_one_of(uint32_t type, const uint32_t *list, size_t count)
     return false;
 }
 
-static void find_caching(int root_fd, struct tree *tree)
+static void find_caching(int root_fd, enum tree_caching wanted, struct tree *tree)
 {
     struct statfs st = {0};
 
+    if (wanted == TREE_CACHING_COHERENT)
+        return;
     (void)fstatfs(root_fd, &st);
-    tree->fresh = !IS_ONE_OF((uint32_t)st.f_type, local_systems);
-    tree->lax = IS_ONE_OF((uint32_t)st.f_type, lax_systems);
+    tree->strict =
+        wanted == TREE_CACHING_STRICT || IS_ONE_OF((uint32_t)st.f_type, lax_systems);
+    tree->fresh = tree->strict || !IS_ONE_OF((uint32_t)st.f_type, coherent_systems);
 }
 
 static int load_identity(struct identity *who)
@@ -607,7 +614,7 @@ int tree_walk(int root_fd, const struct walk_options *options, struct tree **out
     if (tree == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
     tree->world = true;
-    find_caching(root_fd, tree);
+    find_caching(root_fd, options->caching, tree);
     pthread_mutex_init(&walk.lock, NULL);
     pthread_cond_init(&walk.changed, NULL);
     (void)lseek(root_fd, 0, SEEK_SET); /* a second walk of one descriptor */

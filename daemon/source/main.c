@@ -27,7 +27,7 @@
 
 struct arguments {
     uint64_t uid, gid, threads, max_bytes;
-    const char *path, *check, *kind;
+    const char *path, *caching, *kind;
 };
 
 struct session {
@@ -208,13 +208,13 @@ static int parse_number(const char *text, uint64_t max, uint64_t *out)
     return 0;
 }
 
-static int parse_check(const char *word, enum image_check *check)
+static int parse_caching(const char *word, enum tree_caching *caching)
 {
-    static const char *const words[] = {"auto", "open", "strict"};
+    static const char *const words[] = {"auto", "coherent", "strict"};
 
     for (int i = 0; i < 3; i++)
         if (strcmp(word, words[i]) == 0) {
-            *check = (enum image_check)i;
+            *caching = (enum tree_caching)i;
             return 0;
         }
     return -1;
@@ -228,7 +228,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         {"path", required_argument, NULL, 'p'},
         {"threads", required_argument, NULL, 't'},
         {"max-bytes", required_argument, NULL, 'm'},
-        {"check", required_argument, NULL, 'c'},
+        {"caching", required_argument, NULL, 'c'},
         {"kind", required_argument, NULL, 'k'},
         {NULL, 0, NULL, 0},
     };
@@ -246,7 +246,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         else if (c == 'p')
             a->path = optarg;
         else if (c == 'c')
-            a->check = optarg;
+            a->caching = optarg;
         else if (c == 'k')
             a->kind = optarg;
         else
@@ -285,8 +285,8 @@ int main(int argc, char **argv)
     pid_t parent = getppid();
 
     if (parse_arguments(argc, argv, &a) < 0 ||
-        parse_check(a.check, &session.options.check) < 0 || !is_open(CONTROL_FD) ||
-        (!is_open(BULK_FD) && strcmp(a.kind, "export") != 0)) {
+        parse_caching(a.caching, &session.options.caching) < 0 ||
+        !is_open(CONTROL_FD) || (!is_open(BULK_FD) && strcmp(a.kind, "export") != 0)) {
         (void)fprintf(stderr, "vine-source is started by vined, see its protocol\n");
         return 2;
     }

@@ -89,7 +89,7 @@ def test_an_ordinary_user_becomes_nobody_else(program: str, space: Path) -> None
         ["--uid", "1", "--gid", "1", "--path", "tmp"],
         ["--uid", "1", "--gid", "1", "--path", "/tmp", "--threads", "0"],
         ["--uid", "1", "--gid", "1", "--path", "/tmp", "--threads", "65"],
-        ["--uid", "1", "--gid", "1", "--path", "/tmp", "--check", "maybe"],
+        ["--uid", "1", "--gid", "1", "--path", "/tmp", "--caching", "maybe"],
         ["--uid", "1", "--gid", "1", "--path", "/tmp", "more"],
     ],
 )
