@@ -12,7 +12,7 @@
 #define VINE_PLUGINDIR "/usr/lib/vine-env"
 #endif
 #define PLUGIN "vine_env.so"
-#define LINE "required " VINE_PLUGINDIR "/" PLUGIN
+#define LINE "optional " VINE_PLUGINDIR "/" PLUGIN
 #define RUN_MS 8000
 #define CONFIG_MAX (256u << 10)
 
@@ -180,13 +180,6 @@ static void check_plugstack(struct doctor *d, const struct slurm *slurm)
     else if (entry.file[0] == '\0')
         doctor_add(d, DOCTOR_FAIL, "plugstack.conf", mend, "'%s' does not name " PLUGIN,
                    path);
-    else if (!entry.required)
-        doctor_add(d, DOCTOR_WARN, "plugstack.conf",
-                   "write 'required' instead of 'optional' in that line",
-                   "'%s' has " PLUGIN
-                   " as optional: wrong options are reported, but not "
-                   "refused, and --vine-fallback=fail does not fail",
-                   entry.file);
     else
         doctor_add(d, DOCTOR_OK, "plugstack.conf", NULL, "'%s' names %s", entry.file,
                    entry.path);
