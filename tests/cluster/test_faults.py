@@ -156,6 +156,10 @@ def test_killed_daemon_resumes(vine: Cluster) -> None:
     vine.wait_for(lambda: bytes_done() > 20 * MIB, 30, "a part of the image")
     vine.daemon("n2", "kill")
     vine.daemon("n2", "start")
+    ping = ["vine-env", "status"]
+    vine.wait_for(
+        lambda: vine.run("n2", *ping, check=False).code == 0, 20, "the new daemon"
+    )
     assert bytes_done() > 10 * MIB
     result = running.wait(60).checked()
     assert result.out.count("first ") == 1

@@ -6,7 +6,7 @@ import pytest
 from cluster import Cluster
 from environments import Environment, make_environment, make_image
 
-SECRET = "not for vine2"
+SECRET = "not-for-vine2"
 
 
 @pytest.fixture

@@ -154,10 +154,10 @@ def test_a_file_replaced_while_read_is_seen(vine: Cluster) -> None:
     vine.wait_for(
         lambda: vine.pfs_counters()["bytes_read"] > 20_000_000, 30, "a part of the read"
     )
-    vine.pfs_set(client_mbs=0)
     write = "import sys; f = open(sys.argv[1], 'r+b'); f.write(b'x' * 60000000)"
     for name in ("a", "b"):
         vine.run("n8", "/usr/bin/python3", "-c", write, f"{path}/{name}", user="vine1")
+    vine.pfs_set(client_mbs=0)
     result = running.wait(120).checked()
     first, second = (line.split()[0] for line in result.out.splitlines())
     assert first == second == hashlib.md5(b"x" * 60000000).hexdigest()
