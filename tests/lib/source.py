@@ -103,7 +103,8 @@ def build(
         source.send(cmd="build")
         builder = subprocess.Popen(
             ["tar2sqfs", "--compressor", "zstd", "--comp-extra", "level=3"]
-            + ["--block-size", "131072", "--no-skip", "--no-xattr", "--quiet"]
+            + ["--block-size", "131072", "--queue-backlog", "100"]
+            + ["--no-skip", "--no-xattr", "--quiet"]
             + ["--force", *(["--num-jobs", str(jobs)] if jobs else []), image],
             stdin=source.bulk,
             stderr=subprocess.DEVNULL,
