@@ -5,8 +5,8 @@
  * until the tasks run before it delivers the signal. All other requests (state, pids,
  * statistics) are answered at once. So a connection on our own listening socket that
  * stays open means that a signal is waiting for the tasks. The wait for staging then
- * ends and the tasks start, whereupon slurmstepd kills them. A harmless signal costs a
- * start from the source.
+ * ends and no task is started. Which signal it is cannot be seen: a harmless one, sent
+ * while the job is still being staged, ends the step too.
  *
  * Verified with Slurm 22.05; where the socket is named otherwise nothing is found and
  * the wait lasts until it is answered or its deadline passes. */

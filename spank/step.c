@@ -338,8 +338,8 @@ int step_mount(spank_t sp)
         return 0;
     if (step.spec == NULL || step.results == NULL)
         return raise_refused(sp);
-    if (step.canceled && step.fallback_origin)
-        return 0; /* the tasks are started only to be killed: no mounts, no words */
+    if (step.canceled)
+        return -1; /* the job is being ended: start nothing more, say nothing */
     if (step.fallback_origin || first_failure(&index, &count) == NULL)
         mount_or_fall_back(sp);
     failure = first_failure(&index, &count);

@@ -402,22 +402,25 @@ def stage_slowly(slurm: Cluster, megabytes: int = 30) -> Environment:
     return env
 
 
-def test_a_cancelled_job_is_gone_at_once(slurm: Cluster) -> None:
+@pytest.mark.parametrize("batch", [False, True], ids=["srun", "sbatch"])
+def test_a_cancelled_job_is_gone_at_once(slurm: Cluster, batch: bool) -> None:
     env = stage_slowly(slurm)
-    for batch in (False, True):
-        words = ["-w", "n2", f"--vine-env={env.path}"]
-        if batch:
-            job = str(slurm.submit("sleep 100", *words))
-        else:
-            running = slurm.srun_start(*words, "sleep", "100")
-            job = wait_for(lambda: slurm.jobs(), 10, "the job")[0].split()[0]
-        busy = "pgrep -f 'slurmstepd: .[0-9]*.(0|batch)' || true"
-        wait_for(lambda: slurm.sh("n2", busy).strip(), 10, "the waiting step")  # noqa: B023
-        slurm.run("n1", "scancel", job, user="vine1")
-        wait_for(lambda: not slurm.jobs(), 10, "the end of the job")
-        wait_for(lambda: slurm.node_states()["n2"] == "idle", 10, "an idle node")
-        if not batch:
-            assert not warnings(running.wait(20).err)
+    words = ["-w", "n2", f"--vine-env={env.path}"]
+    mark = f"{env.path.removesuffix('env')}started"
+    if batch:
+        job = slurm.submit(f"touch {mark}", *words)
+    else:
+        running = slurm.srun_start(*words, "touch", mark)
+        job = int(wait_for(lambda: slurm.jobs(), 10, "the job")[0].split()[0])
+    busy = "pgrep -f 'slurmstepd: .[0-9]*.(0|batch)' || true"
+    wait_for(lambda: slurm.sh("n2", busy).strip(), 10, "the waiting step")
+    slurm.run("n1", "scancel", str(job), user="vine1")
+    wait_for(lambda: not slurm.jobs(), 10, "the end of the job")
+    wait_for(lambda: slurm.node_states()["n2"] == "idle", 10, "an idle node")
+    assert slurm.job_field(job, "JobState") == "CANCELLED"
+    assert slurm.run("n1", "test", "-e", mark, check=False).code == 1
+    if not batch:
+        assert not warnings(running.wait(20).err)
 
 
 def test_a_daemon_that_restarts_is_asked_again(slurm: Cluster) -> None:
