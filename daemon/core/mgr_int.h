@@ -5,6 +5,7 @@
  *   mgr_plan.c     which piece goes from whom to whom
  *   mgr_fail.c     assignments that failed, blame
  *   mgr_resolve.c  sources: origin, key, build, binding
+ *   mgr_source.c   the books of sources and wants
  *   mgr_stage.c    `vine-env stage`
  *
  * Everything hangs together by pointers: a node has holders (its share of an object)
@@ -255,6 +256,31 @@ void mgr_fail_forgive(struct holder *h, const struct mgr_node *from);
 void mgr_fail_starving(struct mgr *mgr, struct object *o);
 void mgr_fail_holder_gone(struct mgr *mgr, struct holder *gone);
 void mgr_fail_node_gone(struct mgr *mgr, struct mgr_node *node);
+
+/* mgr_source.c */
+struct source *mgr_source_find(const struct mgr *mgr, uint64_t job, uint32_t uid,
+                               const char *path);
+struct source *mgr_source_new(struct mgr *mgr, uint64_t job, uint32_t uid, uint32_t gid,
+                              const char *path);
+struct source *mgr_source_of_ticket(const struct mgr *mgr, uint64_t ticket);
+struct source *mgr_source_of_key(const struct mgr *mgr, const struct source *s,
+                                 enum source_state state);
+void mgr_ticket_send(struct mgr *mgr, struct source *s, enum msg_type type);
+void mgr_build_begin(struct mgr *mgr, struct source *s);
+/* The origin's work is over or taken from it; tell: it does not know yet. */
+void mgr_ticket_end(struct mgr *mgr, struct source *s, bool tell);
+void mgr_source_unlink(struct mgr *mgr, struct source *s);
+void mgr_source_link(struct source *s, struct object *o);
+void mgr_source_due_clear(struct mgr *mgr, struct source *s);
+void mgr_source_free(struct mgr *mgr, struct source *s);
+struct want *mgr_want_find(const struct source *s, const struct mgr_node *node);
+struct want *mgr_want_new(struct source *s, struct mgr_node *node);
+void mgr_want_unsupply(struct mgr *mgr, struct want *w);
+void mgr_want_free(struct mgr *mgr, struct want *w);
+/* The caller looks after a source that is left without wants, here too. */
+void mgr_want_fail(struct mgr *mgr, struct want *w, enum vine_code code,
+                   const char *text);
+void mgr_want_bind(struct mgr *mgr, struct want *w);
 
 /* mgr_resolve.c */
 int mgr_source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,

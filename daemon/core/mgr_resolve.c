@@ -14,7 +14,6 @@
  * What must hold: ticket != 0 exactly while a node is at work for the source; the
  * sources in `resolved` are those with a key and an open ticket, and at most one of one
  * key is BUILDING. A source without wants is freed at once. */
-#include <stdio.h>
 #include <string.h>
 
 #include "daemon/core/mgr_int.h"
@@ -22,253 +21,6 @@
 static void source_start(struct mgr *mgr, struct source *s);
 static void source_fail(struct mgr *mgr, struct source *s, enum vine_code code,
                         const char *text);
-
-static uint64_t source_hash(uint64_t job, uint32_t uid, const char *path)
-{
-    return hash_text(path, hash_u64(job) ^ hash_u64(~(uint64_t)uid));
-}
-
-static struct source *source_find(const struct mgr *mgr, uint64_t job, uint32_t uid,
-                                  const char *path)
-{
-    struct table_link *l = table_find(&mgr->sources, source_hash(job, uid, path));
-
-    for (; l != NULL; l = table_next_same(l)) {
-        struct source *s = table_entry(l, struct source, by_name);
-        if (s->job == job && s->uid == uid && strcmp(s->path, path) == 0)
-            return s;
-    }
-    return NULL;
-}
-
-static struct source *source_new(struct mgr *mgr, uint64_t job, uint32_t uid,
-                                 uint32_t gid, const char *path)
-{
-    struct source *s = calloc(1, sizeof(*s));
-
-    if (s == NULL || (s->path = strdup(path)) == NULL) {
-        free(s);
-        return NULL;
-    }
-    s->job = job;
-    s->uid = uid;
-    s->gid = gid;
-    s->stage = mgr_stage_find(mgr, job);
-    table_add(&mgr->sources, &s->by_name, source_hash(job, uid, path));
-    return s;
-}
-
-static struct source *source_of_ticket(const struct mgr *mgr, uint64_t ticket)
-{
-    struct table_link *l = table_find(&mgr->tickets, hash_u64(ticket));
-
-    return l == NULL ? NULL : table_entry(l, struct source, by_ticket);
-}
-
-/* Another source with the same key in that state, its ticket open. */
-static struct source *source_of_key(const struct mgr *mgr, const struct source *s,
-                                    enum source_state state)
-{
-    struct table_link *l = table_find(&mgr->resolved, hash_digest(&s->key));
-
-    for (; l != NULL; l = table_next_same(l)) {
-        struct source *other = table_entry(l, struct source, by_key);
-        if (other != s && other->state == state &&
-            vine_digest_equal(&other->key, &s->key))
-            return other;
-    }
-    return NULL;
-}
-
-static void send_ticket(struct mgr *mgr, struct source *s, enum msg_type type)
-{
-    struct msg m = {.type = type,
-                    .ticket = s->ticket,
-                    .job = s->job,
-                    .uid = s->uid,
-                    .gid = s->gid,
-                    .path = s->path};
-
-    mgr_send(mgr, s->origin, &m);
-}
-
-static void build_begin(struct mgr *mgr, struct source *s)
-{
-    s->state = SOURCE_BUILDING;
-    send_ticket(mgr, s, MSG_BUILD);
-}
-
-/* The origin's work is over or taken from it. If it was the builder of its key, one
- * that waits for the same key builds now. */
-static void ticket_end(struct mgr *mgr, struct source *s, bool tell)
-{
-    struct source *waiting;
-
-    if (s->ticket == 0)
-        return;
-    if (tell)
-        send_ticket(mgr, s, MSG_CLOSE);
-    table_remove(&mgr->tickets, &s->by_ticket);
-    s->origin->tickets--;
-    s->origin = NULL;
-    s->ticket = 0;
-    s->streaming = false;
-    if (!s->has_key)
-        return;
-    s->has_key = false;
-    table_remove(&mgr->resolved, &s->by_key);
-    waiting = source_of_key(mgr, s, SOURCE_QUEUED);
-    if (s->state == SOURCE_BUILDING && waiting != NULL)
-        build_begin(mgr, waiting);
-}
-
-static void object_unlink(struct mgr *mgr, struct source *s)
-{
-    struct object *o = s->object;
-
-    if (o == NULL)
-        return;
-    *(s->object_prev != NULL ? &s->object_prev->object_next : &o->sources) =
-        s->object_next;
-    if (s->object_next != NULL)
-        s->object_next->object_prev = s->object_prev;
-    s->object = NULL;
-    s->object_next = s->object_prev = NULL;
-    mgr_object_put(mgr, o);
-}
-
-static void object_link(struct source *s, struct object *o)
-{
-    s->object = o;
-    s->object_prev = NULL;
-    s->object_next = o->sources;
-    if (o->sources != NULL)
-        o->sources->object_prev = s;
-    o->sources = s;
-}
-
-static void due_clear(struct mgr *mgr, struct source *s)
-{
-    mgr->due_sources -= s->due;
-    s->due = false;
-}
-
-static void source_free(struct mgr *mgr, struct source *s)
-{
-    due_clear(mgr, s);
-    ticket_end(mgr, s, true);
-    object_unlink(mgr, s);
-    table_remove(&mgr->sources, &s->by_name);
-    free(s->path);
-    free(s);
-}
-
-static struct want *want_find(const struct source *s, const struct mgr_node *node)
-{
-    struct want *w = s->wants;
-
-    while (w != NULL && w->node != node)
-        w = w->source_next;
-    return w;
-}
-
-static struct want *want_new(struct source *s, struct mgr_node *node)
-{
-    struct want *w = calloc(1, sizeof(*w));
-
-    if (w == NULL)
-        return NULL;
-    w->source = s;
-    w->node = node;
-    w->source_prev = s->wants_last;
-    *(s->wants_last != NULL ? &s->wants_last->source_next : &s->wants) = w;
-    s->wants_last = w;
-    w->node_next = node->wants;
-    if (node->wants != NULL)
-        node->wants->node_prev = w;
-    node->wants = w;
-    node->want_count++;
-    return w;
-}
-
-static void want_unsupply(struct mgr *mgr, struct want *w)
-{
-    struct holder *h = w->holder;
-
-    if (h == NULL)
-        return;
-    w->holder = NULL;
-    mgr_holder_unsupply(mgr, h);
-    mgr_holder_put(mgr, h);
-}
-
-/* The caller looks after a source that is left without wants. */
-static void want_free(struct mgr *mgr, struct want *w)
-{
-    struct source *s = w->source;
-
-    want_unsupply(mgr, w);
-    *(w->source_prev != NULL ? &w->source_prev->source_next : &s->wants) =
-        w->source_next;
-    *(w->source_next != NULL ? &w->source_next->source_prev : &s->wants_last) =
-        w->source_prev;
-    *(w->node_prev != NULL ? &w->node_prev->node_next : &w->node->wants) = w->node_next;
-    if (w->node_next != NULL)
-        w->node_next->node_prev = w->node_prev;
-    w->node->want_count--;
-    free(w);
-}
-
-static void send_binding(struct mgr *mgr, struct want *w, enum vine_code code,
-                         const char *text)
-{
-    const struct source *s = w->source;
-    struct msg m = {.type = MSG_BINDING,
-                    .job = s->job,
-                    .uid = s->uid,
-                    .path = s->path,
-                    .code = code,
-                    .text = text};
-
-    if (code == VINE_OK) {
-        m.digest = s->object->digest;
-        m.size = s->object->size;
-        m.pieces = s->object->pieces;
-        m.trusted = s->object->trusted;
-    }
-    mgr_send(mgr, w->node, &m);
-}
-
-static void want_fail(struct mgr *mgr, struct want *w, enum vine_code code,
-                      const char *text)
-{
-    struct source *s = w->source;
-
-    send_binding(mgr, w, code, text);
-    if (s->stage != NULL)
-        mgr_stage_node_failed(mgr, s->stage, w->node, code, text);
-    want_free(mgr, w);
-}
-
-/* Tell the node what the source is and see to it that it gets it. */
-static void want_bind(struct mgr *mgr, struct want *w)
-{
-    struct source *s = w->source;
-
-    if (w->holder == NULL) {
-        struct holder *h = mgr_holder_get(mgr, s->object, w->node);
-        if (h == NULL || mgr_holder_supply(mgr, h) < 0) {
-            if (h != NULL)
-                mgr_holder_put(mgr, h);
-            want_fail(mgr, w, VINE_ENOMEM, "the manager is out of memory");
-            return;
-        }
-        w->holder = h;
-    }
-    send_binding(mgr, w, VINE_OK, "");
-    if (s->stage != NULL && w->holder->complete)
-        mgr_stage_node_done(mgr, s->stage, w->node);
-}
 
 static void tries_forget(struct source *s)
 {
@@ -289,14 +41,14 @@ static void source_fail(struct mgr *mgr, struct source *s, enum vine_code code,
     for (struct want *w = s->wants; w != NULL; w = next) {
         next = w->source_next;
         if (w->holder == NULL || !w->holder->complete)
-            want_fail(mgr, w, code, text);
+            mgr_want_fail(mgr, w, code, text);
     }
     if (s->wants == NULL) {
-        source_free(mgr, s);
+        mgr_source_free(mgr, s);
         return;
     }
-    ticket_end(mgr, s, true);
-    due_clear(mgr, s);
+    mgr_ticket_end(mgr, s, true);
+    mgr_source_due_clear(mgr, s);
     s->state = SOURCE_BOUND;
     tries_forget(s); /* who asks again may try again */
 }
@@ -332,7 +84,7 @@ static void source_start(struct mgr *mgr, struct source *s)
                                          : last.text);
         return;
     }
-    due_clear(mgr, s);
+    mgr_source_due_clear(mgr, s);
     best->tried = true;
     s->tries++;
     s->state = SOURCE_RESOLVING;
@@ -342,7 +94,7 @@ static void source_start(struct mgr *mgr, struct source *s)
     table_add(&mgr->tickets, &s->by_ticket, hash_u64(s->ticket));
     mgr_log(mgr, VINE_LOG_INFO, "event=resolve job=%llu uid=%u origin=%s try=%u",
             (unsigned long long)s->job, s->uid, s->origin->name, s->tries);
-    send_ticket(mgr, s, MSG_RESOLVE);
+    mgr_ticket_send(mgr, s, MSG_RESOLVE);
 }
 
 /* The source turned out to be another object than the one bound before. -1: those who
@@ -357,8 +109,8 @@ static int source_rebind(struct mgr *mgr, struct source *s)
             return -1;
         }
     for (struct want *w = s->wants; w != NULL; w = w->source_next)
-        want_unsupply(mgr, w);
-    object_unlink(mgr, s);
+        mgr_want_unsupply(mgr, w);
+    mgr_source_unlink(mgr, s);
     return 0;
 }
 
@@ -367,7 +119,7 @@ static void source_bind(struct mgr *mgr, struct source *s, struct object *o)
     char hex[VINE_HEX_LEN + 1];
     struct want *next;
 
-    due_clear(mgr, s);
+    mgr_source_due_clear(mgr, s);
     s->state = SOURCE_BOUND;
     if (s->object != NULL && s->object != o && source_rebind(mgr, s) < 0) {
         mgr_object_put(mgr, o);
@@ -379,20 +131,20 @@ static void source_bind(struct mgr *mgr, struct source *s, struct object *o)
     mgr_log(mgr, VINE_LOG_INFO, "event=bound job=%llu uid=%u object=%.8s",
             (unsigned long long)s->job, s->uid, hex);
     if (s->object == NULL)
-        object_link(s, o);
+        mgr_source_link(s, o);
     for (struct want *w = s->wants; w != NULL; w = next) {
         next = w->source_next;
         if (w->holder == NULL)
-            want_bind(mgr, w);
+            mgr_want_bind(mgr, w);
     }
     if (s->wants == NULL)
-        source_free(mgr, s);
+        mgr_source_free(mgr, s);
 }
 
 int mgr_source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                     struct vine_err *err)
 {
-    struct source *s = source_find(mgr, m->job, m->uid, m->path);
+    struct source *s = mgr_source_find(mgr, m->job, m->uid, m->path);
     struct want *w;
     bool is_new = s == NULL;
 
@@ -400,21 +152,21 @@ int mgr_source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         return vine_err_set(err, VINE_ELIMIT, "%s wants over %d sources", node->name,
                             VINE_JOBS_MAX * VINE_SOURCES_MAX);
     if (is_new)
-        s = source_new(mgr, m->job, m->uid, m->gid, m->path);
-    w = s == NULL ? NULL : want_find(s, node);
+        s = mgr_source_new(mgr, m->job, m->uid, m->gid, m->path);
+    w = s == NULL ? NULL : mgr_want_find(s, node);
     if (s != NULL && w == NULL)
-        w = want_new(s, node);
+        w = mgr_want_new(s, node);
     if (w == NULL) {
         if (s != NULL && is_new)
-            source_free(mgr, s);
+            mgr_source_free(mgr, s);
         return vine_err_set(err, VINE_ENOMEM, "no memory for a source");
     }
     if (is_new)
         source_start(mgr, s);
     else if (s->object != NULL)
-        want_bind(mgr, w);
+        mgr_want_bind(mgr, w);
     if (s->wants == NULL && !is_new)
-        source_free(mgr, s);
+        mgr_source_free(mgr, s);
     return 0;
 }
 
@@ -422,7 +174,7 @@ int mgr_source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
 static void origin_failed(struct mgr *mgr, struct source *s, enum vine_code code,
                           const char *text)
 {
-    ticket_end(mgr, s, false);
+    mgr_ticket_end(mgr, s, false);
     s->last = (struct vine_err){0};
     vine_err_set(&s->last, code, "%s", text);
     if (code == VINE_ENOSPC || code == VINE_ENOMEM || code == VINE_EDOWN ||
@@ -437,7 +189,7 @@ static void origin_failed(struct mgr *mgr, struct source *s, enum vine_code code
 static int ticket_check(struct mgr *mgr, const struct mgr_node *node,
                         const struct msg *m, struct source **s, struct vine_err *err)
 {
-    *s = source_of_ticket(mgr, m->ticket);
+    *s = mgr_source_of_ticket(mgr, m->ticket);
     if (m->ticket == 0 || m->ticket > mgr->last_ticket ||
         (*s != NULL && (*s)->origin != node))
         return vine_err_set(err, VINE_EPROTO, "%s: ticket %llu was not given to %s",
@@ -453,16 +205,16 @@ static void resolved_decide(struct mgr *mgr, struct source *s, struct object *o,
     bool available = o != NULL && mgr_object_available(mgr, o);
 
     if (available) {
-        ticket_end(mgr, s, true);
+        mgr_ticket_end(mgr, s, true);
         source_bind(mgr, s, o);
     } else if (can_stream) {
-        send_ticket(mgr, s, MSG_BUILD);
+        mgr_ticket_send(mgr, s, MSG_BUILD);
         s->streaming = true;
         source_bind(mgr, s, o);
-    } else if (source_of_key(mgr, s, SOURCE_BUILDING) != NULL) {
+    } else if (mgr_source_of_key(mgr, s, SOURCE_BUILDING) != NULL) {
         s->state = SOURCE_QUEUED;
     } else {
-        build_begin(mgr, s);
+        mgr_build_begin(mgr, s);
     }
 }
 
@@ -505,8 +257,8 @@ static void bind_queued(struct mgr *mgr, const struct vine_digest *key,
 {
     struct source probe = {.key = *key}, *s;
 
-    while ((s = source_of_key(mgr, &probe, SOURCE_QUEUED)) != NULL) {
-        ticket_end(mgr, s, true);
+    while ((s = mgr_source_of_key(mgr, &probe, SOURCE_QUEUED)) != NULL) {
+        mgr_ticket_end(mgr, s, true);
         source_bind(mgr, s, o);
     }
 }
@@ -517,7 +269,7 @@ static void built_ok(struct mgr *mgr, struct source *s, struct object *o)
 
     (void)mgr_object_add_key(mgr, o, &key);
     s->state = SOURCE_BOUND; /* so that ticket_end wakes no other builder */
-    ticket_end(mgr, s, false);
+    mgr_ticket_end(mgr, s, false);
     source_bind(mgr, s, o);
     bind_queued(mgr, &key, o);
 }
@@ -554,7 +306,7 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
     if (s != NULL && s->state == SOURCE_BUILDING)
         built_ok(mgr, s, o);
     else if (s != NULL)
-        ticket_end(mgr, s, false); /* it had all of what it was to stream */
+        mgr_ticket_end(mgr, s, false); /* it had all of what it was to stream */
     return 0;
 }
 
@@ -563,30 +315,30 @@ int mgr_source_bound_before(struct mgr *mgr, struct mgr_node *node,
                             const struct msg_binding *b, struct vine_err *err)
 {
     struct object *o = mgr_object_find(mgr, &b->digest);
-    struct source *s = source_find(mgr, b->job, b->uid, b->path);
+    struct source *s = mgr_source_find(mgr, b->job, b->uid, b->path);
     struct want *w;
 
     if (o == NULL || mgr_holder_find(mgr, o, node) == NULL)
         return vine_err_set(err, VINE_EPROTO,
                             "register: a binding to an object it does not have");
     if (s == NULL) {
-        s = source_new(mgr, b->job, b->uid, 0, b->path);
+        s = mgr_source_new(mgr, b->job, b->uid, 0, b->path);
         if (s == NULL)
             return vine_err_set(err, VINE_ENOMEM, "no memory for a source");
         s->gid = b->uid; /* not told; the node asks with its own when it wants again */
         s->state = SOURCE_BOUND;
-        object_link(s, o);
+        mgr_source_link(s, o);
     }
-    if (want_find(s, node) != NULL)
+    if (mgr_want_find(s, node) != NULL)
         return 0;
-    w = want_new(s, node);
+    w = mgr_want_new(s, node);
     if (w == NULL)
         return vine_err_set(err, VINE_ENOMEM, "no memory for a source");
     if (s->object == NULL) { /* being resolved anew for others: the old answer stands */
-        ticket_end(mgr, s, true);
+        mgr_ticket_end(mgr, s, true);
         source_bind(mgr, s, o);
     } else if (s->object == o) {
-        want_bind(mgr, w);
+        mgr_want_bind(mgr, w);
     }
     return 0;
 }
@@ -600,7 +352,7 @@ static void origin_leaves(struct mgr *mgr, struct source *s, struct mgr_node *no
     s->last = (struct vine_err){0};
     vine_err_set(&s->last, VINE_EDOWN, "the node that read the source, %s, %s",
                  node->name, gone ? "is gone" : "ended its part of the job");
-    ticket_end(mgr, s, !gone);
+    mgr_ticket_end(mgr, s, !gone);
     if (s->wants == NULL || s->state == SOURCE_BOUND)
         return;
     /* When a job ends, its nodes leave one after the other: no use asking each. */
@@ -613,9 +365,9 @@ static void want_leave(struct mgr *mgr, struct want *w, bool gone)
     struct source *s = w->source;
     struct mgr_node *node = w->node;
 
-    want_free(mgr, w);
+    mgr_want_free(mgr, w);
     if (s->wants == NULL)
-        source_free(mgr, s);
+        mgr_source_free(mgr, s);
     else
         origin_leaves(mgr, s, node, gone);
 }
@@ -675,7 +427,7 @@ void mgr_source_completed(struct mgr *mgr, struct holder *h)
         if (w->holder != h)
             continue;
         if (s->streaming && s->origin == h->node) {
-            ticket_end(mgr, s, false); /* the node closes it by itself */
+            mgr_ticket_end(mgr, s, false); /* the node closes it by itself */
             tries_forget(s);
         }
         if (s->stage != NULL)
@@ -695,9 +447,9 @@ void mgr_source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code co
         next = w->node_next;
         if (w->holder != h)
             continue;
-        want_fail(mgr, w, code, text);
+        mgr_want_fail(mgr, w, code, text);
         if (s->wants == NULL)
-            source_free(mgr, s);
+            mgr_source_free(mgr, s);
         else
             origin_leaves(mgr, s, h_node, false);
     }
@@ -746,7 +498,7 @@ void mgr_source_free_all(struct mgr *mgr)
     while ((l = table_each(&mgr->sources, NULL)) != NULL) {
         struct source *s = table_entry(l, struct source, by_name);
         while (s->wants != NULL)
-            want_free(mgr, s->wants);
-        source_free(mgr, s);
+            mgr_want_free(mgr, s->wants);
+        mgr_source_free(mgr, s);
     }
 }

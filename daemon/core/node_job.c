@@ -349,6 +349,7 @@ int node_stage(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
                uint32_t gid, const struct vine_spec *spec, uint64_t now_ms,
                struct vine_err *err)
 {
+    struct job_source *sources[VINE_SOURCES_MAX];
     struct client *c;
 
     node_time(node, now_ms);
@@ -373,7 +374,9 @@ int node_stage(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
     node->first_client = c;
     table_add(&node->clients, &c->link, hash_u64(client));
     node->ops.save(node->ctx);
-    sources_advance(node, c->source, c->count);
+    /* The first source's answer may be the last one missing: then `c` is gone. */
+    memcpy(sources, c->source, sizeof(sources));
+    sources_advance(node, sources, spec->count);
     return 0;
 }
 

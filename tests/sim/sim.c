@@ -18,6 +18,13 @@
 #define EVENTS_MAX 200000000ull
 #define CHECK_EVERY 997u
 
+static void event_drop(struct event *e)
+{
+    if (e->owned)
+        free(e->p);
+    free(e);
+}
+
 static void run_events(struct sim *sim)
 {
     uint64_t end_us = VIRTUAL_MAX_US;
@@ -26,7 +33,7 @@ static void run_events(struct sim *sim)
 
     while (!sim->failed && (e = next_event(sim)) != NULL) {
         if (e->at_us > end_us) {
-            free(e);
+            event_drop(e);
             break;
         }
         sim->now_us = e->at_us;
@@ -50,11 +57,8 @@ void sim_free(struct sim *sim)
     struct event *e;
 
     /* Messages on their way at the end. */
-    while ((e = next_event(sim)) != NULL) {
-        if (e->owned)
-            free(e->p);
-        free(e);
-    }
+    while ((e = next_event(sim)) != NULL)
+        event_drop(e);
     free(sim->heap);
     mgr_free(sim->mgr);
     for (uint32_t i = 0; i < sim->host_count; i++)

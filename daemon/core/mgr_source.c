@@ -1,0 +1,255 @@
+/* mgr_source.c - the books of sources and wants: made, found, linked, ended.
+ *
+ * What a source is and does stands in mgr_resolve.c; here is what keeps its links
+ * whole. A want ties a node to a source, and once that is bound to an object, to the
+ * holder through which the node is supplied. */
+#include <string.h>
+
+#include "daemon/core/mgr_int.h"
+
+static uint64_t source_hash(uint64_t job, uint32_t uid, const char *path)
+{
+    return hash_text(path, hash_u64(job) ^ hash_u64(~(uint64_t)uid));
+}
+
+struct source *mgr_source_find(const struct mgr *mgr, uint64_t job, uint32_t uid,
+                               const char *path)
+{
+    struct table_link *l = table_find(&mgr->sources, source_hash(job, uid, path));
+
+    for (; l != NULL; l = table_next_same(l)) {
+        struct source *s = table_entry(l, struct source, by_name);
+        if (s->job == job && s->uid == uid && strcmp(s->path, path) == 0)
+            return s;
+    }
+    return NULL;
+}
+
+struct source *mgr_source_new(struct mgr *mgr, uint64_t job, uint32_t uid, uint32_t gid,
+                              const char *path)
+{
+    struct source *s = calloc(1, sizeof(*s));
+
+    if (s == NULL || (s->path = strdup(path)) == NULL) {
+        free(s);
+        return NULL;
+    }
+    s->job = job;
+    s->uid = uid;
+    s->gid = gid;
+    s->stage = mgr_stage_find(mgr, job);
+    table_add(&mgr->sources, &s->by_name, source_hash(job, uid, path));
+    return s;
+}
+
+struct source *mgr_source_of_ticket(const struct mgr *mgr, uint64_t ticket)
+{
+    struct table_link *l = table_find(&mgr->tickets, hash_u64(ticket));
+
+    return l == NULL ? NULL : table_entry(l, struct source, by_ticket);
+}
+
+/* Another source with the same key in that state, its ticket open. */
+struct source *mgr_source_of_key(const struct mgr *mgr, const struct source *s,
+                                 enum source_state state)
+{
+    struct table_link *l = table_find(&mgr->resolved, hash_digest(&s->key));
+
+    for (; l != NULL; l = table_next_same(l)) {
+        struct source *other = table_entry(l, struct source, by_key);
+        if (other != s && other->state == state &&
+            vine_digest_equal(&other->key, &s->key))
+            return other;
+    }
+    return NULL;
+}
+
+void mgr_ticket_send(struct mgr *mgr, struct source *s, enum msg_type type)
+{
+    struct msg m = {.type = type,
+                    .ticket = s->ticket,
+                    .job = s->job,
+                    .uid = s->uid,
+                    .gid = s->gid,
+                    .path = s->path};
+
+    mgr_send(mgr, s->origin, &m);
+}
+
+void mgr_build_begin(struct mgr *mgr, struct source *s)
+{
+    s->state = SOURCE_BUILDING;
+    mgr_ticket_send(mgr, s, MSG_BUILD);
+}
+
+/* The origin's work is over or taken from it. If it was the builder of its key, one
+ * that waits for the same key builds now. */
+void mgr_ticket_end(struct mgr *mgr, struct source *s, bool tell)
+{
+    struct source *waiting;
+
+    if (s->ticket == 0)
+        return;
+    if (tell)
+        mgr_ticket_send(mgr, s, MSG_CLOSE);
+    table_remove(&mgr->tickets, &s->by_ticket);
+    s->origin->tickets--;
+    s->origin = NULL;
+    s->ticket = 0;
+    s->streaming = false;
+    if (!s->has_key)
+        return;
+    s->has_key = false;
+    table_remove(&mgr->resolved, &s->by_key);
+    waiting = mgr_source_of_key(mgr, s, SOURCE_QUEUED);
+    if (s->state == SOURCE_BUILDING && waiting != NULL)
+        mgr_build_begin(mgr, waiting);
+}
+
+void mgr_source_unlink(struct mgr *mgr, struct source *s)
+{
+    struct object *o = s->object;
+
+    if (o == NULL)
+        return;
+    *(s->object_prev != NULL ? &s->object_prev->object_next : &o->sources) =
+        s->object_next;
+    if (s->object_next != NULL)
+        s->object_next->object_prev = s->object_prev;
+    s->object = NULL;
+    s->object_next = s->object_prev = NULL;
+    mgr_object_put(mgr, o);
+}
+
+void mgr_source_link(struct source *s, struct object *o)
+{
+    s->object = o;
+    s->object_prev = NULL;
+    s->object_next = o->sources;
+    if (o->sources != NULL)
+        o->sources->object_prev = s;
+    o->sources = s;
+}
+
+void mgr_source_due_clear(struct mgr *mgr, struct source *s)
+{
+    mgr->due_sources -= s->due;
+    s->due = false;
+}
+
+void mgr_source_free(struct mgr *mgr, struct source *s)
+{
+    mgr_source_due_clear(mgr, s);
+    mgr_ticket_end(mgr, s, true);
+    mgr_source_unlink(mgr, s);
+    table_remove(&mgr->sources, &s->by_name);
+    free(s->path);
+    free(s);
+}
+
+struct want *mgr_want_find(const struct source *s, const struct mgr_node *node)
+{
+    struct want *w = s->wants;
+
+    while (w != NULL && w->node != node)
+        w = w->source_next;
+    return w;
+}
+
+struct want *mgr_want_new(struct source *s, struct mgr_node *node)
+{
+    struct want *w = calloc(1, sizeof(*w));
+
+    if (w == NULL)
+        return NULL;
+    w->source = s;
+    w->node = node;
+    w->source_prev = s->wants_last;
+    *(s->wants_last != NULL ? &s->wants_last->source_next : &s->wants) = w;
+    s->wants_last = w;
+    w->node_next = node->wants;
+    if (node->wants != NULL)
+        node->wants->node_prev = w;
+    node->wants = w;
+    node->want_count++;
+    return w;
+}
+
+void mgr_want_unsupply(struct mgr *mgr, struct want *w)
+{
+    struct holder *h = w->holder;
+
+    if (h == NULL)
+        return;
+    w->holder = NULL;
+    mgr_holder_unsupply(mgr, h);
+    mgr_holder_put(mgr, h);
+}
+
+/* The caller looks after a source that is left without wants. */
+void mgr_want_free(struct mgr *mgr, struct want *w)
+{
+    struct source *s = w->source;
+
+    mgr_want_unsupply(mgr, w);
+    *(w->source_prev != NULL ? &w->source_prev->source_next : &s->wants) =
+        w->source_next;
+    *(w->source_next != NULL ? &w->source_next->source_prev : &s->wants_last) =
+        w->source_prev;
+    *(w->node_prev != NULL ? &w->node_prev->node_next : &w->node->wants) = w->node_next;
+    if (w->node_next != NULL)
+        w->node_next->node_prev = w->node_prev;
+    w->node->want_count--;
+    free(w);
+}
+
+static void send_binding(struct mgr *mgr, struct want *w, enum vine_code code,
+                         const char *text)
+{
+    const struct source *s = w->source;
+    struct msg m = {.type = MSG_BINDING,
+                    .job = s->job,
+                    .uid = s->uid,
+                    .path = s->path,
+                    .code = code,
+                    .text = text};
+
+    if (code == VINE_OK) {
+        m.digest = s->object->digest;
+        m.size = s->object->size;
+        m.pieces = s->object->pieces;
+        m.trusted = s->object->trusted;
+    }
+    mgr_send(mgr, w->node, &m);
+}
+
+void mgr_want_fail(struct mgr *mgr, struct want *w, enum vine_code code,
+                   const char *text)
+{
+    struct source *s = w->source;
+
+    send_binding(mgr, w, code, text);
+    if (s->stage != NULL)
+        mgr_stage_node_failed(mgr, s->stage, w->node, code, text);
+    mgr_want_free(mgr, w);
+}
+
+/* Tell the node what the source is and see to it that it gets it. */
+void mgr_want_bind(struct mgr *mgr, struct want *w)
+{
+    struct source *s = w->source;
+
+    if (w->holder == NULL) {
+        struct holder *h = mgr_holder_get(mgr, s->object, w->node);
+        if (h == NULL || mgr_holder_supply(mgr, h) < 0) {
+            if (h != NULL)
+                mgr_holder_put(mgr, h);
+            mgr_want_fail(mgr, w, VINE_ENOMEM, "the manager is out of memory");
+            return;
+        }
+        w->holder = h;
+    }
+    send_binding(mgr, w, VINE_OK, "");
+    if (s->stage != NULL && w->holder->complete)
+        mgr_stage_node_done(mgr, s->stage, w->node);
+}
