@@ -128,7 +128,8 @@ check: bootstrap-check
 
 demo: BEGUN := $(shell date +%s)
 demo: bootstrap-demo
-	$(SUBMAKE) all
+	@echo "demo: building vine-env"
+	@$(SUBMAKE) -s all
 	$(VENV)/python demo/run.py --begun $(BEGUN)
 
 clean:

@@ -1,6 +1,14 @@
-"""From the runs' records to figures, a table, and what must be true of them."""
+"""From the runs' records to figures, a table, and what must be true of them.
 
+Usage: report.py build/demo/summary.json README.md     puts the table into the README
+(run.py calls the functions itself)
+"""
+
+import json
+import re
 import statistics
+import sys
+from pathlib import Path
 from typing import Any
 
 Run = dict[str, Any]  # a run's record as run.py makes it, or its summary
@@ -117,3 +125,20 @@ def verify(summary: Run, results: list[Run], tasks: int) -> list[str]:
     for run in results:
         faults += verify_tasks(run, summary["nodes"], tasks)
     return faults + verify_bytes(summary)
+
+
+def put_table(summary: Run, document: Path) -> None:
+    """Between the two marks in the document."""
+    marks = re.compile(
+        r"(<!-- demo table: begin -->\n).*(<!-- demo table: end -->)", re.S
+    )
+    text, count = marks.subn(
+        lambda match: f"{match[1]}{table(summary)}\n{match[2]}", document.read_text()
+    )
+    if count != 1:
+        sys.exit(f"{document}: no marks 'demo table: begin' and 'end'")
+    document.write_text(text)
+
+
+if __name__ == "__main__":
+    put_table(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))

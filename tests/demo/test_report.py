@@ -104,3 +104,18 @@ def test_a_node_without_tasks_is_a_fault(good):
 def test_a_task_that_fell_back_to_the_shared_file_system_is_a_fault(good):
     good[2]["tasks"][5]["numpy_file_system"] = "fuse.pfs"
     assert any("7 of 8 tasks imported" in fault for fault in faults(*good))
+
+
+def test_the_table_goes_between_its_marks(good, tmp_path):
+    begin, end = "<!-- demo table: begin -->", "<!-- demo table: end -->"
+    document = tmp_path / "README.md"
+    document.write_text(f"before\n\n{begin}\nold\n{end}\n\nafter\n")
+    summary = {"nodes": NODES, "link_bits_per_s": 400e6, "env_files": 3}
+    summary |= {"env_bytes": 4000, "image_bytes": IMAGE}
+    summary["runs"] = [report.summary_of_run(result) for result in good]
+    report.put_table(summary, document)
+    once = document.read_text()
+    report.put_table(summary, document)
+    assert document.read_text() == once
+    assert once.startswith("before\n") and once.endswith("\nafter\n")
+    assert "old" not in once and "| vine-env-warm |" in once
