@@ -19,8 +19,9 @@
 
 #define MADE_UP_JOB (1ull << 63)
 #define PROGRESS_MIN_MS 200
-#define OUTPUT_MAX (4u << 20) /* a few documents wait; more: the client does not read  \
-                               */
+#define OUTPUT_MAX                                                                     \
+    (4u << 20) /* a few documents wait; more: the client does not read                 \
+                */
 /* One user's connections at once; the plugin's are root's, and those have no limit but
  * VINE_CLIENTS_MAX. */
 #define USER_CLIENTS_MAX 32

@@ -19,8 +19,9 @@
 #include "vine/log.h"
 
 #define COPY_STEP (1u << 20)
-#define DISK_FULL_BYTES (4u << 20) /* a builder fails before the last block is taken   \
-                                    */
+#define DISK_FULL_BYTES                                                                \
+    (4u << 20) /* a builder fails before the last block is taken                       \
+                */
 
 struct source_build {
     struct source *source; /* NULL: given up */
