@@ -109,7 +109,7 @@ def test_a_task_that_fell_back_to_the_shared_file_system_is_a_fault(good):
 def test_the_table_goes_between_its_marks(good, tmp_path):
     begin, end = "<!-- demo table: begin -->", "<!-- demo table: end -->"
     document = tmp_path / "README.md"
-    document.write_text(f"before\n\n{begin}\nold\n{end}\n\nafter\n")
+    document.write_text(f"before\n\n{begin}\nstale\n{end}\n\nafter\n")
     summary = {"nodes": NODES, "link_bits_per_s": 400e6, "env_files": 3}
     summary |= {"env_bytes": 4000, "image_bytes": IMAGE}
     summary["runs"] = [report.summary_of_run(result) for result in good]
@@ -118,4 +118,4 @@ def test_the_table_goes_between_its_marks(good, tmp_path):
     report.put_table(summary, document)
     assert document.read_text() == once
     assert once.startswith("before\n") and once.endswith("\nafter\n")
-    assert "old" not in once and "| vine-env-warm |" in once
+    assert "stale" not in once and "| vine-env-warm |" in once
