@@ -127,16 +127,21 @@ def test_scancel_during_a_long_stage(vine: Cluster) -> None:
 
 
 def test_crash_of_a_serving_node(vine: Cluster) -> None:
+    """The only node that has it dies in the middle; the others read the source anew."""
     env = make_environment(vine, ballast_bytes=150 * MIB)
     image, size = make_image(vine, env)
     vine.evict_all()
-    running = vine.srun_start(
-        "-N7", "-w", "n[1-7]", f"--vine-env={image}", f"{env.script}"
-    )
-    # n8 has no task, so Slurm does not kill the job when it dies; it is made a server.
     vine.run("n8", "vine-env", "stage", image, user="vine1", timeout=120)
-    assert vine.status("n8")["objects"] == [] or size > 0
+    # n8 has no task, so Slurm does not kill the job when it dies.
+    words = ["-N7", "-w", "n[1-7]", f"--vine-env={image}", env.script]
+    running = vine.srun_start(*words)
+
+    def fetched() -> int:
+        return sum(o["bytes_peer"] for o in vine.status("n1")["objects"])
+
+    vine.wait_for(lambda: fetched() > 20 * MIB, 30, "bytes from n8 on n1")
     vine.crash("n8")
+    assert fetched() < size, "n1 had all of it before the crash"
     result = running.wait(120).checked()
     assert result.out.count("first ") == 7
     assert not warnings(result.err)
