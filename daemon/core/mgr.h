@@ -18,9 +18,11 @@
  * from planning to HAVE/FAILED/death. Piece 0 comes first and alone. Assigns only what
  * a source has verified (cut-through: as soon as it has). Endgame: a piece outstanding
  *    longer than `slow_ms` may be assigned a second time from another source.
- *  - Blame: a source that failed with ECORRUPT is avoided for that object for
- *    `corrupt_ms`; one that timed out or closed gets half its slots and is chosen last
- *    for `suspect_ms`.
+ *  - Blame: after ECORRUPT the two are kept apart for that object for `corrupt_ms`; a
+ *    second accuser, or one when nothing else moves any more, makes the source avoided
+ * by all. A receiver that alone accuses three sources is told that it is itself broken.
+ *    A source that timed out or closed gets half its slots and is chosen last for
+ *    `suspect_ms`; the pair pauses, 100 ms at first, then twice as long each time.
  *  - A node that is silent for `dead_ms` is dropped like one that disconnected: its
  *    slots are freed, its pieces uncounted, its resolve or build given to another
  * wanting node (at most VINE_RESOLVE_TRIES); pieces nobody has any more: the source is

@@ -277,6 +277,7 @@ static void built_ok(struct mgr *mgr, struct source *s, struct object *o)
 int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                      struct vine_err *err)
 {
+    static const struct vine_digest no_key;
     struct source *s;
     struct object *o;
     struct holder *h;
@@ -301,7 +302,7 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
         return vine_err_set(err, VINE_ENOMEM, "no memory for an object");
     }
     (void)mgr_holder_complete(mgr, h);
-    if (m->has_digest) /* then the key is told too */
+    if (!vine_digest_equal(&m->key, &no_key))
         (void)mgr_object_add_key(mgr, o, &m->key);
     if (s != NULL && s->state == SOURCE_BUILDING)
         built_ok(mgr, s, o);
@@ -322,10 +323,10 @@ int mgr_source_bound_before(struct mgr *mgr, struct mgr_node *node,
         return vine_err_set(err, VINE_EPROTO,
                             "register: a binding to an object it does not have");
     if (s == NULL) {
-        s = mgr_source_new(mgr, b->job, b->uid, 0, b->path);
+        s = mgr_source_new(mgr, b->job, b->uid, b->uid,
+                           b->path); /* nodes know the gid */
         if (s == NULL)
             return vine_err_set(err, VINE_ENOMEM, "no memory for a source");
-        s->gid = b->uid; /* not told; the node asks with its own when it wants again */
         s->state = SOURCE_BOUND;
         mgr_source_link(s, o);
     }

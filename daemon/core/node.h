@@ -100,6 +100,7 @@ void node_free(struct node *node);
  * objects: have[] says which pieces (0 = manifest) are verified. */
 int node_restore_object(struct node *node, const struct msg_object *object,
                         const bool *have, uint64_t last_used_ms, struct vine_err *err);
+/* ENOENT: its object is not in the store. Made-up jobs (`stage`) are not restored. */
 int node_restore_binding(struct node *node, const struct msg_binding *binding,
                          uint32_t gid, struct vine_err *err);
 

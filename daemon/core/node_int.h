@@ -165,9 +165,9 @@ void node_time(struct node *node, uint64_t now_ms);
 
 /* node_job.c */
 struct node_job *node_job_find(const struct node *node, uint64_t job);
-/* Some job of this uid (this one, if job is not 0) has this source. */
-bool node_job_wants(const struct node *node, uint64_t job, uint32_t uid,
-                    const char *path);
+/* A job of this uid (this one, if job is not 0) that has this source; NULL: none. */
+const struct node_job *node_job_wants(const struct node *node, uint64_t job,
+                                      uint32_t uid, const char *path);
 void node_job_free(struct node *node, struct node_job *job);
 struct job_source *node_job_add_source(struct node *node, struct node_job *job,
                                        const char *path, struct vine_err *err);

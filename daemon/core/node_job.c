@@ -30,14 +30,14 @@ static struct job_source *source_find(const struct node_job *job, const char *pa
     return s;
 }
 
-bool node_job_wants(const struct node *node, uint64_t job, uint32_t uid,
-                    const char *path)
+const struct node_job *node_job_wants(const struct node *node, uint64_t job,
+                                      uint32_t uid, const char *path)
 {
     for (const struct node_job *j = node->first_job; j != NULL; j = j->next)
         if ((job == 0 || j->job == job) && j->uid == uid &&
             source_find(j, path) != NULL)
-            return true;
-    return false;
+            return j;
+    return NULL;
 }
 
 int node_job_get(struct node *node, uint64_t job, uint32_t uid, uint32_t gid,

@@ -36,7 +36,8 @@ static struct ticket *ticket_orphan(const struct node *node, const struct msg *m
     return t;
 }
 
-static struct ticket *ticket_new(struct node *node, const struct msg *m)
+/* gid: as the job told it here, not the manager. */
+static struct ticket *ticket_new(struct node *node, const struct msg *m, uint32_t gid)
 {
     struct ticket *t;
 
@@ -51,7 +52,7 @@ static struct ticket *ticket_new(struct node *node, const struct msg *m)
     t->mgr_ticket = m->ticket;
     t->job = m->job;
     t->uid = m->uid;
-    t->gid = m->gid;
+    t->gid = gid;
     t->next = node->first_ticket;
     if (t->next != NULL)
         t->next->prev = t;
@@ -132,13 +133,14 @@ void node_origin_fail(struct node *node, struct ticket *t, const struct vine_err
 
 static int on_resolve(struct node *node, const struct msg *m, struct vine_err *err)
 {
+    const struct node_job *job = node_job_wants(node, m->job, m->uid, m->path);
     struct ticket *t;
     struct vine_err why = {0};
 
     if (m->ticket == 0 || ticket_of_manager(node, m->ticket) != NULL)
         return vine_err_set(err, VINE_EPROTO, "resolve: ticket %llu is in use",
                             (unsigned long long)m->ticket);
-    if (!node_job_wants(node, m->job, m->uid, m->path)) {
+    if (job == NULL) {
         vine_err_set(&why, VINE_ECANCELED, "the job has ended on this node");
         send_resolved(node, m->ticket, NULL, &why);
         return 0;
@@ -150,7 +152,7 @@ static int on_resolve(struct node *node, const struct msg *m, struct vine_err *e
             send_resolved(node, t->mgr_ticket, &t->resolved, NULL);
         return 0;
     }
-    t = ticket_new(node, m);
+    t = ticket_new(node, m, job->gid);
     if (t == NULL) {
         vine_err_set(&why, VINE_ENOMEM, "this node reads too many sources at once");
         send_resolved(node, m->ticket, NULL, &why);

@@ -17,6 +17,8 @@
                   */
 #define EVENTS_MAX 200000000ull
 #define CHECK_EVERY 997u
+#define TWICE_EVERY 25u /* seeds run a second time, to see that nothing else matters   \
+                         */
 
 static void event_drop(struct event *e)
 {
@@ -88,7 +90,7 @@ bool sim_run(struct sim *sim, const struct options *options)
     return !sim->failed;
 }
 
-static bool run_seed(const struct options *options, bool print)
+static bool run_seed(const struct options *options, bool print, uint64_t *hash)
 {
     struct sim *sim = calloc(1, sizeof(*sim));
     bool ok;
@@ -104,6 +106,7 @@ static bool run_seed(const struct options *options, bool print)
                "%016" PRIx64 "\n",
                options->seed, sim->host_count, sim->job_count, sim->events,
                (double)sim->now_us / (double)SECOND, sim->hash);
+    *hash = sim->hash;
     sim_free(sim);
     free(sim);
     return ok;
@@ -122,11 +125,21 @@ static int run_seeds(const struct options *base, uint64_t first, uint64_t last)
     struct options options = *base;
     double start = seconds_now();
 
-    for (options.seed = first; options.seed <= last; options.seed++)
-        if (!run_seed(&options, false)) {
+    for (options.seed = first; options.seed <= last; options.seed++) {
+        uint64_t hash, again;
+        if (!run_seed(&options, false, &hash)) {
             printf("replay: sim --seed %" PRIu64 " --trace\n", options.seed);
             return 1;
         }
+        if (options.seed % TWICE_EVERY != 0)
+            continue;
+        (void)run_seed(&options, false, &again);
+        if (hash != again) {
+            printf("seed %" PRIu64 " FAILED: a second run went another way\n",
+                   options.seed);
+            return 1;
+        }
+    }
     printf("%" PRIu64 " seeds held, %.1f s\n", last - first + 1, seconds_now() - start);
     return 0;
 }
@@ -255,5 +268,5 @@ int main(int argc, char **argv)
         return bench(&options, 1.25);
     if (many)
         return run_seeds(&options, first, last);
-    return run_seed(&options, true) ? 0 : 1;
+    return run_seed(&options, true, &first) ? 0 : 1;
 }

@@ -58,8 +58,83 @@ static void test_broken_numbers_are_refused(void **state)
     end(w);
 }
 
-/* Anything a manager may say, answered by an edge that does what is asked of it sooner
- * or later. ASan and the deadlines judge. */
+/* What the edge, the users and the manager may do to it, from random numbers. */
+static void random_local(struct world *w, const uint32_t *r, const struct vine_err *err)
+{
+    struct vine_digest digest = digest_no((uint8_t)(1 + r[0] % 4));
+    uint32_t piece = r[1] % (PIECES + 1);
+    struct node_resolved resolved = {.key = digest,
+                                     .estimate = SIZE,
+                                     .has_manifest = r[8] % 2,
+                                     .digest = digest,
+                                     .size = SIZE,
+                                     .pieces = PIECES};
+    struct msg_object object = {
+        .digest = digest, .size = SIZE, .pieces = PIECES, .complete = true};
+    struct did *of = w->did;
+
+    switch (r[3] % 10) {
+    case 0:
+        (void)stage(w, r[1] % 20, r[6] % 3, UID + (r[2] % 9 == 0));
+        break;
+    case 1:
+        node_job_end(w->node, r[6] % 3, w->now);
+        break;
+    case 2:
+        node_client_gone(w->node, r[1] % 20, w->now);
+        break;
+    case 3:
+        node_piece_done(w->node, of[OP_FETCH].id - r[0] % 3, piece, w->now);
+        break;
+    case 4:
+        node_piece_done(w->node, of[OP_FETCH_ORIGIN].id,
+                        of[OP_FETCH_ORIGIN].range.first, w->now);
+        break;
+    case 5:
+        node_transfer_failed(w->node, of[OP_FETCH].id, err, w->now);
+        break;
+    case 6:
+        node_source_resolved(w->node, of[OP_RESOLVE].id, &resolved, err, w->now);
+        break;
+    case 7:
+        node_source_built(w->node, of[OP_BUILD].id, &object, err, w->now);
+        break;
+    case 8:
+        node_published(w->node, &of[OP_PUBLISH].digest, err, w->now);
+        node_mounted(w->node, &of[OP_MOUNT].digest, of[OP_MOUNT].uid, err, w->now);
+        break;
+    default:
+        (void)node_evict(w->node, &digest, w->now, NULL);
+    }
+}
+
+static void random_message(struct world *w, const uint32_t *r)
+{
+    struct msg_range range = {r[1] % (PIECES + 1), 1 + r[2] % PIECES};
+    struct msg_assign assign = {
+        .range = range, .peer = r[3] % 2 ? "n2" : "n3", .addr = "10.0.0.2", .port = 1};
+    uint32_t types = MSG_TYPES - MSG_REGISTERED;
+    struct msg m = {.type = (enum msg_type)(MSG_REGISTERED + r[4] % types),
+                    .ticket = 1 + r[5] % 5,
+                    .job = r[6] % 3,
+                    .uid = UID,
+                    .path = "/shared/ml",
+                    .text = "no",
+                    .digest = digest_no((uint8_t)(1 + r[0] % 4)),
+                    .code = r[7] % 4 ? VINE_OK : VINE_EACCES,
+                    .size = SIZE,
+                    .pieces = PIECES,
+                    .trusted = r[8] % 2,
+                    .ranges = &range,
+                    .range_count = 1,
+                    .assigns = &assign,
+                    .assign_count = 1,
+                    .heartbeat_ms = 1000};
+
+    (void)tell(w, &m);
+}
+
+/* ASan and the deadlines judge. */
 static void test_random_nonsense_does_no_harm(void **state)
 {
     struct world *w = begin_with(2 * SIZE + 10);
@@ -67,94 +142,52 @@ static void test_random_nonsense_does_no_harm(void **state)
 
     manager_up(w);
     for (int i = 0; i < 60000; i++) {
+        struct vine_err err = {0};
         uint32_t r[10];
         for (int k = 0; k < 10; k++) {
             random = random * 6364136223846793005ull + 1442695040888963407ull;
             r[k] = (uint32_t)(random >> 33);
         }
-        struct vine_digest digest = digest_no((uint8_t)(1 + r[0] % 4));
-        struct msg_range range = {r[1] % (PIECES + 1), 1 + r[2] % PIECES};
-        struct msg_assign assign = {.range = range,
-                                    .peer = r[3] % 2 ? "n2" : "n3",
-                                    .addr = "10.0.0.2",
-                                    .port = 1};
-        struct msg m = {.type = (enum msg_type)(MSG_REGISTERED +
-                                                r[4] % (MSG_TYPES - MSG_REGISTERED)),
-                        .ticket = 1 + r[5] % 5,
-                        .job = r[6] % 3,
-                        .uid = UID,
-                        .path = "/shared/ml",
-                        .text = "no",
-                        .digest = digest,
-                        .code = r[7] % 4 ? VINE_OK : VINE_EACCES,
-                        .size = SIZE,
-                        .pieces = PIECES,
-                        .trusted = r[8] % 2,
-                        .ranges = &range,
-                        .range_count = 1,
-                        .assigns = &assign,
-                        .assign_count = 1,
-                        .heartbeat_ms = 1000};
-        struct vine_err err = {0};
-        struct node_resolved resolved = {.key = digest,
-                                         .estimate = SIZE,
-                                         .has_manifest = r[8] % 2,
-                                         .digest = digest,
-                                         .size = SIZE,
-                                         .pieces = PIECES};
-        struct msg_object object = {
-            .digest = digest, .size = SIZE, .pieces = PIECES, .complete = true};
         w->now += r[9] % 40;
         if (r[9] % 5 == 0)
             vine_err_set(&err, (enum vine_code)(1 + r[0] % (VINE_CODES - 1)),
                          "trouble");
-        switch (r[3] % 13) {
-        case 0:
-            (void)stage(w, r[1] % 20, r[6] % 3, UID + (r[2] % 9 == 0));
-            break;
-        case 1:
-            node_job_end(w->node, r[6] % 3, w->now);
-            break;
-        case 2:
-            node_client_gone(w->node, r[1] % 20, w->now);
-            break;
-        case 3:
-            node_piece_done(w->node, w->did[OP_FETCH].id - r[0] % 3, range.first,
-                            w->now);
-            break;
-        case 4:
-            node_piece_done(w->node, w->did[OP_FETCH_ORIGIN].id,
-                            w->did[OP_FETCH_ORIGIN].range.first, w->now);
-            break;
-        case 5:
-            node_transfer_failed(w->node, w->did[OP_FETCH].id, &err, w->now);
-            break;
-        case 6:
-            node_source_resolved(w->node, w->did[OP_RESOLVE].id, &resolved, &err,
-                                 w->now);
-            break;
-        case 7:
-            node_source_built(w->node, w->did[OP_BUILD].id, &object, &err, w->now);
-            break;
-        case 8:
-            node_published(w->node, &w->did[OP_PUBLISH].digest, &err, w->now);
-            node_mounted(w->node, &w->did[OP_MOUNT].digest, w->did[OP_MOUNT].uid, &err,
-                         w->now);
-            break;
-        case 9:
-            if (r[1] % 50 == 0) {
-                manager_down(w);
-                manager_up(w);
-            }
-            (void)node_evict(w->node, &digest, w->now, NULL);
-            break;
-        default:
-            (void)tell(w, &m);
+        if (r[9] % 700 == 0) {
+            manager_down(w);
+            manager_up(w);
         }
+        if (r[2] % 3 == 0)
+            random_message(w, r);
+        else
+            random_local(w, r, &err);
         if (node_next_deadline(w->node) <= w->now)
             node_tick(w->node, w->now);
         assert_true(node_next_deadline(w->node) > w->now);
     }
+    end(w);
+}
+
+static void test_a_second_step_of_two_sources(void **state)
+{
+    struct world *w = begin();
+
+    stage_paths(w, 1, JOB, UID, "/shared/ml", "/shared/data", NULL);
+    bind(w, JOB, 1);
+    fetch_all(w, 1);
+    mounted(w, 1, NODE_ANY_UID);
+    struct msg m = {.type = MSG_BINDING,
+                    .job = JOB,
+                    .uid = UID,
+                    .path = "/shared/data",
+                    .text = "",
+                    .digest = digest_no(1),
+                    .size = SIZE,
+                    .pieces = PIECES,
+                    .trusted = true};
+    tell(w, &m); /* the same content under another path */
+    assert_int_equal(w->did[OP_REPLY].count, 1);
+    stage_paths(w, 2, JOB, UID, "/shared/ml", "/shared/data", NULL);
+    assert_int_equal(w->did[OP_REPLY].id, 2); /* at once, while both are looked at */
     end(w);
 }
 
@@ -433,6 +466,7 @@ int main(void)
         cmocka_unit_test(test_broken_numbers_are_refused),
         cmocka_unit_test(test_random_nonsense_does_no_harm),
         cmocka_unit_test(test_a_job_gets_its_object),
+        cmocka_unit_test(test_a_second_step_of_two_sources),
         cmocka_unit_test(test_two_sources_make_one_answer),
         cmocka_unit_test(test_what_is_refused_at_once),
         cmocka_unit_test(test_clients_are_bounded),
