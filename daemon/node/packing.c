@@ -268,38 +268,24 @@ static int spawn_exporter(struct packing *p, struct vine_err *err)
     char uid[16], gid[16];
     char *args[] = {"vine-source", "--kind", "export", "--uid", uid,
                     "--gid",       gid,      "--path", "/",     NULL};
-    char *env[] = {"PATH=/usr/bin:/bin", "LC_ALL=C", NULL};
-    uv_stdio_container_t stdio[4] = {
-        {.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD}, {0}};
-    uv_process_options_t options = {
-        .file = VINE_LIBEXECDIR "/vine-source",
-        .args = args,
-        .env = env,
-        .cwd = "/",
-        .stdio = stdio,
-        .stdio_count = 4,
-        .exit_cb = on_exporter_exit,
-    };
-    int control[2], status;
+    int control[2], result;
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) < 0)
         return vine_err_sys(err, "cannot make a socket pair");
     (void)snprintf(uid, sizeof(uid), "%u", p->uid);
     (void)snprintf(gid, sizeof(gid), "%u", p->gid);
-    stdio[2].data.fd = 2;
-    stdio[3].flags = UV_INHERIT_FD;
-    stdio[3].data.fd = control[1];
-    status = uv_spawn(&p->vined->loop, &p->process, &options);
+    result =
+        child_spawn(p->vined, &p->process, args, control[1], -1, on_exporter_exit, err);
     (void)close(control[1]);
     (void)uv_pipe_init(&p->vined->loop, &p->control, 0);
     (void)uv_pipe_open(&p->control, control[0]);
     p->process.data = p->control.data = p;
     p->spawned = true;
     p->handles = 2;
-    if (status < 0) {
+    if (result < 0) {
         p->exporter_ended = true;
         uv_close((uv_handle_t *)&p->process, on_handle_closed);
-        return vine_err_uv(err, status, "cannot start " VINE_LIBEXECDIR "/vine-source");
+        return -1;
     }
     (void)uv_read_start((uv_stream_t *)&p->control, on_alloc, on_control);
     return 0;

@@ -75,6 +75,10 @@ void source_fail(struct source *s, const struct vine_err *err);
 void source_unpin(struct source *s);
 
 /* source_child.c: vine-source and its two descriptors. */
+/* Start one with these arguments; bulk_fd -1: none. The handle is initialised in every
+ * case and must be closed. */
+int child_spawn(struct vined *vined, uv_process_t *process, char **args, int control_fd,
+                int bulk_fd, uv_exit_cb on_exit_cb, struct vine_err *err);
 int child_start(struct source *s, struct vine_err *err);
 int child_send(struct source *s, json_t *command, struct vine_err *err); /* steals */
 int child_take_bulk_fd(struct source *s); /* for tar2sqfs; caller closes */

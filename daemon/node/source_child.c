@@ -270,12 +270,9 @@ void child_end(struct source *s)
         close_handle((uv_handle_t *)&c->bulk);
 }
 
-static int spawn(struct source *s, struct source_child *c, int control_fd, int bulk_fd,
-                 struct vine_err *err)
+int child_spawn(struct vined *vined, uv_process_t *process, char **args, int control_fd,
+                int bulk_fd, uv_exit_cb on_exit_cb, struct vine_err *err)
 {
-    char uid[16], gid[16], threads[24];
-    char *args[] = {"vine-source", "--uid", uid,         "--gid", gid,
-                    "--path",      s->path, "--threads", threads, NULL};
     char *env[] = {"PATH=/usr/bin:/bin", "LC_ALL=C", NULL};
     uv_stdio_container_t stdio[5] = {
         {.flags = UV_IGNORE},
@@ -290,24 +287,37 @@ static int spawn(struct source *s, struct source_child *c, int control_fd, int b
         .env = env,
         .cwd = "/",
         .stdio = stdio,
-        .stdio_count = 5,
-        .exit_cb = on_child_exit,
+        .stdio_count = bulk_fd >= 0 ? 5 : 4,
+        .exit_cb = on_exit_cb,
     };
-    int status;
+    int status = uv_spawn(&vined->loop, process, &options);
+
+    if (status < 0)
+        return vine_err_uv(err, status, "cannot start " VINE_LIBEXECDIR "/vine-source");
+    return 0;
+}
+
+static int spawn(struct source *s, struct source_child *c, int control_fd, int bulk_fd,
+                 struct vine_err *err)
+{
+    char uid[16], gid[16], threads[24];
+    char *args[] = {"vine-source", "--uid", uid,         "--gid", gid,
+                    "--path",      s->path, "--threads", threads, NULL};
+    int result;
 
     (void)snprintf(uid, sizeof(uid), "%u", s->uid);
     (void)snprintf(gid, sizeof(gid), "%u", s->gid);
     (void)snprintf(threads, sizeof(threads), "%llu",
                    (unsigned long long)s->vined->conf.source_threads);
-    status = uv_spawn(&s->vined->loop, &c->process, &options);
+    result = child_spawn(s->vined, &c->process, args, control_fd, bulk_fd,
+                         on_child_exit, err);
     c->process.data = c;
     c->handles++;
-    if (status < 0) {
+    if (result < 0) {
         c->ended = true;
         close_handle((uv_handle_t *)&c->process);
-        return vine_err_uv(err, status, "cannot start " VINE_LIBEXECDIR "/vine-source");
     }
-    return 0;
+    return result;
 }
 
 int child_start(struct source *s, struct vine_err *err)
