@@ -371,6 +371,7 @@ int mgr_message(struct mgr *mgr, uint32_t conn, const struct msg *m, uint64_t no
     if (node == NULL)
         return vine_err_set(err, VINE_EPROTO, "connection %u is not known", conn);
     node->seen_ms = mgr->now_ms;
+    node->probed_ms = 0;
     rc = dispatch(mgr, node, m, err);
     event_end(mgr);
     return rc;
@@ -392,6 +393,22 @@ static bool node_works(const struct mgr_node *node)
     return false;
 }
 
+/* A node that only serves does not know that it works, so it may be silent for long. */
+void mgr_probe(struct mgr *mgr, struct mgr_node *node)
+{
+    struct msg ping = {.type = MSG_PING};
+
+    if (node->probed_ms != 0 || !node->registered)
+        return;
+    node->probed_ms = mgr->now_ms;
+    mgr_send(mgr, node, &ping);
+}
+
+static bool probe_failed(const struct mgr *mgr, const struct mgr_node *node)
+{
+    return node->probed_ms != 0 && mgr->now_ms - node->probed_ms >= mgr->limits.dead_ms;
+}
+
 static void drop_silent(struct mgr *mgr)
 {
     struct mgr_node *next;
@@ -399,9 +416,12 @@ static void drop_silent(struct mgr *mgr)
     for (struct mgr_node *node = mgr->first_node; node != NULL; node = next) {
         uint64_t silent = mgr->now_ms - node->seen_ms;
         next = node->next;
+        if (silent >= mgr->limits.heartbeat_ms && node->sending > 0)
+            mgr_probe(mgr, node);
         if (silent < mgr->limits.dead_ms)
             continue;
-        if (silent >= (uint64_t)mgr->limits.dead_ms * IDLE_FACTOR || node_works(node))
+        if (probe_failed(mgr, node) ||
+            silent >= (uint64_t)mgr->limits.dead_ms * IDLE_FACTOR || node_works(node))
             node_drop(mgr, node, "silent for too long");
     }
 }

@@ -23,6 +23,7 @@
  * by all. A receiver that alone accuses three sources is told that it is itself broken.
  *    A source that timed out or closed gets half its slots and is chosen last for
  *    `suspect_ms`; the pair pauses, 100 ms at first, then twice as long each time.
+ *  - A node that serves, or is blamed, and is silent is asked whether it lives (PING).
  *  - A node that is silent for `dead_ms` is dropped like one that disconnected: its
  *    slots are freed, its pieces uncounted, its resolve or build given to another
  * wanting node (at most VINE_RESOLVE_TRIES); pieces nobody has any more: the source is

@@ -94,8 +94,10 @@ static void blame(struct mgr *mgr, struct holder *to, struct mgr_node *from,
         blame_corrupt(mgr, to, from);
         return;
     }
-    if (is_senders_blame(code))
+    if (is_senders_blame(code)) {
         from->suspect_until_ms = mgr->now_ms + mgr->limits.suspect_ms;
+        mgr_probe(mgr, from);
+    }
     s = shun_get(to->in, from->id);
     for (uint32_t i = 0; i < s->fails && pause < mgr->limits.suspect_ms; i++)
         pause *= 2;

@@ -34,6 +34,7 @@ struct mgr_node {
     char name[VINE_NAME_MAX + 1], addr[VINE_ADDR_MAX], switch_name[VINE_NAME_MAX + 1];
     uint16_t port;
     uint64_t seen_ms, suspect_until_ms;
+    uint64_t probed_ms; /* asked whether it lives, not answered yet; 0: not asked */
     uint32_t sending;   /* flights from here */
     uint32_t receiving; /* pieces on their way here */
     uint64_t bytes_planned_out;
@@ -205,6 +206,7 @@ struct mgr {
 void mgr_send(struct mgr *mgr, struct mgr_node *node, const struct msg *m);
 void mgr_log(struct mgr *mgr, enum vine_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+void mgr_probe(struct mgr *mgr, struct mgr_node *node); /* does it live? */
 int mgr_list_push(struct list *list, void *entry);
 struct mgr_node *mgr_find_name(const struct mgr *mgr, const char *name);
 

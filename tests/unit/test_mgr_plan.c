@@ -258,6 +258,22 @@ static void test_the_endgame_asks_somebody_else(void **state)
     end(w);
 }
 
+static void test_a_silent_seed_is_asked_whether_it_lives(void **state)
+{
+    struct world *w = begin_seeded(2, 3);
+
+    have(w, 2, 1, 0, 3);
+    have(w, 3, 1, 0, 1);
+    for (int i = 0; i < 30 && w->drops == 0; i++) {
+        say(w, 2, &(struct msg){.type = MSG_PING});
+        say(w, 3, &(struct msg){.type = MSG_PING});
+        wait_ms(w, 300);
+    }
+    assert_int_equal(sent_count(&w->log, 1, MSG_PING), 1);
+    assert_int_equal(w->drops, 1); /* n1, long before an idle node would be */
+    end(w);
+}
+
 static void test_a_release_frees_the_slots(void **state)
 {
     struct world *w = begin_seeded(3, 100);
@@ -286,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_one_liar_alone_makes_the_source_be_read_again),
         cmocka_unit_test(test_who_accuses_everybody_is_told_so),
         cmocka_unit_test(test_the_endgame_asks_somebody_else),
+        cmocka_unit_test(test_a_silent_seed_is_asked_whether_it_lives),
         cmocka_unit_test(test_a_release_frees_the_slots),
     };
 
