@@ -15,7 +15,7 @@
 
 #define FILE_MAX (64u << 10)
 
-enum kind { TEXT, PATH, NUMBER, YES_NO, FALLBACK };
+enum kind { TEXT, PATH, NUMBER, YES_NO, FALLBACK, CACHING };
 
 static const struct key {
     const char *section, *name;
@@ -42,6 +42,7 @@ static const struct key {
     {"node", "stall_ms", NUMBER, FIELD(stall_ms), 100, 600000, NULL, 5000},
     {"node", "manager_wait_ms", NUMBER, FIELD(manager_wait_ms), 0, 600000, NULL, 3000},
     {"node", "source_threads", NUMBER, FIELD(source_threads), 1, 256, NULL, 16},
+    {"node", "source_caching", CACHING, FIELD(source_caching), 0, 0, "auto", 0},
     {"node", "build_threads", NUMBER, FIELD(build_threads), 0, 1024, NULL, 0},
     {"node", "nice", NUMBER, FIELD(nice), 0, 19, NULL, 0},
     {"node", "log_level", TEXT, FIELD(log_level), 0, 0, "info", 0},
@@ -108,6 +109,16 @@ static int parse_word(const char *value, const char *yes, const char *no, uint64
     return 0;
 }
 
+static int set_text(struct vine_conf *conf, const struct key *key, const char *value,
+                    const char *path, unsigned line, struct vine_err *err)
+{
+    if (strlen(value) >= VINE_CONF_TEXT)
+        return vine_err_set(err, VINE_EINVAL, "%s, line %u: '%s' is over %d bytes",
+                            path, line, key->name, VINE_CONF_TEXT - 1);
+    (void)snprintf((char *)conf + key->offset, VINE_CONF_TEXT, "%s", value);
+    return 0;
+}
+
 static int set_value(struct vine_conf *conf, const struct key *key, const char *value,
                      const char *path, unsigned line, struct vine_err *err)
 {
@@ -119,13 +130,17 @@ static int set_value(struct vine_conf *conf, const struct key *key, const char *
             return vine_err_set(err, VINE_EINVAL,
                                 "%s, line %u: '%s' takes an absolute path, not '%s'",
                                 path, line, key->name, value);
-        /* fall through */
+        return set_text(conf, key, value, path, line, err);
+    case CACHING:
+        if (strcmp(value, "auto") != 0 && strcmp(value, "coherent") != 0 &&
+            strcmp(value, "strict") != 0)
+            return vine_err_set(
+                err, VINE_EINVAL,
+                "%s, line %u: '%s' takes auto, coherent or strict, not '%s'", path,
+                line, key->name, value);
+        return set_text(conf, key, value, path, line, err);
     case TEXT:
-        if (strlen(value) >= VINE_CONF_TEXT)
-            return vine_err_set(err, VINE_EINVAL, "%s, line %u: '%s' is over %d bytes",
-                                path, line, key->name, VINE_CONF_TEXT - 1);
-        (void)snprintf((char *)conf + key->offset, VINE_CONF_TEXT, "%s", value);
-        return 0;
+        return set_text(conf, key, value, path, line, err);
     case NUMBER:
         if (parse_number(value, key->min, key->max, &n) < 0)
             return vine_err_set(

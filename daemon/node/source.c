@@ -177,6 +177,11 @@ void source_line(struct source *s, const json_t *line)
     } else if (strcmp(event, "progress") == 0) {
         s->ops.progress(s->ctx, s, number(line, "bytes"));
     } else if (strcmp(event, "done") == 0) {
+        if (s->building && s->kind == SOURCE_ARCHIVE) { /* known when it is read */
+            s->entries = number(line, "entries");
+            s->bytes = number(line, "source_bytes");
+            (void)image_activate_parse(word(line, "activate"), &s->activate);
+        }
         if (s->building)
             build_child_done(s);
     } else if (strcmp(event, "error") == 0) {

@@ -112,7 +112,7 @@ static void fill_info(const struct source *s, struct image_info *info)
                    "vine-env " VINE_VERSION);
     info->activate = s->activate;
     info->entries = s->entries;
-    info->bytes = s->kind == SOURCE_DIR ? s->bytes : 0;
+    info->bytes = s->bytes;
 }
 
 static void finish(struct source *s)

@@ -301,8 +301,18 @@ static int spawn(struct source *s, struct source_child *c, int control_fd, int b
                  struct vine_err *err)
 {
     char uid[16], gid[16], threads[24];
-    char *args[] = {"vine-source", "--uid", uid,         "--gid", gid,
-                    "--path",      s->path, "--threads", threads, NULL};
+    char *args[] = {"vine-source",
+                    "--uid",
+                    uid,
+                    "--gid",
+                    gid,
+                    "--path",
+                    s->path,
+                    "--threads",
+                    threads,
+                    "--caching",
+                    s->vined->conf.source_caching,
+                    NULL};
     int result;
 
     (void)snprintf(uid, sizeof(uid), "%u", s->uid);

@@ -41,6 +41,7 @@ static void test_faults_are_named(void **state)
         {"[node]\nstall_ms = 5000x\n", "line 2", "100 to 600000"},
         {"[node]\nstall_ms = 99999999999999999999\n", "line 2", "100 to 600000"},
         {"[node]\ntrust_user_images = maybe\n", "line 2", "yes or no"},
+        {"[node]\nsource_caching = no\n", "line 2", "coherent"},
         {"[plugin]\nfallback = never\n", "line 2", "origin or fail"},
         {"[node]\nnice = 1\nnice = 2\n", "line 3", "twice"},
     };

@@ -75,6 +75,7 @@ listen = 0.0.0.0:7110
 listen = 0.0.0.0:7111
 cache_dir = /local/vine
 cache_max = 3G
+source_caching = coherent
 """
 
 
