@@ -147,6 +147,16 @@ static void check_host_end(struct sim *sim, struct host *h)
              (unsigned long long)h->cache_max);
 }
 
+/* So many that all the origins tried may have been among them. */
+static uint32_t tight_hosts(const struct sim *sim)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < sim->host_count; i++)
+        count += sim->hosts[i].cache_max != UINT64_MAX;
+    return count;
+}
+
 static void check_wait(struct sim *sim, const struct sim_job *j, uint32_t host)
 {
     const struct wait *w = &j->wait[host];
@@ -157,7 +167,7 @@ static void check_wait(struct sim *sim, const struct sim_job *j, uint32_t host)
         return;
     for (uint32_t i = 0; i < j->source_count; i++)
         denied |= sim->sources[j->source[i]].denied_uid == j->uid;
-    tight = h->cache_max != UINT64_MAX;
+    tight = h->cache_max != UINT64_MAX || tight_hosts(sim) >= VINE_RESOLVE_TRIES;
     if (w->state == WAIT_DONE ? denied : w->state != WAIT_FAILED)
         fail(sim, "job %llu on %s: state %d at the end", (unsigned long long)j->job,
              h->name, w->state);

@@ -17,8 +17,9 @@
                   */
 #define EVENTS_MAX 200000000ull
 #define CHECK_EVERY 997u
-#define TWICE_EVERY 25u /* seeds run a second time, to see that nothing else matters   \
-                         */
+#define TWICE_EVERY                                                                    \
+    25u /* seeds run a second time, to see that nothing else matters                   \
+         */
 
 static void event_drop(struct event *e)
 {
