@@ -390,6 +390,8 @@ static void draw_hosts(struct sim *sim)
         h->up_rate = h->down_rate = RATE;
         if (!sim->options.calm && chance(sim, 4))
             h->cache_max = sim->things[0].size * (50 + draw(sim, 200)) / 100;
+        /* It may evict the only copy there is, which is then read again. */
+        sim->faulty |= h->cache_max != UINT64_MAX;
     }
 }
 
