@@ -148,6 +148,10 @@ int mgr_fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m
     /* What we took back or forgot meanwhile is no fault of the node's. */
     if (h == NULL || h->in == NULL)
         return 0;
+    if (peer[0] == '\0' && m->range_count == 1 && m->ranges[0].count == o->pieces) {
+        mgr_source_refused(mgr, h);
+        return 0;
+    }
     for (uint32_t i = 0; i < m->range_count; i++)
         for (uint32_t p = 0; p < m->ranges[i].count; p++)
             if (bits_get(h->in->asked, m->ranges[i].first + p))

@@ -169,6 +169,7 @@ struct want {
     struct want *source_next, *source_prev, *node_next, *node_prev;
     struct holder *holder; /* supplied through this; NULL: not bound or given up */
     bool tried;            /* as origin */
+    bool again;            /* to be supplied once more */
 };
 
 struct stage {
@@ -296,6 +297,7 @@ int mgr_source_bound_before(struct mgr *mgr, struct mgr_node *node,
 void mgr_source_release(struct mgr *mgr, struct mgr_node *node, const struct msg *m);
 void mgr_source_node_gone(struct mgr *mgr, struct mgr_node *node);
 void mgr_source_evicted(struct mgr *mgr, struct holder *h);
+void mgr_source_refused(struct mgr *mgr, struct holder *h);
 void mgr_source_completed(struct mgr *mgr, struct holder *h);
 void mgr_source_start_due(struct mgr *mgr);
 void mgr_source_check_object(struct mgr *mgr, struct object *o);

@@ -408,14 +408,38 @@ void mgr_source_node_gone(struct mgr *mgr, struct mgr_node *node)
     }
 }
 
+/* Its pieces are gone. If a binding crossed that message the node wants them anew. */
 void mgr_source_evicted(struct mgr *mgr, struct holder *h)
+{
+    struct object *o = h->object;
+    struct mgr_node *node = h->node;
+    struct want *next;
+
+    for (struct want *w = node->wants; w != NULL; w = w->node_next)
+        if (w->holder == h) {
+            w->holder = NULL;
+            w->again = true;
+            mgr_holder_unsupply(mgr, h);
+        }
+    mgr_holder_free(mgr, h);
+    for (struct want *w = node->wants; w != NULL; w = next) {
+        next = w->node_next;
+        if (w->again && w->source->object == o)
+            mgr_want_bind(mgr, w);
+        else
+            w->again = false;
+    }
+}
+
+/* The node cannot take it, and told so to those who wait there. */
+void mgr_source_refused(struct mgr *mgr, struct holder *h)
 {
     for (struct want *w = h->node->wants; w != NULL; w = w->node_next)
         if (w->holder == h) {
             w->holder = NULL;
             mgr_holder_unsupply(mgr, h);
         }
-    mgr_holder_free(mgr, h);
+    mgr_holder_put(mgr, h);
 }
 
 void mgr_source_completed(struct mgr *mgr, struct holder *h)

@@ -239,6 +239,7 @@ void mgr_want_bind(struct mgr *mgr, struct want *w)
 {
     struct source *s = w->source;
 
+    w->again = false;
     if (w->holder == NULL) {
         struct holder *h = mgr_holder_get(mgr, s->object, w->node);
         if (h == NULL || mgr_holder_supply(mgr, h) < 0) {

@@ -213,6 +213,8 @@ void node_object_advance(struct node *node, struct node_object *o);
 /* Its own disk failed it: those who lease it are told, what there is goes. */
 void node_object_failed(struct node *node, struct node_object *o,
                         const struct vine_err *err);
+void node_object_refuse(struct node *node, const struct vine_digest *digest,
+                        uint32_t pieces, enum vine_code code);
 int node_store_admit(struct node *node, uint64_t bytes, const char *what,
                      struct vine_err *err);
 struct mount *node_mount_find(const struct node_object *o, uint32_t uid);

@@ -421,13 +421,11 @@ void node_client_gone(struct node *node, uint64_t client, uint64_t now_ms)
 static bool keeps_version(struct node *node, const struct job_source *s,
                           const struct msg *m)
 {
-    struct msg evicted = {.type = MSG_EVICTED, .digest = m->digest};
-
     if (s->state != SOURCE_BOUND || s->object->state != OBJECT_COMPLETE ||
         vine_digest_equal(&s->object->digest, &m->digest))
         return false;
     if (node_object_find(node, &m->digest) == NULL)
-        node_send(node, &evicted);
+        node_object_refuse(node, &m->digest, m->pieces, VINE_ECANCELED);
     return true;
 }
 
@@ -444,7 +442,6 @@ int node_job_binding(struct node *node, const struct msg *m, struct vine_err *er
 {
     struct node_job *job = node_job_find(node, m->job);
     struct job_source *s = job == NULL ? NULL : source_find(job, m->path);
-    struct msg evicted = {.type = MSG_EVICTED, .digest = m->digest};
     struct node_object *o =
         m->code != VINE_OK ? NULL : node_object_find(node, &m->digest);
     struct vine_err why = {0};
@@ -464,7 +461,7 @@ int node_job_binding(struct node *node, const struct msg *m, struct vine_err *er
         0) {
         if (why.code == VINE_EPROTO)
             return vine_err_set(err, why.code, "%s", why.text);
-        node_send(node, &evicted); /* no pieces, please */
+        node_object_refuse(node, &m->digest, m->pieces, why.code);
         binding_failed(node, s, &why);
         return 0;
     }

@@ -275,6 +275,21 @@ void node_object_advance(struct node *node, struct node_object *o)
     node_clients_check(node);
 }
 
+/* The manager is to send no pieces of it here. (EVICTED would not do: it may cross a
+ * binding, and then means that the pieces are wanted anew.) */
+void node_object_refuse(struct node *node, const struct vine_digest *digest,
+                        uint32_t pieces, enum vine_code code)
+{
+    struct msg_range all = {0, pieces};
+    struct msg m = {.type = MSG_FAILED,
+                    .digest = *digest,
+                    .ranges = &all,
+                    .range_count = 1,
+                    .code = code};
+
+    node_send(node, &m);
+}
+
 /* Each source that leases it fails. The object itself stays. */
 static void leases_fail(struct node *node, struct node_object *o,
                         const struct vine_err *err)
@@ -296,6 +311,7 @@ void node_object_failed(struct node *node, struct node_object *o,
              err->text);
     if (o->stream != NULL)
         node_origin_fail(node, o->stream, err);
+    node_object_refuse(node, &digest, o->pieces, err->code);
     leases_fail(node, o, err);
     if (o->state == OBJECT_PARTIAL)
         node_object_evict(node, o);

@@ -27,9 +27,12 @@ enum msg_type {
                      and if the manifest is known already has_digest digest size pieces
                      trusted */
     MSG_BUILT,   /* ticket code text; ok: digest key size pieces trusted (this node is a
-                    seed). Of a streamed source only failure is told, success by HAVE */
+                    seed). A stream tells by HAVE; BUILT ends it early: it failed, or
+                    all of it was here already. Ticket 0: the manager that asked is gone,
+                    the node has it all the same */
     MSG_HAVE,    /* digest ranges[]: verified here, ready to be served */
-    MSG_FAILED,  /* digest ranges[] peer code: assignment could not be carried out */
+    MSG_FAILED,  /* digest ranges[] peer code: assignment could not be carried out. Peer
+                    "" and all pieces as one range: the node will not take the object */
     MSG_EVICTED, /* digest: gone from this node */
     MSG_STAGE,   /* ticket job uid gid path names[] (0 names = all nodes): `vine-env
                     stage` */

@@ -274,6 +274,43 @@ static void test_a_silent_seed_is_asked_whether_it_lives(void **state)
     end(w);
 }
 
+static void test_a_node_that_refuses_gets_nothing(void **state)
+{
+    struct msg_range all = {0, 3};
+    struct msg refused = {.type = MSG_FAILED,
+                          .digest = digest_no(1),
+                          .ranges = &all,
+                          .range_count = 1,
+                          .peer = "",
+                          .code = VINE_ENOSPC};
+    struct world *w = begin_seeded(1, 3);
+
+    say(w, 2, &refused);
+    assert_int_equal(slots(w).receiving, 0);
+    sent_clear(&w->log);
+    wait_ms(w, 1000);
+    assert_int_equal(sent_count(&w->log, 2, MSG_FETCH), 0);
+    want(w, 2, JOB, 5); /* the next step asks again */
+    assert_binding(w, 2, VINE_OK, 1);
+    assert_int_equal(sent_count(&w->log, 2, MSG_FETCH), 1);
+    end(w);
+}
+
+static void test_an_eviction_that_crossed_a_binding(void **state)
+{
+    struct msg evicted = {.type = MSG_EVICTED, .digest = digest_no(1)};
+    struct world *w = begin_seeded(1, 3);
+
+    have(w, 2, 1, 0, 3);
+    release(w, 2, JOB);
+    want(w, 2, JOB + 1, 5);
+    resolved(w, 2, ticket_of(w, 2), 3); /* bound: it is whole there, for all we know */
+    sent_clear(&w->log);
+    say(w, 2, &evicted);
+    assert_int_equal(sent_count(&w->log, 2, MSG_FETCH), 1);
+    end(w);
+}
+
 static void test_a_release_frees_the_slots(void **state)
 {
     struct world *w = begin_seeded(3, 100);
@@ -303,6 +340,8 @@ int main(void)
         cmocka_unit_test(test_who_accuses_everybody_is_told_so),
         cmocka_unit_test(test_the_endgame_asks_somebody_else),
         cmocka_unit_test(test_a_silent_seed_is_asked_whether_it_lives),
+        cmocka_unit_test(test_a_node_that_refuses_gets_nothing),
+        cmocka_unit_test(test_an_eviction_that_crossed_a_binding),
         cmocka_unit_test(test_a_release_frees_the_slots),
     };
 

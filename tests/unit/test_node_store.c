@@ -15,7 +15,9 @@ static void test_no_space_is_told_with_figures(void **state)
         w->did[OP_REPLY].text,
         "store '/local/vine' is 3.4 GB short for object 3f000000 (4.4 GB): "
         "raise cache_max or evict");
-    assert_non_null(sent_last(&w->log, 0, MSG_EVICTED)); /* no pieces, please */
+    const struct sent *s = sent_last(&w->log, 0, MSG_FAILED); /* no pieces, please */
+    assert_string_equal(s->peer, "");
+    assert_int_equal(s->ranges[0].count, PIECES);
     assert_int_equal(totals(w).store_used, 0);
     end(w);
 }
