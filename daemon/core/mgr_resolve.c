@@ -492,6 +492,15 @@ void mgr_source_start_due(struct mgr *mgr)
     }
 }
 
+/* Somebody waits for the object through this source. */
+static bool source_hungry(const struct source *s)
+{
+    for (const struct want *w = s->wants; w != NULL; w = w->source_next)
+        if (w->holder != NULL && !w->holder->complete)
+            return true;
+    return false;
+}
+
 /* Pieces that nobody has, for so long that no node is about to register with them: one
  * of those who want the object reads the source again. */
 void mgr_source_check_object(struct mgr *mgr, struct object *o)
@@ -499,9 +508,9 @@ void mgr_source_check_object(struct mgr *mgr, struct object *o)
     struct source *s, *found = NULL;
 
     for (s = o->sources; s != NULL; s = s->object_next) {
-        if (s->ticket != 0)
+        if (s->ticket != 0 || s->due)
             break;
-        if (s->wants != NULL)
+        if (source_hungry(s))
             found = s;
     }
     if (o->missing == 0 || s != NULL || found == NULL) {

@@ -301,6 +301,11 @@ static void on_ping(struct node *node)
     node_send(node, &pong);
 }
 
+void node_set_cache_max(struct node *node, uint64_t cache_max)
+{
+    node->limits.cache_max = cache_max;
+}
+
 int node_message(struct node *node, const struct msg *m, uint64_t now_ms,
                  struct vine_err *err)
 {

@@ -117,6 +117,8 @@ int node_job_begin(struct node *node, uint64_t job, uint32_t uid, uint32_t gid,
 int node_stage(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
                uint32_t gid, const struct vine_spec *spec, uint64_t now_ms,
                struct vine_err *err);
+/* The room changes: others use the disk too. Takes effect at the next admission. */
+void node_set_cache_max(struct node *node, uint64_t cache_max);
 void node_job_end(struct node *node, uint64_t job, uint64_t now_ms);
 /* The client hung up: no reply; its job stays until node_job_end. */
 void node_client_gone(struct node *node, uint64_t client, uint64_t now_ms);
