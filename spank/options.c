@@ -125,6 +125,21 @@ static int spec_from_env(spank_t sp, char **text, struct vine_err *err)
     return 0;
 }
 
+/* `sbatch --export=NONE` keeps Slurm from handing the option to the batch step, but the
+ * job's environment still has the variable that carried it. */
+static char *option_from_env(spank_t sp, const char *name)
+{
+    char variable[128], *value = malloc(VINE_SPEC_MAX + 2);
+
+    (void)snprintf(variable, sizeof(variable),
+                   "SLURM_SPANK__SLURM_SPANK_OPTION_vine_env_%s", name);
+    if (value != NULL &&
+        spank_getenv(sp, variable, value, VINE_SPEC_MAX + 2) == ESPANK_SUCCESS)
+        return value;
+    free(value);
+    return NULL;
+}
+
 int options_spec_text(spank_t sp, bool env, char **text, struct vine_err *err)
 {
     char *value = NULL;
@@ -134,17 +149,24 @@ int options_spec_text(spank_t sp, bool env, char **text, struct vine_err *err)
         *text = strndup(value != NULL ? value : "", VINE_SPEC_MAX + 1);
         return *text != NULL ? 0 : vine_err_set(err, VINE_ENOMEM, "out of memory");
     }
-    return env ? spec_from_env(sp, text, err) : 0;
+    if (!env)
+        return 0;
+    *text = option_from_env(sp, "vine_env");
+    return *text != NULL ? 0 : spec_from_env(sp, text, err);
 }
 
 bool options_fallback_origin(spank_t sp, bool site_default)
 {
-    char *value = NULL;
+    char *value = NULL, *carried;
+    bool result;
 
-    if (spank_option_getopt(sp, &table[OPTION_FALLBACK], &value) != ESPANK_SUCCESS ||
-        value == NULL)
-        return site_default;
-    return strcmp(value, "fail") != 0;
+    if (spank_option_getopt(sp, &table[OPTION_FALLBACK], &value) == ESPANK_SUCCESS &&
+        value != NULL)
+        return strcmp(value, "fail") != 0;
+    carried = option_from_env(sp, "vine_fallback");
+    result = carried != NULL ? strcmp(carried, "fail") != 0 : site_default;
+    free(carried);
+    return result;
 }
 
 bool options_quiet(spank_t sp)

@@ -90,6 +90,19 @@ static int real_path(int fd, char *real, size_t size, struct vine_err *err)
     return 0;
 }
 
+static bool is_special(const char *real)
+{
+    static const char *const trees[] = {"/dev", "/proc", "/sys", "/run"};
+
+    for (size_t i = 0; i < sizeof(trees) / sizeof(trees[0]); i++) {
+        size_t len = strlen(trees[i]);
+        if (strncmp(real, trees[i], len) == 0 &&
+            (real[len] == '/' || real[len] == '\0'))
+            return true;
+    }
+    return false;
+}
+
 static int judge(int fd, const char *dst, bool own_path, uid_t uid,
                  struct vine_err *err)
 {
@@ -102,7 +115,9 @@ static int judge(int fd, const char *dst, bool own_path, uid_t uid,
         return 0;
     if (real_path(fd, real, sizeof(real), err) < 0)
         return -1;
-    if (own_path && strcmp(real, dst) == 0 && way_is_fixed(real, uid))
+    /* Not those: without devices and sockets they are not the same. */
+    if (own_path && strcmp(real, dst) == 0 && way_is_fixed(real, uid) &&
+        !is_special(real))
         return 0;
     if (!is_system(real, &st))
         return 0;

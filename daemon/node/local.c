@@ -518,6 +518,7 @@ static void take_request(struct client *c, const json_t *request)
     for (size_t i = 0; name != NULL && i < sizeof(ops) / sizeof(ops[0]); i++)
         if (strcmp(ops[i].name, name) == 0)
             op = &ops[i];
+    vined_measure(c->vined);
     if (c->waiting)
         vine_err_set(&err, VINE_EINVAL, "the request before is not answered yet");
     else if (op == NULL)

@@ -19,6 +19,9 @@
 #include "daemon/node/vined.h"
 #include "vine/log.h"
 
+/* Left to others, and to manifests and leases. */
+#define DISK_RESERVE (16u << 20)
+
 struct deferred {
     uv_timer_t timer;
     struct vined *vined;
@@ -35,6 +38,18 @@ void vined_update(struct vined *vined)
 {
     if (!vined->stopping)
         daemon_alarm_update(&vined->alarm);
+}
+
+void vined_measure(struct vined *vined)
+{
+    struct node_totals t;
+    uint64_t total, available, room;
+
+    if (store_space(vined->store, &total, &available, NULL) < 0)
+        return;
+    node_totals(vined->core, &t);
+    room = t.store_used + (available > DISK_RESERVE ? available - DISK_RESERVE : 0);
+    node_set_cache_max(vined->core, room < vined->cache_max ? room : vined->cache_max);
 }
 
 static void on_deferred_closed(uv_handle_t *handle)
@@ -347,6 +362,7 @@ static int start_core(struct vined *vined, struct vine_err *err)
         vine_conf_host_port(vined->conf.node_listen, VINE_NODE_PORT, host, &limits.port,
                             err) < 0)
         return -1;
+    vined->cache_max = limits.cache_max;
     limits.stall_ms = (uint32_t)vined->conf.stall_ms;
     limits.manager_wait_ms = (uint32_t)vined->conf.manager_wait_ms;
     limits.store_name = vined->conf.cache_dir;

@@ -75,6 +75,7 @@ static void *on_frame(void *ctx, struct link *link, const struct session_frame *
         vine_err_set(&err, VINE_EPROTO, "unknown frame kind %u", frame->kind);
     else
         message = message_decode((const char *)frame->payload, frame->len, &err);
+    vined_measure(vined);
     if (message == NULL ||
         node_message(vined->core, message_msg(message), vined_now(vined), &err) < 0)
         link_close(link, &err);

@@ -24,6 +24,8 @@
 #include "vine/log.h"
 
 #define MOUNT_FLAGS (MS_RDONLY | MS_NOSUID | MS_NODEV)
+#define FUSE_UID_BASE 0xf0000000u /* beyond what sites give to people */
+#define FUSE_UID_COUNT 0x0f000000u
 #define LOOP_TRIES 64 /* another process may take the free device first */
 
 struct mounted {
@@ -203,7 +205,11 @@ static void on_squashfuse_exit(uv_process_t *process, int64_t status, int signal
     uv_close((uv_handle_t *)process, on_process_closed);
 }
 
-/* squashfuse gets the image and the mount as descriptors 3 and 4: it opens neither path
+/* squashfuse runs as a user that nobody else is, one for each job's user: it could harm
+ * nobody if an image took it over, and its owner cannot stop or trace it. A stopped one
+ * would leave tasks that Slurm cannot kill, and their node would be drained.
+ *
+ * It gets the image and the mount as descriptors 3 and 4: it opens neither path
  * with anybody's rights but the user's. libfuse takes "/dev/fd/N" for a mount that is
  * there already. */
 static int spawn_squashfuse(struct mounted *m, const struct mount_job *job,
@@ -214,7 +220,7 @@ static int spawn_squashfuse(struct mounted *m, const struct mount_job *job,
     uv_stdio_container_t stdio[5] = {
         {.flags = UV_IGNORE},
         {.flags = UV_IGNORE},
-        {.flags = UV_INHERIT_FD, .data.fd = 2},
+        {.flags = UV_IGNORE}, /* our log is not for what reads hostile images */
         {.flags = UV_INHERIT_FD, .data.fd = job->image_fd},
         {.flags = UV_INHERIT_FD, .data.fd = job->fuse_fd},
     };
@@ -225,8 +231,8 @@ static int spawn_squashfuse(struct mounted *m, const struct mount_job *job,
         .cwd = "/",
         .stdio = stdio,
         .stdio_count = 5,
-        .uid = job->uid,
-        .gid = job->gid,
+        .uid = FUSE_UID_BASE + job->uid % FUSE_UID_COUNT,
+        .gid = job->vined->helper_gid,
         .flags = UV_PROCESS_SETUID | UV_PROCESS_SETGID | UV_PROCESS_DETACHED,
         .exit_cb = on_squashfuse_exit,
     };

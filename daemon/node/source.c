@@ -16,6 +16,15 @@
 /* An archive's tree is larger than the archive; what is admitted before it is known. */
 #define ARCHIVE_FACTOR 2
 
+/* Chunks a packed file must show before its trailer is believed. */
+#define PROBES 16
+
+struct probe {
+    uint32_t chunk;
+    bool last;
+    uint8_t bytes[];
+};
+
 struct copy {
     uint64_t id;
     uint32_t chunk;
@@ -107,6 +116,81 @@ static void announce(struct source *s)
         source_fail(s, &err);
 }
 
+/* Has this very file given this object before? */
+static bool knows_key(const struct source *s)
+{
+    const struct store_object *o = store_find(s->vined->store, &s->manifest.digest);
+
+    for (uint32_t i = 0; o != NULL && i < o->key_count; i++)
+        if (vine_digest_equal(&o->keys[i], &s->key))
+            return true;
+    return false;
+}
+
+static void probe_read(struct source *s, void *arg)
+{
+    struct probe *p = arg;
+    const struct manifest_chunk *chunk = &s->manifest.chunk[p->chunk];
+    struct vine_digest digest;
+    struct vine_err err = {0};
+    bool last = p->last;
+
+    vine_digest_of(p->bytes, chunk->length, &digest);
+    if (!vine_digest_equal(&digest, &chunk->digest))
+        vine_err_set(&err, VINE_ECORRUPT,
+                     "'%.200s' is damaged: chunk %u has the wrong bytes; pack it again",
+                     s->path, p->chunk);
+    free(p);
+    if (err.code != VINE_OK)
+        source_fail(s, &err);
+    else if (last && !s->failed)
+        announce(s);
+}
+
+static int probe_chunk(struct source *s, uint32_t index, bool last,
+                       struct vine_err *err)
+{
+    const struct manifest_chunk *chunk = &s->manifest.chunk[index];
+    struct probe *p = malloc(sizeof(*p) + chunk->length);
+
+    if (p == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    p->chunk = index;
+    p->last = last;
+    if (child_read(s, p->bytes, chunk->length, probe_read, free, p, err) < 0) {
+        free(p);
+        return -1;
+    }
+    return child_send(s,
+                      json_pack("{s:s, s:I, s:I}", "cmd", "copy", "offset",
+                                (json_int_t)chunk->offset, "length",
+                                (json_int_t)chunk->length),
+                      err);
+}
+
+/* The trailer names an object that the cluster may have already, and would then give to
+ * this user without reading more. So the file must first show that it holds the bytes,
+ * not only their digests: in chunks that nobody can foresee. */
+static void probe(struct source *s)
+{
+    uint32_t count = s->manifest.count < PROBES ? s->manifest.count : PROBES;
+    uint32_t random[PROBES];
+    struct vine_err err = {0};
+
+    if (count == 0) {
+        announce(s);
+        return;
+    }
+    if (vine_random(random, sizeof(random), &err) == 0) {
+        for (uint32_t i = 0; i < count && err.code == VINE_OK; i++)
+            (void)probe_chunk(s, count < PROBES ? i : random[i] % s->manifest.count,
+                              i + 1 == count, &err);
+        if (err.code == VINE_OK)
+            return;
+    }
+    source_fail(s, &err);
+}
+
 static void manifest_read(struct source *s, void *arg)
 {
     struct vine_err err = {0};
@@ -123,7 +207,10 @@ static void manifest_read(struct source *s, void *arg)
         return;
     }
     s->has_manifest = true;
-    announce(s);
+    if (knows_key(s))
+        announce(s);
+    else
+        probe(s);
 }
 
 static void ask_manifest(struct source *s)

@@ -10,6 +10,7 @@ struct origin {
     uint64_t ticket;
     struct source *source;
     struct vined *vined;
+    bool told; /* the core has had its answer to source_resolve */
     struct origin *next;
 };
 
@@ -105,6 +106,7 @@ static void on_resolved(void *ctx, struct source *s)
              "event=resolved ticket=%llx path=%s entries=%llu bytes=%llu",
              (unsigned long long)s->ticket, vine_q(s->path),
              (unsigned long long)s->entries, (unsigned long long)s->bytes);
+    o->told = true;
     node_source_resolved(s->vined->core, o->ticket, &r, NULL, vined_now(s->vined));
     vined_update(s->vined);
 }
@@ -157,7 +159,7 @@ static void on_failed(void *ctx, struct source *s, const struct vine_err *err)
              (unsigned long long)o->ticket, vine_q(s->path), vine_q(err->text));
     if (s->building)
         node_source_built(vined->core, o->ticket, NULL, err, vined_now(vined));
-    else if (s->has_manifest)
+    else if (o->told)
         transfers_fail_origin(vined, o->ticket, err);
     else
         node_source_resolved(vined->core, o->ticket, NULL, err, vined_now(vined));

@@ -34,6 +34,7 @@ static const char *scope_of(enum vine_code code)
     case VINE_ENOENT:
     case VINE_EACCES:
     case VINE_ECHANGED:
+    case VINE_ECORRUPT:
     case VINE_EDOWN:
         return "cluster";
     default:

@@ -37,7 +37,7 @@ struct vined {
     uv_loop_t loop;
     struct vine_conf conf;
     char name[VINE_NAME_MAX + 1];
-    uint64_t start_ms;
+    uint64_t start_ms, cache_max;
     uint32_t helper_uid, helper_gid;
     uint8_t image_key[64];
     size_t image_key_len; /* 0: no key, nothing is signed */
@@ -60,6 +60,10 @@ uint64_t vined_now(struct vined *vined);
 
 /* After any event given to the core. */
 void vined_update(struct vined *vined);
+
+/* Before anything that may admit an object: cache_max, or less if the disk is fuller.
+ */
+void vined_measure(struct vined *vined);
 
 /* Call `run` from the loop soon, not from inside the current call. */
 void vined_defer(struct vined *vined, void (*run)(struct vined *vined, void *arg),

@@ -158,3 +158,47 @@ def test_wire_needs_munge_of_root(vine: Cluster) -> None:
     result = vine.run("n2", "python3", "-c", talk, user="vine2", timeout=30)
     assert int(result.out) < 200
     assert vine.status("n1")["node"]["manager_up"]
+
+
+def test_a_trailer_without_the_bytes_gives_nothing(
+    vine: Cluster, private: Environment
+) -> None:
+    """vine2 knows all digests of vine1's packed image, but has none of its content."""
+    image, _ = make_image(vine, private)
+    vine.srun("-N2", "-w", "n1,n2", f"--vine-env={image}", "true")
+    forge = (
+        "import sys; data = open(sys.argv[1], 'rb').read();"
+        "tail = data.rfind(b'VNINFO1\\n');"
+        "open(sys.argv[2], 'wb').write(data[:96] + bytes(tail - 96) + data[tail:])"
+    )
+    forged = "/pfs/home/vine2/forged.sqsh"
+    dst = "/pfs/home/vine2/forged-dst"
+    vine.run("n1", "python3", "-c", forge, image, forged)
+    vine.sh("n1", f"chown vine2 {forged}")
+    vine.run("n1", "mkdir", "-p", dst, user="vine2")
+    words = ["-N1", "-w", "n1", f"--vine-env={forged}:{dst}", "--vine-fallback=fail"]
+    result = vine.srun(
+        *words, "cat", f"{dst}/bin/vine-hello", user="vine2", check=False
+    )
+    assert result.code != 0
+    assert "wrong bytes" in result.err
+    assert result.out == ""
+
+
+def test_users_cannot_touch_the_process_that_serves_their_image(vine: Cluster) -> None:
+    """Stopped by its user, squashfuse would leave tasks that Slurm cannot kill."""
+    env = make_environment(vine)
+    image = f"{env.path}-own.sqsh"
+    words = ["mksquashfs", env.path, image, "-comp", "zstd", "-quiet", "-no-progress"]
+    vine.run("n1", *words, user="vine1")
+    option = f"--vine-env={image}:{env.path}"
+    script = f"{env.script}; for p in $(pgrep -x squashfuse); do kill -STOP $p; done"
+    result = vine.srun("-N1", "-w", "n1", option, "bash", "-c", script, check=False)
+    assert result.out.startswith("first ")
+    assert "not permitted" in result.err
+    owners = vine.sh("n1", "ps -o uid= -C squashfuse").split()
+    assert owners
+    assert not {"0", "20001"} & set(owners)
+    opened = vine.sh("n1", "ls -l /proc/$(pgrep -n -x squashfuse)/fd")
+    assert "vined.log" not in opened
+    assert vine.srun("-N1", "-w", "n1", option, env.script).out.startswith("first ")

@@ -181,3 +181,27 @@ def test_image_of_a_user_without_the_key_is_served_by_fuse(vine: Cluster) -> Non
     result = vine.srun("-N1", f"--vine-env={image}", "ls", f"/run/vine/env/{name}")
     assert "pyvenv.cfg" in result.out
     assert vine.run("n1", "ls", "-A", "/run/vine/env").out == ""
+
+
+def test_export_none_does_not_lose_the_option(vine: Cluster) -> None:
+    env = make_environment(vine)
+    script = f"/usr/bin/stat -f -c %T {env.path}"
+    for export in ("--export=NONE", "--export=HOME"):
+        job = vine.sbatch(script, "-N1", export, f"--vine-env={env.path}")
+        assert job.out.strip() == "squashfs", export
+
+
+def test_a_fuller_disk_makes_room(vine: Cluster) -> None:
+    """The store may hold more, but others filled the disk: evict, then fetch."""
+    old = make_environment(vine, ballast_bytes=60 * MIB)
+    vine.srun("-N1", "-w", "n4", f"--vine-env={old.path}", old.script)
+    vine.wait_for(lambda: not vine.status("n4")["jobs"], 20, "the lease's end")
+    free = int(vine.sh("n4", "stat -f -c '%a * %S' /local | xargs expr --"))
+    vine.sh("n4", f"fallocate -l {free - 40 * MIB} /local/filler")
+    try:
+        new = make_environment(vine, ballast_bytes=50 * MIB)
+        words = ["-N1", "-w", "n4", f"--vine-env={new.path}"]
+        result = vine.srun(*words, "--vine-fallback=fail", new.script)
+        assert result.out.startswith("first ")
+    finally:
+        vine.run("n4", "rm", "-f", "/local/filler")
