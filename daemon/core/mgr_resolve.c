@@ -251,13 +251,16 @@ int mgr_source_resolved(struct mgr *mgr, struct mgr_node *node, const struct msg
     return 0;
 }
 
-/* All who waited for this key have their answer now. */
-static void bind_queued(struct mgr *mgr, const struct vine_digest *key,
-                        struct object *o)
+/* All who waited for this key have their answer now, and who built it too (two may: one
+ * began for a manager that is gone). Those that wait come first: the end of a builder's
+ * ticket would make a builder of the next. */
+static void bind_same_key(struct mgr *mgr, const struct vine_digest *key,
+                          struct object *o)
 {
     struct source probe = {.key = *key}, *s;
 
-    while ((s = mgr_source_of_key(mgr, &probe, SOURCE_QUEUED)) != NULL) {
+    while ((s = mgr_source_of_key(mgr, &probe, SOURCE_QUEUED)) != NULL ||
+           (s = mgr_source_of_key(mgr, &probe, SOURCE_BUILDING)) != NULL) {
         mgr_ticket_end(mgr, s, true);
         source_bind(mgr, s, o);
     }
@@ -266,12 +269,15 @@ static void bind_queued(struct mgr *mgr, const struct vine_digest *key,
 static void built_ok(struct mgr *mgr, struct source *s, struct object *o)
 {
     struct vine_digest key = s->key;
+    /* It may be avoided, for wrong bytes: then the next of the same key builds too. */
+    bool good = mgr_object_available(mgr, o);
 
     (void)mgr_object_add_key(mgr, o, &key);
-    s->state = SOURCE_BOUND; /* so that ticket_end wakes no other builder */
+    s->state = good ? SOURCE_BOUND : SOURCE_BUILDING;
     mgr_ticket_end(mgr, s, false);
     source_bind(mgr, s, o);
-    bind_queued(mgr, &key, o);
+    if (good)
+        bind_same_key(mgr, &key, o);
 }
 
 int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
@@ -286,7 +292,7 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
         s = NULL;
     else if (ticket_check(mgr, node, m, &s, err) < 0)
         return -1;
-    if (s != NULL && s->state != SOURCE_BUILDING && !s->streaming)
+    if (s != NULL && s->state == SOURCE_RESOLVING)
         return vine_err_set(err, VINE_EPROTO, "built: ticket %llu was not to be built",
                             (unsigned long long)m->ticket);
     if (m->code != VINE_OK) {
@@ -304,7 +310,7 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
     (void)mgr_holder_complete(mgr, h);
     if (!vine_digest_equal(&m->key, &no_key))
         (void)mgr_object_add_key(mgr, o, &m->key);
-    if (s != NULL && s->state == SOURCE_BUILDING)
+    if (s != NULL && !s->streaming)
         built_ok(mgr, s, o);
     else if (s != NULL)
         mgr_ticket_end(mgr, s, false); /* it had all of what it was to stream */

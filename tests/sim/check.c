@@ -147,14 +147,17 @@ static void check_host_end(struct sim *sim, struct host *h)
              (unsigned long long)h->cache_max);
 }
 
-/* So many that all the origins tried may have been among them. */
-static uint32_t tight_hosts(const struct sim *sim)
+/* So many that all the origins tried may have been among them; a liar is none either.
+ */
+static bool no_space_anywhere(const struct sim *sim)
 {
-    uint32_t count = 0;
+    uint32_t tight = 0, liars = 0;
 
-    for (uint32_t i = 0; i < sim->host_count; i++)
-        count += sim->hosts[i].cache_max != UINT64_MAX;
-    return count;
+    for (uint32_t i = 0; i < sim->host_count; i++) {
+        tight += sim->hosts[i].cache_max != UINT64_MAX;
+        liars += sim->hosts[i].corrupt;
+    }
+    return tight > 0 && tight + liars >= VINE_RESOLVE_TRIES;
 }
 
 static void check_wait(struct sim *sim, const struct sim_job *j, uint32_t host)
@@ -167,7 +170,7 @@ static void check_wait(struct sim *sim, const struct sim_job *j, uint32_t host)
         return;
     for (uint32_t i = 0; i < j->source_count; i++)
         denied |= sim->sources[j->source[i]].denied_uid == j->uid;
-    tight = h->cache_max != UINT64_MAX || tight_hosts(sim) >= VINE_RESOLVE_TRIES;
+    tight = h->cache_max != UINT64_MAX || no_space_anywhere(sim);
     if (w->state == WAIT_DONE ? denied : w->state != WAIT_FAILED)
         fail(sim, "job %llu on %s: state %d at the end", (unsigned long long)j->job,
              h->name, w->state);
