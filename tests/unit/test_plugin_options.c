@@ -10,8 +10,9 @@
 
 static struct spank_option *registered[8];
 static int registered_count;
-static const char *job_variable; /* VINE_ENV_SPEC in the job */
-static char *option_value;       /* what the job was given as --vine-env */
+static const char *job_variable;
+static const char *carried_variable; /* VINE_ENV_SPEC in the job */
+static char *option_value;           /* what the job was given as --vine-env */
 
 spank_err_t spank_option_register(spank_t sp, struct spank_option *opt)
 {
@@ -29,9 +30,15 @@ spank_err_t spank_option_getopt(spank_t sp, struct spank_option *opt, char **val
 
 spank_err_t spank_getenv(spank_t sp, const char *name, char *buf, int len)
 {
-    if (job_variable == NULL)
+    const char *value = strcmp(name, "VINE_ENV_SPEC") == 0 ? job_variable
+                        : strcmp(name, "SLURM_SPANK__SLURM_SPANK_OPTION_vine_env_"
+                                       "vine_env") == 0
+                            ? carried_variable
+                            : NULL;
+
+    if (value == NULL)
         return ESPANK_ENV_NOEXIST;
-    if (snprintf(buf, (size_t)len, "%s", job_variable) >= len)
+    if (snprintf(buf, (size_t)len, "%s", value) >= len)
         return ESPANK_NOSPACE;
     return ESPANK_SUCCESS;
 }
@@ -154,6 +161,11 @@ static void test_remote_text_prefers_the_option(void **state)
     assert_int_equal(options_spec_text(NULL, true, &text, &err), 0);
     assert_string_equal(text, "/from/env");
     free(text);
+    carried_variable = "/from/sbatch"; /* --export=NONE: the option's own variable */
+    assert_int_equal(options_spec_text(NULL, true, &text, &err), 0);
+    assert_string_equal(text, "/from/sbatch");
+    free(text);
+    carried_variable = NULL;
     option_value = (char *)"/from/option";
     assert_int_equal(options_spec_text(NULL, true, &text, &err), 0);
     assert_string_equal(text, "/from/option");
