@@ -136,10 +136,10 @@ const struct message_type message_types[MSG_TYPES] = {
     /* node -> manager */
     [MSG_REGISTER] = {"register", 4, {R(port), R(switch_name), R(objects), R(bindings)}},
     [MSG_WANT] = {"want", 4, {R(job), R(uid), R(gid), R(path)}},
-    [MSG_RELEASE] = {"release", 1, {R(job)}},
+    [MSG_RELEASE] = {"release", 3, {R(job), R(code), R(text)}},
     [MSG_RESOLVED] = {"resolved", 10, {R(ticket), R(code), R(text), OK(key), OK(estimate),
                       OK(has_digest), DG(digest), DG(size), DG(pieces), DG(trusted)}},
-    [MSG_BUILT] = {"built", 7, {R(ticket), R(code), R(text), OK(digest), OK(size),
+    [MSG_BUILT] = {"built", 8, {R(ticket), R(code), R(text), OK(key), OK(digest), OK(size),
                    OK(pieces), OK(trusted)}},
     [MSG_HAVE] = {"have", 2, {R(digest), R(ranges)}},
     [MSG_FAILED] = {"failed", 4, {R(digest), R(ranges), R(peer), R(code)}},
@@ -150,7 +150,7 @@ const struct message_type message_types[MSG_TYPES] = {
     [MSG_ASK_STATUS] = {"ask_status", 1, {R(ticket)}},
     /* manager -> node */
     [MSG_REGISTERED] = {"registered", 1, {R(heartbeat)}},
-    [MSG_RESOLVE] = {"resolve", 4, {R(ticket), R(uid), R(gid), R(path)}},
+    [MSG_RESOLVE] = {"resolve", 5, {R(ticket), R(job), R(uid), R(gid), R(path)}},
     [MSG_BUILD] = {"build", 1, {R(ticket)}},
     [MSG_CLOSE] = {"close", 1, {R(ticket)}},
     [MSG_BINDING] = {"binding", 9, {R(job), R(uid), R(path), R(code), R(text), OK(digest),
