@@ -329,20 +329,6 @@ static struct peer *find_peer(struct fetcher *fetcher, const struct msg_assign *
     return p;
 }
 
-struct late_failure {
-    uint64_t id;
-    struct vine_err err;
-};
-
-static void fail_late(struct vined *vined, void *arg)
-{
-    struct late_failure *late = arg;
-
-    if (!vined->stopping)
-        transfer_end(vined, late->id, &late->err);
-    free(late);
-}
-
 static int begin(struct vined *vined, uint64_t id, const struct vine_digest *digest,
                  const struct msg_assign *assign, struct vine_err *err)
 {
@@ -377,16 +363,9 @@ void fetch_from_peer(struct vined *vined, uint64_t id, const struct vine_digest 
                      const struct msg_assign *assign)
 {
     struct vine_err err = {0};
-    struct late_failure *late;
 
-    if (begin(vined, id, digest, assign, &err) == 0)
-        return;
-    late = calloc(1, sizeof(*late));
-    if (late == NULL)
-        return; /* the core's deadline speaks */
-    late->id = id;
-    late->err = err;
-    vined_defer(vined, fail_late, late);
+    if (begin(vined, id, digest, assign, &err) < 0)
+        transfer_end_later(vined, id, &err);
 }
 
 void fetch_cancel(struct vined *vined, uint64_t id)

@@ -29,8 +29,6 @@ struct source_ops {
     void (*failed)(void *ctx, struct source *s, const struct vine_err *err);
 };
 
-struct copy; /* one source_copy under way */
-
 struct source {
     struct vined *vined;
     struct source_ops ops;

@@ -18,9 +18,9 @@ struct sources {
     struct origin *first;
 };
 
-struct late_answer { /* to the core, not from inside its own op */
-    uint64_t id;     /* ticket or transfer */
-    bool transfer;
+struct late_failure { /* told to the core, not from inside its own op */
+    uint64_t ticket;
+    bool building;
     struct vine_err err;
 };
 
@@ -41,34 +41,30 @@ static struct origin *find(struct vined *vined, uint64_t ticket)
     return o;
 }
 
-static void answer_late(struct vined *vined, void *arg)
+static void tell_failure(struct vined *vined, void *arg)
 {
-    struct late_answer *late = arg;
+    struct late_failure *late = arg;
     uint64_t now = vined_now(vined);
 
-    if (vined->stopping) {
-        free(late);
-        return;
-    }
-    if (late->transfer)
-        node_transfer_failed(vined->core, late->id, &late->err, now);
-    else
-        node_source_resolved(vined->core, late->id, NULL, &late->err, now);
+    if (!vined->stopping && late->building)
+        node_source_built(vined->core, late->ticket, NULL, &late->err, now);
+    else if (!vined->stopping)
+        node_source_resolved(vined->core, late->ticket, NULL, &late->err, now);
     vined_update(vined);
     free(late);
 }
 
-static void fail_late(struct vined *vined, uint64_t id, bool transfer,
-                      const struct vine_err *err)
+static void fail_later(struct vined *vined, uint64_t ticket, bool building,
+                       const struct vine_err *err)
 {
-    struct late_answer *late = calloc(1, sizeof(*late));
+    struct late_failure *late = calloc(1, sizeof(*late));
 
     if (late == NULL)
-        return; /* the core's deadline speaks */
-    late->id = id;
-    late->transfer = transfer;
+        return; /* the manager's deadline speaks */
+    late->ticket = ticket;
+    late->building = building;
     late->err = *err;
-    vined_defer(vined, answer_late, late);
+    vined_defer(vined, tell_failure, late);
 }
 
 static bool signature_ok(const struct source *s)
@@ -187,39 +183,22 @@ void source_resolve(struct vined *vined, uint64_t ticket, uint32_t uid, uint32_t
     o->source = source_new(vined, ticket, uid, gid, path, &origin_ops, o, &err);
     if (o->source == NULL) {
         free(o);
-        fail_late(vined, ticket, false, &err);
+        fail_later(vined, ticket, false, &err);
         return;
     }
     o->next = vined->sources->first;
     vined->sources->first = o;
 }
 
-static void build_failed_late(struct vined *vined, void *arg)
-{
-    struct late_answer *late = arg;
-
-    if (!vined->stopping)
-        node_source_built(vined->core, late->id, NULL, &late->err, vined_now(vined));
-    vined_update(vined);
-    free(late);
-}
-
 void source_build(struct vined *vined, uint64_t ticket)
 {
     struct origin *o = find(vined, ticket);
-    struct late_answer *late;
     struct vine_err err = {0};
 
     if (o == NULL)
         vine_err_set(&err, VINE_EDOWN, "the source is not open any more");
-    else if (source_begin_build(o->source, &err) == 0)
-        return;
-    late = calloc(1, sizeof(*late));
-    if (late == NULL)
-        return;
-    late->id = ticket;
-    late->err = err;
-    vined_defer(vined, build_failed_late, late);
+    if (o == NULL || source_begin_build(o->source, &err) < 0)
+        fail_later(vined, ticket, true, &err);
 }
 
 static void free_origin(struct vined *vined, void *arg)
@@ -296,7 +275,7 @@ void source_fetch(struct vined *vined, uint64_t id, const struct vine_digest *di
             return;
         transfer_end(vined, id, NULL);
     }
-    fail_late(vined, id, true, &err);
+    transfer_end_later(vined, id, &err);
 }
 
 void source_remember_key(struct vined *vined, struct store_object *object)

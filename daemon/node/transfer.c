@@ -287,6 +287,31 @@ void transfer_end(struct vined *vined, uint64_t id, const struct vine_err *err)
     vined_update(vined);
 }
 
+struct late_end {
+    uint64_t id;
+    struct vine_err err;
+};
+
+static void end_late(struct vined *vined, void *arg)
+{
+    struct late_end *late = arg;
+
+    if (!vined->stopping)
+        transfer_end(vined, late->id, &late->err);
+    free(late);
+}
+
+void transfer_end_later(struct vined *vined, uint64_t id, const struct vine_err *err)
+{
+    struct late_end *late = calloc(1, sizeof(*late));
+
+    if (late == NULL)
+        return; /* the core's deadline speaks */
+    late->id = id;
+    late->err = *err;
+    vined_defer(vined, end_late, late);
+}
+
 void transfer_set_origin(struct vined *vined, uint64_t id, uint64_t ticket)
 {
     struct transfer *t = find(vined, id);

@@ -99,6 +99,8 @@ void transfer_manifest(struct vined *vined, uint64_t id,
                        const struct vine_digest *digest, const void *bytes, size_t len);
 /* Give up: tells the core unless the core itself gave it up (err NULL). */
 void transfer_end(struct vined *vined, uint64_t id, const struct vine_err *err);
+/* The same, but not from inside the core's own op. */
+void transfer_end_later(struct vined *vined, uint64_t id, const struct vine_err *err);
 /* It comes from this node's own source; when that fails, all of its transfers do. */
 void transfer_set_origin(struct vined *vined, uint64_t id, uint64_t ticket);
 void transfers_fail_origin(struct vined *vined, uint64_t ticket,
