@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cluster import MINISLURM, Cluster, minislurm, wait_for
+from minislurm_lib import kernel, loops
 from minislurm_lib.kernel import start_time
 from minislurm_lib.layout import Layout
 
@@ -449,8 +450,7 @@ def interrupt_up(base: Path, moment: str, number: int) -> subprocess.Popen[bytes
     process = subprocess.Popen(
         [str(MINISLURM), "up", "--nodes", "3", "--no-vine"],
         env={**os.environ, "MINISLURM_DIR": str(base)},
-        stderr=subprocess.DEVNULL,
-    )
+    )  # stderr: ours, so that a failure shows its words
     wait_for(lambda: any(base.glob(moment)), 30, moment)
     process.send_signal(number)
     process.wait(60)
@@ -461,6 +461,23 @@ def interrupt_up(base: Path, moment: str, number: int) -> subprocess.Popen[bytes
 def test_an_interrupted_up_cleans_up_itself(base: Path, moment: str) -> None:
     assert interrupt_up(base, moment, signal.SIGINT).returncode == 130
     assert traces(base) == []
+
+
+def test_a_half_built_node_owns_nothing_of_the_host() -> None:
+    """Else taking it down would wait for, and detach, the disks of other clusters."""
+    build = "mount -t tmpfs t /run; mkdir /run/home; mount --bind / /run/home"
+    with subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", f"{build}; echo built; exec sleep 60"],
+        stdout=subprocess.PIPE,
+    ) as node:
+        assert node.stdout is not None and node.stdout.readline() == b"built\n"
+        mounted = Path(f"/proc/{node.pid}/mountinfo").read_text()
+        owned = loops.file_systems(kernel.Process(node.pid, start_time(node.pid)))
+        node.kill()
+    root = os.stat("/").st_dev
+    assert f"{os.major(root)}:{os.minor(root)} / /run/home" in mounted
+    assert f"{os.major(root)}:{os.minor(root)}" not in owned
+    assert len(owned) == 1  # the tmpfs
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

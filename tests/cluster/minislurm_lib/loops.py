@@ -45,20 +45,21 @@ def _disk_of(image: Path, devices: list[dict[str, str]]) -> str | None:
     return None
 
 
-def _mounted(pid: int | str) -> set[str]:
-    """MAJ:MIN of what this process sees mounted at our places."""
+def _mounted(pid: int | str, places: tuple[str, ...]) -> set[str]:
+    """MAJ:MIN of what this process sees mounted at places that begin like these."""
     try:
         lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
     except OSError:
         return set()
     mounts = [line.split() for line in lines]
-    return {mount[2] for mount in mounts if mount[4].startswith(OWN_PLACES)}
+    return {mount[2] for mount in mounts if mount[4].startswith(places)}
 
 
 def file_systems(process: Process) -> set[str]:
     """MAJ:MIN of a living node's own file systems that may carry images. What the host
-    has is not its own: a node that is half built, and the switch, see that too."""
-    return _mounted(process.pid) - _mounted("self")
+    has anywhere is not its own: a node that is half built has the host's directories
+    bound below /run, and on their file system lie other clusters' disks too."""
+    return _mounted(process.pid, OWN_PLACES) - _mounted("self", ("/",))
 
 
 def free(layout: Layout, nodes: list[str], file_systems_before: set[str]) -> None:
