@@ -137,6 +137,11 @@ demo: bootstrap-demo
 	@$(SUBMAKE) -s all
 	$(VENV)/python demo/run.py --begun $(BEGUN)
 
+# One benchmark of tests/bench, say `make bench-dataplane`. Exit status: a bound is missed.
+bench-%: bootstrap-check
+	$(SUBMAKE) -s all $(BUILD)/sim
+	$(VENV)/python tests/bench/$*.py
+
 clean:
 	rm -rf $(BUILD) build-dev build-clang
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -28,6 +29,7 @@ from minislurm_lib.layout import Layout
 MINISLURM = Path(__file__).resolve().parent / "minislurm"
 FINISHED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 POLL_SECONDS = 0.05
+NEEDED = ("slurmctld", "slurmd", "munged", "nsenter", "mkfs.ext4", "tc", "losetup")
 
 
 def skip(why: str) -> None:
@@ -369,4 +371,38 @@ def minislurm(
     )
 
 
-__all__ = ["Cluster", "Job", "MinislurmError", "Result", "Running", "minislurm", "skip"]
+def why_not() -> str:
+    """Why no cluster can run here; empty if one can."""
+    if os.getuid() != 0:
+        return "a cluster needs root"
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing:
+        return f"not installed: {' '.join(missing)}"
+    return "" if os.path.exists("/dev/fuse") else "no /dev/fuse"
+
+
+def take_down(base: Path) -> None:
+    """Not to be interrupted: a second Ctrl-C would leave a cluster behind."""
+    ends = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ends}
+    try:
+        done = minislurm(base, "down")
+        assert done.returncode == 0, done.stderr
+        if base.exists():
+            base.rmdir()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = [
+    "Cluster",
+    "Job",
+    "MinislurmError",
+    "Result",
+    "Running",
+    "minislurm",
+    "skip",
+    "take_down",
+    "why_not",
+]

@@ -7,29 +7,17 @@ cluster that runs there, and leaves it running: for writing tests.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, minislurm, skip
+from cluster import Cluster, minislurm, skip, take_down, why_not
 from minislurm_lib.layout import Layout
 
 NODES = 8
 RATE = "400mbit"
-NEEDED = ("slurmctld", "slurmd", "munged", "nsenter", "mkfs.ext4", "tc", "losetup")
-
-
-def why_not() -> str:
-    """Why no cluster can run here; empty if one can."""
-    if os.getuid() != 0:
-        return "a cluster needs root"
-    missing = [name for name in NEEDED if shutil.which(name) is None]
-    if missing:
-        return f"not installed: {' '.join(missing)}"
-    return "" if os.path.exists("/dev/fuse") else "no /dev/fuse"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,20 +45,6 @@ def cluster(able: None) -> Iterator[Cluster]:
         yield Cluster(Layout(base), RATE)
     finally:
         take_down(base)
-
-
-def take_down(base: Path) -> None:
-    """Not to be interrupted: a second Ctrl-C would leave a cluster behind."""
-    ends = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ends}
-    try:
-        done = minislurm(base, "down")
-        assert done.returncode == 0, done.stderr
-        if base.exists():
-            base.rmdir()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @pytest.fixture
