@@ -181,6 +181,41 @@ int manifest_builder_add(struct manifest_builder *b, const void *data, size_t le
     return 0;
 }
 
+static uint64_t piece_least(const struct manifest *m)
+{
+    uint64_t share = m->size / VINE_PIECES_TARGET;
+
+    return share > VINE_CHUNK_AVG ? share : VINE_CHUNK_AVG;
+}
+
+/* The chunk after the piece that starts at chunk `first`. */
+static uint32_t piece_end(const struct manifest *m, uint32_t first, uint64_t least)
+{
+    uint64_t bytes = 0;
+
+    while (first < m->count && bytes < least)
+        bytes += m->chunk[first++].length;
+    return first;
+}
+
+/* The table of pieces, from chunk[] and size. */
+static int pieces_index(struct manifest *m, struct vine_err *err)
+{
+    uint64_t least = piece_least(m);
+    uint32_t pieces = 1;
+
+    for (uint32_t first = 0; first < m->count; pieces++)
+        first = piece_end(m, first, least);
+    m->piece_first = calloc(pieces, sizeof(*m->piece_first));
+    if (m->piece_first == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "no memory for a manifest of %u pieces",
+                            pieces);
+    m->pieces = pieces;
+    for (uint32_t p = 1; p < pieces; p++)
+        m->piece_first[p] = piece_end(m, m->piece_first[p - 1], least);
+    return 0;
+}
+
 static int manifest_seal(struct manifest *m, struct vine_err *err)
 {
     size_t len = manifest_encoded_size(m->count);
@@ -203,8 +238,12 @@ int manifest_builder_end(struct manifest_builder *b, struct manifest *out,
     if (b->length > 0 && chunk_append(b, err) < 0)
         return -1;
     m = (struct manifest){.size = b->size, .count = b->count, .chunk = b->chunk};
-    if (manifest_seal(&m, err) < 0)
+    if (pieces_index(&m, err) < 0)
         return -1;
+    if (manifest_seal(&m, err) < 0) {
+        free(m.piece_first);
+        return -1;
+    }
     b->chunk = NULL; /* *out owns it now; the builder starts anew */
     b->count = b->room = 0;
     b->size = 0;
@@ -297,8 +336,9 @@ int manifest_decode(const uint8_t *buf, size_t len, struct manifest *m,
     if (made.chunk == NULL)
         return vine_err_set(err, VINE_ENOMEM, "no memory for a manifest of %u chunks",
                             made.count);
-    if (entries_decode(buf + HEADER_LEN, &made, err) < 0) {
-        free(made.chunk);
+    if (entries_decode(buf + HEADER_LEN, &made, err) < 0 ||
+        pieces_index(&made, err) < 0) {
+        manifest_free(&made);
         return -1;
     }
     vine_digest_of(buf, len, &made.digest);
@@ -309,44 +349,32 @@ int manifest_decode(const uint8_t *buf, size_t len, struct manifest *m,
 void manifest_free(struct manifest *m)
 {
     free(m->chunk);
+    free(m->piece_first);
     *m = (struct manifest){0};
-}
-
-static uint64_t piece_least(const struct manifest *m)
-{
-    uint64_t share = m->size / VINE_PIECES_TARGET;
-
-    return share > VINE_CHUNK_AVG ? share : VINE_CHUNK_AVG;
-}
-
-/* The chunk after the piece that starts at chunk `first`. */
-static uint32_t piece_end(const struct manifest *m, uint32_t first, uint64_t least)
-{
-    uint64_t bytes = 0;
-
-    while (first < m->count && bytes < least)
-        bytes += m->chunk[first++].length;
-    return first;
 }
 
 uint32_t manifest_pieces(const struct manifest *m)
 {
-    uint64_t least = piece_least(m);
-    uint32_t pieces = 1;
-
-    for (uint32_t first = 0; first < m->count; pieces++)
-        first = piece_end(m, first, least);
-    return pieces;
+    return m->pieces;
 }
 
 void manifest_piece(const struct manifest *m, uint32_t piece, uint32_t *first,
                     uint32_t *count)
 {
-    uint64_t least = piece_least(m);
-    uint32_t start = 0;
+    *first = m->piece_first[piece - 1];
+    *count = m->piece_first[piece] - *first;
+}
 
-    for (uint32_t i = 1; i < piece; i++)
-        start = piece_end(m, start, least);
-    *first = start;
-    *count = piece_end(m, start, least) - start;
+uint32_t manifest_piece_of(const struct manifest *m, uint32_t chunk)
+{
+    uint32_t low = 1, high = m->pieces - 1; /* it is one of low..high */
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (chunk < m->piece_first[middle])
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
 }

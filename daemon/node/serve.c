@@ -206,18 +206,10 @@ static void go_on(struct served *s)
 static int pieces_of(const struct manifest *m, uint32_t first, uint32_t count,
                      struct msg_range *range)
 {
-    uint32_t pieces = manifest_pieces(m), piece_first, piece_count;
-
     if (first >= m->count || count > m->count - first)
         return -1;
-    *range = (struct msg_range){0};
-    for (uint32_t p = 1; p < pieces; p++) {
-        manifest_piece(m, p, &piece_first, &piece_count);
-        if (piece_first >= first + count || piece_first + piece_count <= first)
-            continue;
-        if (range->count++ == 0)
-            range->first = p;
-    }
+    range->first = manifest_piece_of(m, first);
+    range->count = manifest_piece_of(m, first + count - 1) - range->first + 1;
     return 0;
 }
 

@@ -158,18 +158,6 @@ uint32_t transfer_chunk_length(struct vined *vined, uint64_t id, uint32_t chunk)
     return t->object->manifest.chunk[chunk].length;
 }
 
-/* Which piece of the transfer a chunk belongs to. */
-static uint32_t piece_of(const struct transfer *t, uint32_t chunk)
-{
-    for (uint32_t i = 0; i < t->range.count; i++) {
-        uint32_t first, count;
-        manifest_piece(&t->object->manifest, t->range.first + i, &first, &count);
-        if (chunk >= first && chunk < first + count)
-            return i;
-    }
-    return UINT32_MAX;
-}
-
 static void chunk_written(struct vined *vined, const struct chunk_job *job)
 {
     struct transfer *t = find(vined, job->id);
@@ -181,12 +169,13 @@ static void chunk_written(struct vined *vined, const struct chunk_job *job)
         transfer_end(vined, job->id, &job->err);
         return;
     }
-    i = piece_of(t, job->chunk);
     t->bytes += job->length;
-    if (i == UINT32_MAX || t->written[job->chunk - t->first_chunk])
+    if (job->chunk - t->first_chunk >= t->chunk_count ||
+        t->written[job->chunk - t->first_chunk])
         return;
     t->written[job->chunk - t->first_chunk] = true;
-    piece = t->range.first + i;
+    piece = manifest_piece_of(&t->object->manifest, job->chunk);
+    i = piece - t->range.first;
     if (--t->missing[i] > 0) {
         node_transfer_progress(vined->core, job->id, t->bytes, vined_now(vined));
         vined_update(vined);

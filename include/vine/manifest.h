@@ -25,6 +25,9 @@ struct manifest {
     uint32_t count;
     struct manifest_chunk *chunk;
     struct vine_digest digest; /* of the canonical form */
+    /* Derived: how many pieces, and the first chunk of each data piece; then count. */
+    uint32_t pieces;
+    uint32_t *piece_first;
 };
 
 /* Cut and hash a stream: create, add bytes in any portions, finish. */
@@ -52,11 +55,13 @@ void manifest_free(struct manifest *m);
 /* Pieces: piece 0 is the manifest itself, pieces 1..n-1 are runs of chunks, cut by a
  * fixed rule from the manifest alone: consecutive chunks are joined until a piece has
  * at least max(VINE_CHUNK_AVG, size / VINE_PIECES_TARGET) bytes. An empty object has
- * one piece, the manifest. manifest_pieces gives n (<= VINE_PIECES_MAX); an
- * implementation may compute the table on each call or cache it. */
+ * one piece, the manifest. manifest_pieces gives n (<= VINE_PIECES_MAX). The table is
+ * made with the manifest, so these calls cost nothing. */
 uint32_t manifest_pieces(const struct manifest *m);
 /* Chunks [*first, *first + *count) of piece `piece` in 1..n-1. */
 void manifest_piece(const struct manifest *m, uint32_t piece, uint32_t *first,
                     uint32_t *count);
+/* The piece that chunk `chunk` < m->count belongs to. */
+uint32_t manifest_piece_of(const struct manifest *m, uint32_t chunk);
 
 #endif

@@ -261,7 +261,8 @@ static void test_pieces_cover_all_chunks_in_order(void **state)
             manifest_piece(&m, p, &first, &count);
             assert_int_equal(first, next);
             assert_true(count > 0);
-            next = first + count;
+            for (next = first; next < first + count; next++)
+                assert_int_equal(manifest_piece_of(&m, next), p);
         }
         assert_int_equal(next, m.count);
         manifest_free(&m);
