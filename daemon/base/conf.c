@@ -41,7 +41,7 @@ static const struct key {
     {"node", "trust_user_images", YES_NO, FIELD(trust_user_images), 0, 0, NULL, 0},
     {"node", "stall_ms", NUMBER, FIELD(stall_ms), 100, 600000, NULL, 5000},
     {"node", "manager_wait_ms", NUMBER, FIELD(manager_wait_ms), 0, 600000, NULL, 3000},
-    {"node", "source_threads", NUMBER, FIELD(source_threads), 1, 256, NULL, 16},
+    {"node", "source_threads", NUMBER, FIELD(source_threads), 1, 64, NULL, 16},
     {"node", "source_caching", CACHING, FIELD(source_caching), 0, 0, "auto", 0},
     {"node", "build_threads", NUMBER, FIELD(build_threads), 0, 1024, NULL, 0},
     {"node", "nice", NUMBER, FIELD(nice), 0, 19, NULL, 0},

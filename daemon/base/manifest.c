@@ -137,7 +137,10 @@ static int chunk_append(struct manifest_builder *b, struct vine_err *err)
     }
     chunk[b->count].offset = b->size;
     chunk[b->count].length = b->length;
-    vine_sha_end(b->sha, &chunk[b->count].digest);
+    if (b->sha != NULL)
+        vine_sha_end(b->sha, &chunk[b->count].digest);
+    else
+        memset(&chunk[b->count].digest, 0, sizeof(chunk[b->count].digest));
     b->count++;
     b->size += b->length;
     b->length = 0;
@@ -145,9 +148,18 @@ static int chunk_append(struct manifest_builder *b, struct vine_err *err)
     return 0;
 }
 
-struct manifest_builder *manifest_builder_new(void)
+struct manifest_builder *manifest_builder_new_cutter(void)
 {
     struct manifest_builder *b = calloc(1, sizeof(*b));
+
+    if (b != NULL)
+        gear_fill(&b->gear);
+    return b;
+}
+
+struct manifest_builder *manifest_builder_new(void)
+{
+    struct manifest_builder *b = manifest_builder_new_cutter();
 
     if (b == NULL)
         return NULL;
@@ -156,8 +168,14 @@ struct manifest_builder *manifest_builder_new(void)
         free(b);
         return NULL;
     }
-    gear_fill(&b->gear);
     return b;
+}
+
+uint32_t manifest_builder_chunks(const struct manifest_builder *b,
+                                 const struct manifest_chunk **chunks)
+{
+    *chunks = b->chunk;
+    return b->count;
 }
 
 int manifest_builder_add(struct manifest_builder *b, const void *data, size_t len,
@@ -171,7 +189,8 @@ int manifest_builder_add(struct manifest_builder *b, const void *data, size_t le
     while (len > 0) {
         bool cut;
         size_t used = chunk_take(b, next, len, &cut);
-        vine_sha_add(b->sha, next, used);
+        if (b->sha != NULL)
+            vine_sha_add(b->sha, next, used);
         b->length += (uint32_t)used;
         next += used;
         len -= used;
@@ -216,7 +235,7 @@ static int pieces_index(struct manifest *m, struct vine_err *err)
     return 0;
 }
 
-static int manifest_seal(struct manifest *m, struct vine_err *err)
+int manifest_seal(struct manifest *m, struct vine_err *err)
 {
     size_t len = manifest_encoded_size(m->count);
     uint8_t *buf = malloc(len);
@@ -240,7 +259,7 @@ int manifest_builder_end(struct manifest_builder *b, struct manifest *out,
     m = (struct manifest){.size = b->size, .count = b->count, .chunk = b->chunk};
     if (pieces_index(&m, err) < 0)
         return -1;
-    if (manifest_seal(&m, err) < 0) {
+    if (b->sha != NULL && manifest_seal(&m, err) < 0) {
         free(m.piece_first);
         return -1;
     }
@@ -255,7 +274,8 @@ void manifest_builder_free(struct manifest_builder *b)
 {
     if (b == NULL)
         return;
-    vine_sha_free(b->sha);
+    if (b->sha != NULL)
+        vine_sha_free(b->sha);
     free(b->chunk);
     free(b);
 }

@@ -3,6 +3,7 @@
  * info.h        what an image says about itself
  * pack.h        packed files: object, manifest, signature
  * builder.h     the argument vector of the image builder, tar2sqfs
+ * hash.h        the manifest of a file
  * source.h      reading sources; used by vine-source and image_pack_local
  *
  * How the daemon builds: vine-source (as the user) writes a tar to a pipe, tar2sqfs
@@ -15,6 +16,7 @@
 #include <stdint.h>
 
 #include "daemon/image/builder.h"
+#include "daemon/image/hash.h"
 #include "daemon/image/info.h"
 #include "daemon/image/pack.h"
 #include "vine/digest.h"

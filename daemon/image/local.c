@@ -202,30 +202,6 @@ static int add_info(struct packing *p, struct vine_err *err)
     return image_info_write(p->fd, info, &p->object_size, err);
 }
 
-static int hash_object(struct packing *p, struct vine_err *err)
-{
-    struct manifest_builder *builder = manifest_builder_new();
-    auto_free char *buf = malloc(STEP);
-    int result = 0;
-
-    if (builder == NULL || buf == NULL)
-        result = vine_err_set(err, VINE_ENOMEM, "out of memory");
-    for (uint64_t at = 0; at < p->object_size && result == 0;) {
-        size_t left = p->object_size - at < STEP ? (size_t)(p->object_size - at) : STEP;
-        ssize_t n = pread_whole(p->fd, buf, left, at);
-
-        if (n <= 0)
-            result = vine_err_sys(err, "cannot read '%s'", p->temporary);
-        else
-            result = manifest_builder_add(builder, buf, (size_t)n, err);
-        at += (uint64_t)(n > 0 ? n : 0);
-    }
-    if (result == 0)
-        result = manifest_builder_end(builder, &p->manifest, err);
-    manifest_builder_free(builder);
-    return result;
-}
-
 static int add_trailer(struct packing *p, struct vine_err *err)
 {
     size_t len;
@@ -261,7 +237,9 @@ static int pack(struct packing *p, struct vine_err *err)
     struct stat st;
 
     if (build_unchanged(p, err) < 0 || add_info(p, err) < 0 ||
-        hash_object(p, err) < 0 || add_trailer(p, err) < 0)
+        image_hash_file(p->fd, p->object_size, p->options->processors, &p->manifest,
+                        err) < 0 ||
+        add_trailer(p, err) < 0)
         return -1;
     if (fstat(p->fd, &st) < 0 || fchmod(p->fd, st.st_mode & 0444) < 0)
         return vine_err_sys(err, "cannot finish '%s'", p->temporary);

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 
 #include "daemon/image/bytes.h"
+#include "daemon/image/pool.h"
 #include "vine/limits.h"
 
 #define WINDOW_BYTES (64u << 20)
@@ -53,6 +54,7 @@ struct readahead {
     int root_fd;
     const struct tree *tree;
     struct readahead_options options;
+    struct pool *pool;
     uint32_t *files; /* indices of entries that have bytes */
     uint32_t file_count;
 
@@ -161,7 +163,7 @@ static void read_run(struct reader *r, struct job *job)
     struct readahead *ra = r->ra;
     uint8_t *out;
 
-    job->data = malloc(job->length);
+    job->data = pool_get(ra->pool, job->length);
     if (job->data == NULL) {
         (void)vine_err_set(&job->err, VINE_ENOMEM, "out of memory");
         return;
@@ -265,7 +267,7 @@ static void read_chunk(struct reader *r, struct job *job)
     job->hole = is_hole(job->large, job->offset, job->length);
     if (job->hole)
         return;
-    job->data = malloc(job->length);
+    job->data = pool_get(r->ra->pool, job->length);
     if (job->data == NULL)
         (void)vine_err_set(&job->err, VINE_ENOMEM, "out of memory");
     else
@@ -421,7 +423,8 @@ struct readahead *readahead_new(int root_fd, const struct tree *tree,
     pthread_mutex_init(&ra->lock, NULL);
     pthread_cond_init(&ra->space, NULL);
     pthread_cond_init(&ra->ready, NULL);
-    if (list_files(ra) < 0) {
+    ra->pool = pool_new(WINDOW_BYTES);
+    if (ra->pool == NULL || list_files(ra) < 0) {
         vine_err_set(err, VINE_ENOMEM, "out of memory");
         readahead_free(ra);
         return NULL;
@@ -443,7 +446,7 @@ static void release_head(struct readahead *ra)
     struct job *job = &ra->ring[ra->head++ % RING];
 
     ra->window -= job->length;
-    free(job->data);
+    pool_put(ra->pool, job->data);
     job->data = NULL;
     if (job->large != NULL && job->last)
         large_free(job->large); /* all its jobs were before this one */
@@ -523,6 +526,7 @@ void readahead_free(struct readahead *ra)
     pthread_cond_destroy(&ra->space);
     pthread_cond_destroy(&ra->ready);
     pthread_mutex_destroy(&ra->lock);
+    pool_free(ra->pool);
     free(ra->files);
     free(ra);
 }

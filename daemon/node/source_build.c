@@ -41,33 +41,20 @@ struct finish_job {
     int fd; /* own duplicate */
     struct image_info info;
     bool add_info;
+    unsigned threads;
     struct manifest manifest;
     struct vine_err err;
 };
 
 static void hash_file(struct finish_job *job)
 {
-    struct manifest_builder *builder = manifest_builder_new();
-    char *buf = malloc(COPY_STEP);
-    uint64_t offset = 0;
-    ssize_t n = -1;
+    struct stat st;
 
-    if (builder == NULL || buf == NULL)
-        vine_err_set(&job->err, VINE_ENOMEM, "out of memory");
-    while (job->err.code == VINE_OK) {
-        n = pread(job->fd, buf, COPY_STEP, (off_t)offset);
-        if (n == 0)
-            break;
-        if (n < 0)
-            vine_err_sys(&job->err, "cannot read the new image");
-        else
-            (void)manifest_builder_add(builder, buf, (size_t)n, &job->err);
-        offset += (uint64_t)(n > 0 ? n : 0);
-    }
-    if (job->err.code == VINE_OK)
-        (void)manifest_builder_end(builder, &job->manifest, &job->err);
-    manifest_builder_free(builder);
-    free(buf);
+    if (fstat(job->fd, &st) < 0)
+        vine_err_sys(&job->err, "cannot look at the new image");
+    else
+        (void)image_hash_file(job->fd, (uint64_t)st.st_size, job->threads,
+                              &job->manifest, &job->err);
 }
 
 static void run_finish(uv_work_t *work)
@@ -126,6 +113,7 @@ static void finish(struct source *s)
         return;
     }
     job->source = s;
+    job->threads = (unsigned)s->vined->conf.build_threads;
     job->fd = fcntl(s->temp_fd, F_DUPFD_CLOEXEC, 3);
     if (job->fd < 0) {
         vine_err_sys(&err, "cannot keep the new image");

@@ -39,6 +39,14 @@ int manifest_builder_add(struct manifest_builder *b, const void *data, size_t le
 int manifest_builder_end(struct manifest_builder *b, struct manifest *out,
                          struct vine_err *err);
 void manifest_builder_free(struct manifest_builder *b);
+/* The chunks that have ended so far; borrowed until the next call. */
+uint32_t manifest_builder_chunks(const struct manifest_builder *b,
+                                 const struct manifest_chunk **chunks);
+
+/* One that only cuts, so that many threads may hash: digests stay zero. Whoever fills
+ * them into the manifest then calls manifest_seal, which computes m->digest. */
+struct manifest_builder *manifest_builder_new_cutter(void);
+int manifest_seal(struct manifest *m, struct vine_err *err);
 
 /* Bytes of the canonical form of a manifest with `count` chunks. */
 size_t manifest_encoded_size(uint32_t count);
