@@ -122,7 +122,7 @@ check: bootstrap-check
 	$(SUBMAKE) DEV=1 BUILD=build-dev unit-tests
 	$(SUBMAKE) DEV=1 BUILD=build-dev unit
 	$(SUBMAKE) CC=clang BUILD=build-clang all unit-tests
-	$(if $(SIM_MK),$(SUBMAKE) sim)
+	$(if $(SIM_MK),$(SUBMAKE) sim-short)
 	$(if $(FUZZ_MK),$(SUBMAKE) fuzz FUZZ_SECONDS=5)
 	@# A run a folder: each has a conftest.py of its own.
 	@failed=0; for folder in $(PYTESTS); do \

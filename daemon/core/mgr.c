@@ -16,7 +16,8 @@
 #include "daemon/core/mgr_int.h"
 
 #define TICK_BUSY_MS 250u
-#define IDLE_FACTOR 10u /* idle nodes speak this much less often */
+#define TICK_FEED_MS 50u /* while objects are fed by trees */
+#define IDLE_FACTOR 10u  /* idle nodes speak this much less often */
 
 void mgr_limits_default(struct mgr_limits *limits)
 {
@@ -24,6 +25,7 @@ void mgr_limits_default(struct mgr_limits *limits)
         .window = 6,
         .uploads = 6,
         .slow_ms = 2000,
+        .feed_min = 24,
         .suspect_ms = 10000,
         .corrupt_ms = 60000,
         .heartbeat_ms = 1000,
@@ -147,6 +149,9 @@ void mgr_free(struct mgr *mgr)
     mgr_tables(mgr, tables);
     for (int i = 0; i < TABLES; i++)
         table_free(tables[i]);
+    for (uint32_t i = 0; i < mgr->switches.count; i++)
+        free(mgr->switches.at[i]);
+    free(mgr->switches.at);
     free(mgr->dirty.at);
     free(mgr->fresh.at);
     free(mgr);
@@ -160,6 +165,10 @@ static void tick_plan(struct mgr *mgr)
         mgr->first_active != NULL || mgr->tickets.count > 0 || mgr->due_sources > 0;
     uint64_t wait =
         busy ? TICK_BUSY_MS : (uint64_t)mgr->limits.dead_ms * IDLE_FACTOR / 8;
+
+    for (const struct object *o = mgr->first_active; o != NULL; o = o->active_next)
+        if (o->feed.state != FEED_OFF)
+            wait = TICK_FEED_MS;
 
     if (mgr->first_node == NULL)
         mgr->next_tick_ms = UINT64_MAX;
@@ -175,6 +184,7 @@ static void event_begin(struct mgr *mgr, uint64_t now_ms)
 
 static void event_end(struct mgr *mgr)
 {
+    mgr_feed_run(mgr);
     mgr_plan_run(mgr);
     tick_plan(mgr);
 }
@@ -255,6 +265,24 @@ static int register_object(struct mgr *mgr, struct mgr_node *node,
     return told->complete ? mgr_holder_complete(mgr, h) : 0;
 }
 
+/* The same number for the same name; out of memory: as if it had none. */
+static uint32_t switch_id(struct mgr *mgr, const char *name)
+{
+    char *copy;
+
+    if (name[0] == '\0')
+        return 0;
+    for (uint32_t i = 0; i < mgr->switches.count; i++)
+        if (strcmp(mgr->switches.at[i], name) == 0)
+            return i + 1;
+    copy = mgr->switches.count < VINE_NODES_MAX ? strdup(name) : NULL;
+    if (copy == NULL || mgr_list_push(&mgr->switches, copy) < 0) {
+        free(copy);
+        return 0;
+    }
+    return mgr->switches.count;
+}
+
 static int on_register(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                        struct vine_err *err)
 {
@@ -268,6 +296,7 @@ static int on_register(struct mgr *mgr, struct mgr_node *node, const struct msg 
         return vine_err_set(err, VINE_EPROTO, "register: switch name too long");
     if (len > 0)
         memcpy(node->switch_name, m->switch_name, len + 1);
+    node->switch_id = switch_id(mgr, node->switch_name);
     node->registered = true;
     node->port = m->port;
     mgr_send(mgr, node, &answer);
@@ -416,7 +445,7 @@ static void drop_silent(struct mgr *mgr)
     for (struct mgr_node *node = mgr->first_node; node != NULL; node = next) {
         uint64_t silent = mgr->now_ms - node->seen_ms;
         next = node->next;
-        if (silent >= mgr->limits.heartbeat_ms && node->sending > 0)
+        if (silent >= mgr->limits.heartbeat_ms && node->sending + node->feeding > 0)
             mgr_probe(mgr, node);
         if (silent < mgr->limits.dead_ms)
             continue;
@@ -426,14 +455,11 @@ static void drop_silent(struct mgr *mgr)
     }
 }
 
-void mgr_tick(struct mgr *mgr, uint64_t now_ms)
+static void sweep(struct mgr *mgr)
 {
     struct object *next;
 
-    event_begin(mgr, now_ms);
-    if (mgr->now_ms < mgr->next_tick_ms)
-        return;
-    mgr->next_tick_ms = UINT64_MAX;
+    mgr->next_sweep_ms = mgr->now_ms + TICK_BUSY_MS;
     drop_silent(mgr);
     mgr_source_start_due(mgr);
     for (struct object *o = mgr->first_active; o != NULL; o = next) {
@@ -441,6 +467,17 @@ void mgr_tick(struct mgr *mgr, uint64_t now_ms)
         mgr_source_check_object(mgr, o);
     }
     mgr_plan_sweep(mgr);
+}
+
+void mgr_tick(struct mgr *mgr, uint64_t now_ms)
+{
+    event_begin(mgr, now_ms);
+    if (mgr->now_ms < mgr->next_tick_ms)
+        return;
+    mgr->next_tick_ms = UINT64_MAX;
+    if (mgr->now_ms >= mgr->next_sweep_ms)
+        sweep(mgr);
+    mgr_feed_check(mgr);
     event_end(mgr);
 }
 

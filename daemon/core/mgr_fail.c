@@ -16,6 +16,7 @@
 #include "daemon/core/mgr_int.h"
 
 #define CORRUPT_SENDERS 3u
+#define REVOKE_MAX 512u     /* pieces of one receiver */
 #define PAUSE_FIRST_MS 100u /* between tries of one pair, then doubled */
 
 static struct shun *shun_find(const struct intake *in, uint32_t node_id)
@@ -156,6 +157,8 @@ int mgr_fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m
         for (uint32_t p = 0; p < m->ranges[i].count; p++)
             if (bits_get(h->in->asked, m->ranges[i].first + p))
                 flights_end(mgr, h, m->ranges[i].first + p, peer, &from);
+    for (uint32_t i = 0; i < m->range_count; i++)
+        mgr_feed_failed(mgr, h, m->ranges[i], peer, &from);
     if (from == NULL)
         return 0;
     mgr_log(mgr, VINE_LOG_DEBUG, "event=failed node=%s peer=%s code=%s", node->name,
@@ -177,7 +180,7 @@ void mgr_fail_starving(struct mgr *mgr, struct object *o)
     uint64_t until_ms = mgr->now_ms + mgr->limits.corrupt_ms;
 
     for (struct holder *h = o->holders; h != NULL; h = h->object_next)
-        if (h->in != NULL && h->in->flights > 0)
+        if (h->in != NULL && h->in->flights + h->in->feeds > 0)
             return;
     for (struct holder *s = o->holders; s != NULL; s = s->object_next)
         for (struct holder *h = o->holders; h != NULL && !s->avoided;
@@ -192,7 +195,7 @@ void mgr_fail_starving(struct mgr *mgr, struct object *o)
 /* This holder will send no more: what it was to send is taken back and planned anew. */
 void mgr_fail_holder_gone(struct mgr *mgr, struct holder *gone)
 {
-    struct msg_range ranges[64];
+    struct msg_range ranges[REVOKE_MAX];
     struct msg m = {
         .type = MSG_REVOKE, .digest = gone->object->digest, .ranges = ranges};
 
@@ -206,6 +209,8 @@ void mgr_fail_holder_gone(struct mgr *mgr, struct holder *gone)
             if (!bits_get(h->in->asked, piece) && m.range_count < 64)
                 ranges[m.range_count++] = (struct msg_range){piece, 1};
         }
+        m.range_count += mgr_feed_cut(mgr, h, gone->node, ranges + m.range_count,
+                                      REVOKE_MAX - m.range_count);
         if (m.range_count > 0)
             mgr_send(mgr, h->node, &m);
     }

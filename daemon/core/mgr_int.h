@@ -3,6 +3,7 @@
  *   mgr.c          events in: connections, messages, time
  *   mgr_object.c   objects, and who holds how much of them
  *   mgr_plan.c     which piece goes from whom to whom
+ *   mgr_feed.c     standing orders, when many want the same
  *   mgr_fail.c     assignments that failed, blame
  *   mgr_resolve.c  sources: origin, key, build, binding
  *   mgr_source.c   the books of sources and wants
@@ -21,6 +22,9 @@
 
 #define SHUN_MAX 8      /* senders a receiver avoids at once; the oldest is forgotten */
 #define ASSIGNS_MAX 256 /* in one FETCH, see msg.h */
+#define SEGMENTS_KEPT 6 /* of an object's feeds, see mgr_feed.c */
+#define FEEDS_MAX 12    /* at one receiver: two a segment */
+#define FEEDS_OUT_MAX 24
 
 struct object;
 struct source;
@@ -33,10 +37,13 @@ struct mgr_node {
     bool registered;
     char name[VINE_NAME_MAX + 1], addr[VINE_ADDR_MAX], switch_name[VINE_NAME_MAX + 1];
     uint16_t port;
+    uint32_t switch_id; /* of switch_name; 0: unknown */
     uint64_t seen_ms, suspect_until_ms;
-    uint64_t probed_ms; /* asked whether it lives, not answered yet; 0: not asked */
-    uint32_t sending;   /* flights from here */
-    uint32_t receiving; /* pieces on their way here */
+    uint64_t slow_until_ms; /* held others up: feeds nobody, is fed by nobody */
+    uint64_t probed_ms;     /* asked whether it lives, not answered yet; 0: not asked */
+    uint32_t sending;       /* flights from here */
+    uint32_t receiving;     /* pieces on their way here by flights */
+    uint32_t feeding;       /* feeds from here */
     uint64_t bytes_planned_out;
     struct holder *holders; /* by node_next */
     struct holder *active;  /* those whose object somebody is being supplied with */
@@ -53,6 +60,14 @@ struct flight { /* an assignment that is out */
     uint64_t planned_ms;
 };
 
+struct feed { /* pieces from a sender that has them or was given them before */
+    struct mgr_node *from; /* NULL: this entry is free */
+    uint32_t first;
+    uint64_t awaited; /* bit i: piece first + i */
+    uint32_t segment;
+    bool fresh;
+};
+
 struct shun { /* a sender that this receiver does not ask for a while */
     uint32_t node_id;
     uint32_t fails;
@@ -60,11 +75,14 @@ struct shun { /* a sender that this receiver does not ask for a while */
     uint64_t until_ms;
 };
 
-struct intake { /* what a holder needs while it receives */
-    uint64_t *asked;
-    uint32_t outstanding; /* bits in asked */
+struct intake {           /* what a holder needs while it receives */
+    uint64_t *asked;      /* by flights and feeds */
+    uint32_t outstanding; /* pieces of flights */
     struct flight *flight;
     uint32_t flights, room;
+    struct feed feed[FEEDS_MAX];
+    uint32_t feeds;
+    bool loose; /* pieces that feeds should have brought may be nobody's */
     struct shun shun[SHUN_MAX];
 };
 
@@ -102,6 +120,26 @@ struct ranks {
     uint32_t buckets;
 };
 
+enum feed_state {
+    FEED_OFF,
+    FEED_GATHER, /* many want it: soon, when they have the manifest */
+    FEED_ON,
+};
+
+/* The segments of an object that were given out as feeds; arrays by segment. */
+struct feeding {
+    enum feed_state state;
+    uint64_t since_ms;    /* of FEED_GATHER */
+    uint32_t next, low;   /* pieces: given out below next; feeds run from low on */
+    uint32_t size;        /* pieces of the last segment */
+    uint32_t segment;     /* the next */
+    uint32_t pending;     /* segments that few have whole */
+    uint64_t took_ms;     /* the last that was had took so long after the one before */
+    uint64_t last_had_ms; /* when that was */
+    uint32_t first[SEGMENTS_KEPT], total[SEGMENTS_KEPT], over[SEGMENTS_KEPT];
+    uint64_t had_ms[SEGMENTS_KEPT]; /* many have it since; 0: not yet */
+};
+
 struct object {
     struct table_link link;
     struct object *next, *prev; /* all, oldest first */
@@ -125,6 +163,7 @@ struct object {
     uint64_t missing_since_ms;
     uint32_t mean_ms; /* of a flight, moving */
     struct ranks senders, receivers;
+    struct feeding feed;
 };
 
 struct key { /* a source's content is known to give this object */
@@ -199,8 +238,12 @@ struct mgr {
     struct mgr_node *first_node, *last_node;
     struct object *first_object, *last_object;
     struct object *first_active;
-    struct list dirty; /* holders to plan for */
-    struct list fresh; /* holders with fresh flights */
+    uint64_t next_sweep_ms;
+    bool feed_due;        /* a segment may have to be planned */
+    bool feed_search;     /* look closely, as at a tick */
+    struct list switches; /* names; the first has id 1 */
+    struct list dirty;    /* holders to plan for */
+    struct list fresh;    /* holders with fresh flights */
 };
 
 /* mgr.c */
@@ -249,6 +292,23 @@ void mgr_plan_run(struct mgr *mgr); /* at the end of each event */
 void mgr_plan_sweep(
     struct mgr *mgr); /* at each tick: what run's bounded search missed */
 uint64_t mgr_plan_piece_bytes(const struct object *o);
+
+/* mgr_feed.c */
+void mgr_feed_run(struct mgr *mgr);   /* at the end of an event */
+void mgr_feed_check(struct mgr *mgr); /* at each tick: who holds the others up? */
+bool mgr_feed_awaits(const struct intake *in, uint32_t piece);
+void mgr_feed_arrived(struct mgr *mgr, struct holder *h, uint32_t piece);
+/* Feeds of these pieces from `peer` ("": any) end; *from: who it was. */
+void mgr_feed_failed(struct mgr *mgr, struct holder *h, struct msg_range range,
+                     const char *peer, struct mgr_node **from);
+/* What `from` was to feed to h ends; the pieces go to ranges. Returns their number. */
+uint32_t mgr_feed_cut(struct mgr *mgr, struct holder *h, const struct mgr_node *from,
+                      struct msg_range *ranges, uint32_t room);
+/* It sends nothing that it does not have already. */
+void mgr_feed_sender_gone(struct mgr *mgr, struct object *o, struct mgr_node *from);
+void mgr_feed_drop_all(struct mgr *mgr, struct holder *h);
+/* A fed holder lacks something that its feeds do not bring. */
+bool mgr_feed_loose(const struct holder *h);
 
 /* mgr_fail.c */
 int mgr_fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m,

@@ -174,6 +174,7 @@ static int object_activate(struct mgr *mgr, struct object *o)
         return -1;
     }
     o->active = true;
+    o->feed = (struct feeding){0};
     o->missing = o->pieces;
     o->missing_since_ms = 0;
     o->active_prev = NULL;
@@ -415,7 +416,8 @@ void mgr_flight_remove(struct mgr *mgr, struct holder *h, uint32_t index)
     for (uint32_t i = 0; i < in->flights; i++)
         other |= in->flight[i].piece == gone.piece;
     if (!other) {
-        bits_clear(in->asked, gone.piece);
+        if (!mgr_feed_awaits(in, gone.piece))
+            bits_clear(in->asked, gone.piece);
         in->outstanding--;
         h->node->receiving--;
     }
@@ -431,6 +433,7 @@ static void intake_free(struct mgr *mgr, struct holder *h)
         return;
     while (h->in->flights > 0)
         mgr_flight_remove(mgr, h, h->in->flights - 1);
+    mgr_feed_drop_all(mgr, h);
     free(h->in->asked);
     free(h->in->flight);
     free(h->in);
@@ -446,6 +449,8 @@ static bool holder_hungry(const struct holder *h)
 static void holder_sated(struct mgr *mgr, struct holder *h)
 {
     intake_free(mgr, h);
+    if (!h->complete)
+        mgr_feed_sender_gone(mgr, h->object, h->node);
     mgr_holder_changed(mgr, h);
     if (--h->object->hungry == 0)
         object_deactivate(mgr, h->object);
@@ -511,10 +516,15 @@ int mgr_holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece)
                 mgr_fail_forgive(h, h->in->flight[i].from);
                 mgr_flight_remove(mgr, h, i);
             }
+    if (h->in != NULL && h->in->feeds > 0)
+        mgr_feed_arrived(mgr, h, piece);
     bits_set(h->have, piece);
     h->have_count++;
     if (o->active && !h->avoided)
         count_piece(o, piece, true);
+    if (o->active && ((piece == 0 && o->copies[0] >= o->holder_count) ||
+                      (o->feed.state == FEED_ON && o->seeds == 0)))
+        mgr->feed_due = true;
     mgr_holder_changed(mgr, h);
     return h->have_count == o->pieces ? mgr_holder_complete(mgr, h) : 0;
 }
@@ -563,7 +573,8 @@ int mgr_holder_supply(struct mgr *mgr, struct holder *h)
         h->in = NULL;
         return -1;
     }
-    o->hungry++;
+    if (++o->hungry >= mgr->limits.feed_min && o->feed.next == 0)
+        mgr->feed_due = true;
     h->supply = 1;
     mgr_holder_changed(mgr, h);
     return 0;

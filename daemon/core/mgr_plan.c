@@ -21,6 +21,7 @@
 
 #define PAIRS_PER_EVENT 256u /* tried for one holder; more wait for the sweep */
 #define SLOW_FACTOR 4u       /* times the usual duration before a flight is slow */
+#define SLOTS_FEEDING 2u     /* a sender's, beside its feeds */
 #define FORGOTTEN_FACTOR 30u /* times slow_ms: nobody is that slow, ask again */
 
 static uint32_t node_slots(const struct mgr *mgr, const struct mgr_node *node)
@@ -29,6 +30,8 @@ static uint32_t node_slots(const struct mgr *mgr, const struct mgr_node *node)
 
     if (mgr->now_ms < node->suspect_until_ms)
         slots = slots > 1 ? slots / 2 : 1;
+    if (node->feeding > 0 && slots > SLOTS_FEEDING)
+        slots = SLOTS_FEEDING;
     return slots;
 }
 
@@ -42,12 +45,31 @@ bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h)
 {
     if (h->in == NULL || h->complete || h->node->receiving >= mgr->limits.window)
         return false;
-    return bits_get(h->have, 0) || h->in->outstanding == 0;
+    if (!bits_get(h->have, 0))
+        return h->in->outstanding == 0;
+    if (h->object->feed.state == FEED_GATHER)
+        return false;
+    return h->in->feeds == 0 || mgr_feed_loose(h);
 }
 
 uint64_t mgr_plan_piece_bytes(const struct object *o)
 {
     return o->pieces > 1 ? o->size / (o->pieces - 1) : o->size;
+}
+
+/* Of word i of the pieces: those between what feeds bring now and what is given out. */
+static uint64_t fed_word(const struct object *o, uint32_t i)
+{
+    uint32_t first = i * 64;
+    uint64_t word = ~0ull;
+
+    if (o->feed.low >= first + 64 || o->feed.next <= first)
+        return 0;
+    if (o->feed.low > first)
+        word &= ~0ull << (o->feed.low - first);
+    if (o->feed.next < first + 64)
+        word &= (1ull << (o->feed.next - first)) - 1;
+    return word;
 }
 
 /* The rarest piece that `from` has and `to` neither has nor awaits; pieces: none. */
@@ -62,6 +84,8 @@ static uint32_t pick_piece(const struct object *o, const struct holder *from,
     for (uint32_t i = 0; i < words; i++) {
         uint64_t has = from->complete ? bits_full_word(o->pieces, i) : from->have[i];
         uint64_t left = has & ~to->have[i] & ~to->in->asked[i];
+        if (to->in->feeds > 0)
+            left &= fed_word(o, i);
         for (; left != 0; left &= left - 1) {
             uint32_t piece = i * 64 + (uint32_t)__builtin_ctzll(left);
             if (o->spread[piece] < best_spread) {
@@ -154,37 +178,65 @@ static void plan_for(struct mgr *mgr, struct holder *h, uint32_t tries)
         ;
 }
 
-/* Tell a receiver its fresh flights, runs of pieces from one sender as one range. */
+/* A FETCH that is sent when it is full, and at the end. */
+struct telling {
+    struct mgr *mgr;
+    struct holder *to;
+    const struct mgr_node *last;
+    struct msg m;
+    struct msg_assign assigns[ASSIGNS_MAX];
+};
+
+static void tell_send(struct telling *t)
+{
+    t->m.assigns = t->assigns;
+    if (t->m.assign_count > 0)
+        mgr_send(t->mgr, t->to->node, &t->m);
+    t->m.assign_count = 0;
+    t->last = NULL;
+}
+
+/* Runs of pieces from one sender become one range. */
+static void tell_piece(struct telling *t, const struct mgr_node *from, uint32_t piece)
+{
+    if (from == t->last) {
+        struct msg_range *range = &t->assigns[t->m.assign_count - 1].range;
+        if (range->first + range->count == piece) {
+            range->count++;
+            return;
+        }
+    }
+    if (t->m.assign_count == ASSIGNS_MAX)
+        tell_send(t);
+    t->last = from;
+    t->assigns[t->m.assign_count++] = (struct msg_assign){.range = {piece, 1},
+                                                          .peer = from->name,
+                                                          .addr = from->addr,
+                                                          .port = from->port};
+}
+
 static void fresh_tell(struct mgr *mgr, struct holder *h)
 {
-    struct msg_assign assigns[ASSIGNS_MAX];
-    struct msg m = {.type = MSG_FETCH, .digest = h->object->digest, .assigns = assigns};
-    struct mgr_node *last = NULL;
+    struct telling t; /* large: not cleared */
 
+    t.mgr = mgr;
+    t.to = h;
+    t.last = NULL;
+    t.m = (struct msg){.type = MSG_FETCH, .digest = h->object->digest};
     h->fresh = false;
     for (uint32_t i = 0; h->in != NULL && i < h->in->flights; i++) {
         struct flight *f = &h->in->flight[i];
-        struct msg_range *range =
-            m.assign_count > 0 ? &assigns[m.assign_count - 1].range : NULL;
-        if (!f->fresh)
-            continue;
+        if (f->fresh)
+            tell_piece(&t, f->from, f->piece);
         f->fresh = false;
-        if (f->from == last && range->first + range->count == f->piece) {
-            range->count++;
-            continue;
-        }
-        if (m.assign_count == ASSIGNS_MAX) {
-            mgr_send(mgr, h->node, &m);
-            m.assign_count = 0;
-        }
-        last = f->from;
-        assigns[m.assign_count++] = (struct msg_assign){.range = {f->piece, 1},
-                                                        .peer = last->name,
-                                                        .addr = last->addr,
-                                                        .port = last->port};
     }
-    if (m.assign_count > 0)
-        mgr_send(mgr, h->node, &m);
+    for (uint32_t i = 0; h->in != NULL && h->in->feeds > 0 && i < FEEDS_MAX; i++) {
+        struct feed *f = &h->in->feed[i];
+        for (uint64_t left = f->fresh ? f->awaited : 0; left != 0; left &= left - 1)
+            tell_piece(&t, f->from, f->first + (uint32_t)__builtin_ctzll(left));
+        f->fresh = false;
+    }
+    tell_send(&t);
 }
 
 static void fresh_tell_all(struct mgr *mgr)

@@ -52,6 +52,10 @@ void node_send(struct node *node, struct msg *m)
         m->text = "";
     if (m->peer == NULL)
         m->peer = "";
+    /* Nothing overtakes what is here already. */
+    if (m->type != MSG_HAVE && m->type != MSG_REGISTER && m->type != MSG_PING &&
+        m->type != MSG_PONG)
+        node_have_tell_untold(node);
     node->sent_ms = node->now_ms;
     node->ops.send(node->ctx, m);
 }
@@ -194,6 +198,8 @@ void node_manager_up(struct node *node, uint64_t now_ms)
     node_time(node, now_ms);
     node->manager_up = true;
     node->heartbeat_ms = 0;
+    for (struct node_object *o = node->first_object; o != NULL; o = o->next)
+        node_have_forget_untold(node, o);
     register_all(node);
     for (struct node_object *o = node->first_object; o != NULL; o = o->next)
         if (o->state != OBJECT_COMPLETE)

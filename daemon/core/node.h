@@ -169,6 +169,13 @@ void node_tick(struct node *node, uint64_t now_ms);
 bool node_may_serve(const struct node *node, const struct vine_digest *digest,
                     struct msg_range range);
 
+/* Not all here perhaps, but on their way: a peer's request may wait for them. At most
+ * NODE_HOLD_MS without one of them: then refuse it with ECANCELED, which blames nobody
+ * and comes before the peer's stall_ms. */
+#define NODE_HOLD_MS 2000u
+bool node_may_wait(const struct node *node, const struct vine_digest *digest,
+                   struct msg_range range);
+
 /* Progress of a waiting client, summed over its sources. */
 struct node_progress {
     const char *phase; /* "waiting", "resolving", "building", "fetching", "mounting" */

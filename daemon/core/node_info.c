@@ -18,6 +18,16 @@ bool node_may_serve(const struct node *node, const struct vine_digest *digest,
     return true;
 }
 
+bool node_may_wait(const struct node *node, const struct vine_digest *digest,
+                   struct msg_range range)
+{
+    const struct node_object *o = node_object_find(node, digest);
+
+    return o != NULL && range.first < o->pieces &&
+           range.count <= o->pieces - range.first && o->state == OBJECT_PARTIAL &&
+           (o->leases > 0 || o->stream != NULL);
+}
+
 /* Bytes here, by data pieces: exact when all or none are. */
 static uint64_t bytes_done(const struct node_object *o)
 {

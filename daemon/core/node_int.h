@@ -22,6 +22,7 @@
 #define NODE_JOB_SOURCES_MAX 64 /* over all steps of a job */
 #define NODE_TICKETS_MAX 256
 #define NODE_TRANSFERS_MAX 4096
+#define NODE_UNTOLD_MAX 16                 /* runs of pieces told together */
 #define NODE_REQUESTS_MAX VINE_CLIENTS_MAX /* cluster stages and status, unanswered */
 
 struct mount {
@@ -56,6 +57,9 @@ struct node_object {
     uint64_t last_used_ms;
     uint32_t pieces_peer, pieces_origin; /* data pieces, how they came */
     uint32_t local_fails;
+    struct msg_range untold[NODE_UNTOLD_MAX]; /* pieces the manager does not know of */
+    uint32_t untold_count;
+    uint64_t untold_ms; /* since when */
 };
 
 struct transfer {
@@ -152,7 +156,8 @@ struct node {
     struct ticket *first_ticket;
     struct request *first_request;
     uint32_t request_count;
-    uint64_t store_used; /* objects and reservations */
+    uint32_t untold_objects; /* with pieces to tell */
+    uint64_t store_used;     /* objects and reservations */
     uint64_t bytes_peer, bytes_origin, bytes_built;
 };
 
@@ -232,6 +237,11 @@ bool node_transfer_covers(const struct node_object *o, uint32_t piece);
 void node_transfer_tick(struct node *node);
 uint64_t node_transfer_deadline(const struct node *node);
 void node_have_tell(struct node *node, struct node_object *o, struct msg_range range);
+/* Together with others, unless `now`: at the latest NODE_TELL_MS later. */
+void node_have_tell_soon(struct node *node, struct node_object *o, uint32_t piece,
+                         bool now);
+void node_have_tell_untold(struct node *node);
+void node_have_forget_untold(struct node *node, struct node_object *o);
 void node_have_tell_all(struct node *node, struct node_object *o);
 
 /* node_origin.c */

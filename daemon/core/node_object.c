@@ -65,6 +65,7 @@ struct node_object *node_object_new(struct node *node, const struct vine_digest 
 void node_object_free(struct node *node, struct node_object *o)
 {
     node_transfer_cancel_all(node, o);
+    node_have_forget_untold(node, o);
     while (o->mounts != NULL) {
         struct mount *m = o->mounts;
         o->mounts = m->next;

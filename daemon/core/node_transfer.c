@@ -4,12 +4,17 @@
  * cover the same piece (the manager's endgame, or a new assignment after a restart):
  * the first to finish it counts, and a transfer of which nothing is left is cancelled.
  *
+ * What arrived is told when its transfer is done, or TELL_MS after its first piece: a
+ * long run from one peer does not cost a message a piece.
+ *
  * Each has a deadline stall_ms after the last progress of anything from the same peer:
  * what waits behind another answer of that peer is not stalled. */
 #include <string.h>
 
 #include "daemon/core/node_int.h"
 
+#define LONG_RUN 8u        /* pieces: what arrives of shorter ones is told at once */
+#define TELL_MS 250u       /* that a piece of a longer one may be here untold */
 #define LOCAL_FAILS_MAX 3u /* disk errors of an object before its jobs are told */
 
 bool node_transfer_covers(const struct node_object *o, uint32_t piece)
@@ -102,6 +107,59 @@ void node_have_tell(struct node *node, struct node_object *o, struct msg_range r
         .type = MSG_HAVE, .digest = o->digest, .ranges = &range, .range_count = 1};
 
     node_send(node, &m);
+}
+
+void node_have_forget_untold(struct node *node, struct node_object *o)
+{
+    node->untold_objects -= o->untold_count > 0;
+    o->untold_count = 0;
+}
+
+static void tell_untold(struct node *node, struct node_object *o)
+{
+    struct msg m = {.type = MSG_HAVE,
+                    .digest = o->digest,
+                    .ranges = o->untold,
+                    .range_count = o->untold_count};
+
+    if (o->untold_count == 0)
+        return;
+    node_have_forget_untold(node, o);
+    node_send(node, &m);
+}
+
+void node_have_tell_untold(struct node *node)
+{
+    for (struct node_object *o = node->first_object;
+         o != NULL && node->untold_objects > 0; o = o->next)
+        tell_untold(node, o);
+}
+
+void node_have_tell_soon(struct node *node, struct node_object *o, uint32_t piece,
+                         bool now)
+{
+    struct msg_range *run = o->untold, *end = run + o->untold_count;
+
+    while (run < end && run->first + run->count != piece)
+        run++;
+    if (run < end) {
+        run->count++;
+    } else {
+        if (o->untold_count == NODE_UNTOLD_MAX)
+            tell_untold(node, o);
+        if (o->untold_count == 0) {
+            node->untold_objects++;
+            o->untold_ms = node->now_ms;
+        }
+        o->untold[o->untold_count++] = (struct msg_range){piece, 1};
+    }
+    if (now)
+        tell_untold(node, o);
+}
+
+static uint64_t untold_deadline(const struct node_object *o)
+{
+    return o->untold_count > 0 ? o->untold_ms + TELL_MS : UINT64_MAX;
 }
 
 /* The next run of pieces at or after `from` that are there, or that are missing. */
@@ -238,7 +296,19 @@ int node_transfer_fetch(struct node *node, const struct msg *m, struct vine_err 
     return 0;
 }
 
-/* Not begun means: nothing of it has arrived. */
+static bool all_revoked(const struct transfer *t, const struct msg *m)
+{
+    for (uint32_t p = t->range.first; p - t->range.first < t->range.count; p++) {
+        bool named = node_object_has(t->object, p);
+        for (uint32_t i = 0; i < m->range_count && !named; i++)
+            named = p - m->ranges[i].first < m->ranges[i].count;
+        if (!named)
+            return false;
+    }
+    return true;
+}
+
+/* What has begun is nearly here, unless it is a long run. */
 int node_transfer_revoke(struct node *node, const struct msg *m, struct vine_err *err)
 {
     struct node_object *o = node_object_find(node, &m->digest);
@@ -252,12 +322,8 @@ int node_transfer_revoke(struct node *node, const struct msg *m, struct vine_err
             return vine_err_set(err, VINE_EPROTO, "revoke: pieces %u+%u of %u",
                                 m->ranges[i].first, m->ranges[i].count, o->pieces);
     for (struct transfer *t = o->transfers; t != NULL; t = next) {
-        uint32_t covered = 0;
         next = t->object_next;
-        for (uint32_t i = 0; i < m->range_count; i++)
-            for (uint32_t p = 0; p < m->ranges[i].count; p++)
-                covered += m->ranges[i].first + p - t->range.first < t->range.count;
-        if (covered >= t->range.count && !t->begun && t->origin == NULL)
+        if (t->origin == NULL && (!t->begun || t->range.count > 1) && all_revoked(t, m))
             node_transfer_cancel(node, t);
     }
     if (o->stream != NULL)
@@ -324,7 +390,10 @@ void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
         o->have_count++;
         if (piece > 0)
             count_bytes(node, o, t->origin != NULL);
-        node_have_tell(node, o, (struct msg_range){piece, 1});
+        node_have_tell_soon(node, o, piece,
+                            t->range.count < LONG_RUN ||
+                                t->reported == t->range.count ||
+                                o->have_count == o->pieces);
     }
     finished_free(node, o);
     if (o->have_count == o->pieces)
@@ -388,6 +457,11 @@ void node_transfer_tick(struct node *node)
 {
     struct transfer *t = node->first_transfer;
 
+    for (struct node_object *o = node->first_object;
+         o != NULL && node->untold_objects > 0; o = o->next)
+        if (untold_deadline(o) <= node->now_ms)
+            tell_untold(node, o);
+
     while (t != NULL) {
         struct vine_err err = {0};
         if (t->deadline_ms > node->now_ms) {
@@ -409,5 +483,9 @@ uint64_t node_transfer_deadline(const struct node *node)
     for (const struct transfer *t = node->first_transfer; t != NULL; t = t->next)
         if (t->deadline_ms < deadline)
             deadline = t->deadline_ms;
+    for (const struct node_object *o = node->first_object;
+         o != NULL && node->untold_objects > 0; o = o->next)
+        if (untold_deadline(o) < deadline)
+            deadline = untold_deadline(o);
     return deadline;
 }

@@ -282,6 +282,7 @@ static int start(struct manager *manager, const struct vine_conf *conf,
     mgr_limits_default(&limits);
     limits.window = (uint32_t)conf->window;
     limits.uploads = (uint32_t)conf->uploads;
+    limits.feed_min = (uint32_t)conf->tree_nodes;
     manager->mgr = mgr_new(&core_ops, manager, &limits);
     if (manager->mgr == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");

@@ -3,7 +3,9 @@
  * Requests of a connection are answered in order, chunk by chunk. The next chunk is
  * read only while less than AHEAD bytes wait to be written, so a slow peer costs little
  * memory. A request for pieces we cannot vouch for is refused, the rest of the
- * connection goes on. */
+ * connection goes on. One for pieces that are on their way here is held: it goes on as
+ * they arrive, the requests behind it overtake it meanwhile, and it is refused after
+ * NODE_HOLD_MS in which none came. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +23,7 @@ struct answer { /* a request being answered */
     struct store_object *object;
     uint32_t next, end; /* chunks, or bytes of the manifest */
     uint8_t *encoded;   /* manifest: its bytes, made by the first part */
+    uint64_t since_ms;  /* asked for, or the last chunk sent */
     struct answer *following;
 };
 
@@ -36,6 +39,7 @@ struct served {
 struct server {
     struct vined *vined;
     uv_tcp_t listener;
+    uv_timer_t holding; /* runs while a request is held */
     struct served *first;
     unsigned count;
 };
@@ -51,15 +55,20 @@ struct read_job {
 
 static void go_on(struct served *s);
 
+static void drop(struct served *s, struct answer *a)
+{
+    s->waiting--;
+    store_put(a->object);
+    free(a->encoded);
+    free(a);
+}
+
 static void pop(struct served *s)
 {
     struct answer *a = s->first;
 
     s->first = a->following;
-    s->waiting--;
-    store_put(a->object);
-    free(a->encoded);
-    free(a);
+    drop(s, a);
 }
 
 static void refuse(struct served *s, uint32_t tag, enum vine_code code)
@@ -126,6 +135,7 @@ static void after_read(uv_work_t *work, int status)
         go_on(s);
     } else {
         send_bulk(s, &frame, job->bytes);
+        s->first->since_ms = vined_now(s->server->vined);
         if (++s->first->next == s->first->end)
             pop(s);
         go_on(s);
@@ -191,10 +201,73 @@ static void send_manifest_part(struct served *s)
     send_bulk(s, &frame, part);
 }
 
+static struct msg_range next_piece(const struct answer *a)
+{
+    if (a->manifest)
+        return (struct msg_range){0, 1};
+    return (struct msg_range){manifest_piece_of(&a->object->manifest, a->next), 1};
+}
+
+static bool is_here(const struct served *s, const struct answer *a)
+{
+    return a->manifest || node_may_serve(s->server->vined->core,
+                                         &a->object->manifest.digest, next_piece(a));
+}
+
+/* The first request that can be answered now becomes the first of all. */
+static bool bring_forward(struct served *s)
+{
+    struct answer **at = &s->first, *a;
+
+    while (*at != NULL && !is_here(s, *at))
+        at = &(*at)->following;
+    a = *at;
+    if (a == NULL)
+        return false;
+    *at = a->following;
+    a->following = s->first;
+    s->first = a;
+    return true;
+}
+
+/* End what is held for too long, or for nothing. Returns how many are still held. */
+static unsigned held_check(struct served *s)
+{
+    struct vined *vined = s->server->vined;
+    unsigned held = 0;
+
+    for (struct answer **at = &s->first; *at != NULL && !s->reading && !s->closed;) {
+        struct answer *a = *at;
+        bool late = vined_now(vined) >= a->since_ms + NODE_HOLD_MS;
+        if (is_here(s, a) ||
+            (!late &&
+             node_may_wait(vined->core, &a->object->manifest.digest, next_piece(a)))) {
+            held += !is_here(s, a);
+            at = &a->following;
+            continue;
+        }
+        *at = a->following;
+        refuse(s, a->tag, late ? VINE_ECANCELED : VINE_ENOENT);
+        drop(s, a);
+    }
+    return s->reading ? s->waiting : held;
+}
+
+static void on_holding(uv_timer_t *timer)
+{
+    struct server *server = timer->data;
+    unsigned held = 0;
+
+    for (struct served *s = server->first; s != NULL; s = s->next)
+        held += held_check(s);
+    if (held == 0)
+        (void)uv_timer_stop(timer);
+}
+
 static void go_on(struct served *s)
 {
-    while (!s->reading && !s->closed && s->first != NULL &&
-           link_queued(s->link) < AHEAD) {
+    while (!s->reading && !s->closed && link_queued(s->link) < AHEAD &&
+           bring_forward(s)) {
         if (s->first->manifest)
             send_manifest_part(s);
         else
@@ -223,7 +296,8 @@ static void take_request(struct served *s, const struct data_frame *f)
     if (object == NULL ||
         (f->kind == DATA_GET &&
          pieces_of(&object->manifest, f->first_chunk, f->count, &range) < 0) ||
-        !node_may_serve(vined->core, &f->digest, range)) {
+        (!node_may_serve(vined->core, &f->digest, range) &&
+         (f->kind != DATA_GET || !node_may_wait(vined->core, &f->digest, range)))) {
         refuse(s, f->tag, VINE_ENOENT);
         return;
     }
@@ -234,6 +308,7 @@ static void take_request(struct served *s, const struct data_frame *f)
     }
     a->tag = f->tag;
     a->object = object;
+    a->since_ms = vined_now(vined);
     a->manifest = f->kind == DATA_GET_MANIFEST;
     if (a->manifest) {
         a->end = (uint32_t)manifest_encoded_size(object->manifest.count);
@@ -246,6 +321,9 @@ static void take_request(struct served *s, const struct data_frame *f)
         ;
     *at = a;
     s->waiting++;
+    if (!is_here(s, a) && !uv_is_active((uv_handle_t *)&s->server->holding))
+        (void)uv_timer_start(&s->server->holding, on_holding, NODE_HOLD_MS / 4,
+                             NODE_HOLD_MS / 4);
     go_on(s);
 }
 
@@ -335,15 +413,26 @@ int serve_start(struct vined *vined, struct vine_err *err)
     vined->server = server;
     server->vined = vined;
     server->listener.data = server;
+    (void)uv_timer_init(&vined->loop, &server->holding);
+    server->holding.data = server;
     if (vine_conf_host_port(vined->conf.node_listen, VINE_NODE_PORT, host, &port, err) <
         0)
         return -1;
     return link_listen(&vined->loop, &server->listener, host, port, on_connection, err);
 }
 
+void serve_more(struct vined *vined)
+{
+    if (!uv_is_active((uv_handle_t *)&vined->server->holding))
+        return;
+    for (struct served *s = vined->server->first; s != NULL; s = s->next)
+        go_on(s);
+}
+
 void serve_stop(struct vined *vined)
 {
     uv_close((uv_handle_t *)&vined->server->listener, NULL);
+    uv_close((uv_handle_t *)&vined->server->holding, NULL);
     for (struct served *s = vined->server->first; s != NULL; s = s->next)
         if (!s->closed)
             link_close(s->link, NULL);

@@ -187,6 +187,7 @@ static void chunk_written(struct vined *vined, const struct chunk_job *job)
     if (i == t->range.count)
         forget(vined, t);
     node_piece_done(vined->core, job->id, piece, vined_now(vined));
+    serve_more(vined);
     vined_update(vined);
 }
 

@@ -116,6 +116,8 @@ void fetch_stop(struct vined *vined);
 
 /* serve.c */
 int serve_start(struct vined *vined, struct vine_err *err);
+/* Pieces arrived that held requests may wait for. */
+void serve_more(struct vined *vined);
 void serve_stop(struct vined *vined);
 
 /* source.c */

@@ -13,8 +13,25 @@ static bool on_disk(const struct host *h, uint32_t thing, uint32_t piece)
     return h->stored[thing].present && bits_get(h->stored[thing].have, piece);
 }
 
-/* An assignment as the manager sends it: the sender must have verified the piece. It
- * may have lost it since, by dying or evicting; nothing else takes a piece away. */
+/* The manager gave this piece to the node, or lets it read the source: it will come. */
+static bool is_given(const struct sim *sim, const struct host *h, uint32_t thing,
+                     uint32_t piece)
+{
+    const struct object *o = mgr_object_find(sim->mgr, &sim->things[thing].digest);
+    const struct mgr_node *n = mgr_find_name(sim->mgr, h->name);
+    const struct holder *holder =
+        o == NULL || n == NULL ? NULL : mgr_holder_find(sim->mgr, o, n);
+
+    for (const struct source *s = o == NULL ? NULL : o->sources; s != NULL;
+         s = s->object_next)
+        if (s->streaming && s->origin == n)
+            return true;
+    return holder != NULL && holder->in != NULL && bits_get(holder->in->asked, piece);
+}
+
+/* An assignment as the manager sends it: the sender has verified the piece or was given
+ * it before. It may have lost it since, by dying or evicting; nothing else takes a
+ * piece away. */
 void check_assign(struct sim *sim, uint32_t to, const struct msg *m)
 {
     uint32_t thing = thing_of(sim, &m->digest);
@@ -25,7 +42,8 @@ void check_assign(struct sim *sim, uint32_t to, const struct msg *m)
         if (from->index == to)
             fail(sim, "%s is to fetch from itself", from->name);
         for (uint32_t p = 0; p < a->range.count; p++)
-            if (!on_disk(from, thing, a->range.first + p) && !from->lost_pieces)
+            if (!on_disk(from, thing, a->range.first + p) && !from->lost_pieces &&
+                !is_given(sim, from, thing, a->range.first + p))
                 fail(sim, "%s is to send piece %u, which it does not have", from->name,
                      a->range.first + p);
     }
@@ -40,8 +58,10 @@ void check_served(struct sim *sim, const struct host *from, uint32_t thing,
 
 static void check_node(struct sim *sim, const struct mgr_node *n)
 {
-    uint32_t sending = 0, receiving = 0;
+    uint32_t sending = 0, receiving = 0, feeding = 0;
 
+    if (n->feeding > FEEDS_OUT_MAX)
+        fail(sim, "%s: %u feeds planned", n->name, n->feeding);
     if (n->sending > sim->mgr_limits.uploads)
         fail(sim, "%s: %u uploads planned", n->name, n->sending);
     if (n->receiving > sim->mgr_limits.window)
@@ -54,10 +74,39 @@ static void check_node(struct sim *sim, const struct mgr_node *n)
                 receiving += h->in->outstanding;
             for (uint32_t i = 0; i < h->in->flights; i++)
                 sending += h->in->flight[i].from == n;
+            for (uint32_t i = 0; i < FEEDS_MAX; i++)
+                feeding += h->in->feed[i].from == n;
         }
+    if (feeding != n->feeding)
+        fail(sim, "%s: feeds %u, counted %u", n->name, n->feeding, feeding);
     if (sending != n->sending || receiving != n->receiving)
         fail(sim, "%s: sending %u, counted %u; receiving %u, counted %u", n->name,
              n->sending, sending, n->receiving, receiving);
+}
+
+/* Who is to send has it, was given it, or reads it; asked: less those of feeds. */
+static void check_feeds(struct sim *sim, const struct holder *h, uint32_t *asked)
+{
+    uint32_t feeds = 0;
+
+    for (uint32_t i = 0; h->in != NULL && i < FEEDS_MAX; i++) {
+        const struct feed *f = &h->in->feed[i];
+        feeds += f->from != NULL;
+        for (uint64_t left = f->awaited; left != 0; left &= left - 1) {
+            uint32_t piece = f->first + (uint32_t)__builtin_ctzll(left);
+            bool flies = false;
+            for (uint32_t j = 0; j < h->in->flights; j++)
+                flies |= h->in->flight[j].piece == piece;
+            *asked -= !flies;
+            if (!bits_get(h->in->asked, piece))
+                fail(sim, "%s: piece %u is fed but not asked for", h->node->name,
+                     piece);
+        }
+        if (f->from != NULL && f->awaited == 0)
+            fail(sim, "%s: a feed brings nothing", h->node->name);
+    }
+    if (h->in != NULL && feeds != h->in->feeds)
+        fail(sim, "%s: %u feeds, counted %u", h->node->name, h->in->feeds, feeds);
 }
 
 static void check_holder(struct sim *sim, const struct holder *h, uint32_t *copies,
@@ -78,6 +127,7 @@ static void check_holder(struct sim *sim, const struct holder *h, uint32_t *copi
     }
     for (uint32_t i = 0; h->in != NULL && i < h->in->flights; i++)
         spread[h->in->flight[i].piece]++;
+    check_feeds(sim, h, &asked);
     if (have != h->have_count)
         fail(sim, "%s: has %u pieces, counted %u", h->node->name, h->have_count, have);
     if (h->in != NULL && asked != h->in->outstanding)

@@ -98,6 +98,7 @@ void host_piece(struct sim *sim, struct host *h, uint64_t fetch, uint32_t piece)
         host_end_fetch(h, id);
     note(sim, "%s has piece %u", h->name, piece);
     node_piece_done(h->core, id, piece, now_ms(sim));
+    net_kick(sim, h);
     host_timer(sim, h);
 }
 

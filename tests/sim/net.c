@@ -13,6 +13,7 @@
 #include "tests/sim/sim.h"
 
 #define PIPE_WINDOW 4u
+#define TOLD_US (500 * MS)        /* between two words of progress below a piece */
 #define VERIFY_RATE 1200000000ull /* bytes a second of one core's SHA-256 */
 
 static void uplink_kick(struct sim *sim, struct host *from);
@@ -146,9 +147,11 @@ static void arrived(struct sim *sim, struct event *e)
     struct host *from = &sim->hosts[p->from], *to = &sim->hosts[p->to];
 
     p->in_flight--;
-    if (!p->dead && to->core != NULL && to->epoch == p->to_epoch) {
+    sim->bytes_sent += q->bytes;
+    if (!p->dead && to->core != NULL && to->epoch == p->to_epoch &&
+        (q->last || sim->now_us >= p->told_us + TOLD_US)) {
         struct fetch *f = host_find_fetch(to, q->piece.fetch);
-        sim->bytes_sent += q->bytes;
+        p->told_us = sim->now_us;
         if (f != NULL && q->last && q->corrupt) {
             host_fetch_failed(sim, to, f->id, VINE_ECORRUPT, "wrong bytes");
             pipe_drop_fetch(p, q->piece.fetch, true);
@@ -191,19 +194,70 @@ static void left_uplink(struct sim *sim, struct event *e)
     uplink_kick(sim, from);
 }
 
-/* The next piece of a pipe that may be served; false: none. */
+static bool may_serve(const struct sim *sim, const struct host *from,
+                      const struct pipe_piece *piece)
+{
+    struct msg_range range = {piece->piece, 1};
+
+    return node_may_serve(from->core, &sim->things[piece->thing].digest, range);
+}
+
+static bool may_wait(const struct sim *sim, const struct host *from,
+                     const struct pipe_piece *piece)
+{
+    struct msg_range range = {piece->piece, 1};
+
+    return node_may_wait(from->core, &sim->things[piece->thing].digest, range) &&
+           sim->now_us < piece->since_us + NODE_HOLD_MS * MS;
+}
+
+static void held_too_long(struct sim *sim, struct event *e)
+{
+    struct host *from = &sim->hosts[e->host];
+
+    if (from->core != NULL && from->epoch == e->epoch)
+        net_kick(sim, from);
+}
+
+/* Another request that need not wait goes before this one. */
+static bool pipe_overtake(struct sim *sim, struct host *from, struct pipe *p)
+{
+    uint64_t held = p->queue[p->first].fetch;
+
+    for (uint32_t i = p->first + 1; i < p->count; i++) {
+        struct pipe_piece piece = p->queue[i];
+        if (piece.fetch == held)
+            continue;
+        held = piece.fetch; /* in order within a request */
+        if (!may_serve(sim, from, &piece))
+            continue;
+        memmove(&p->queue[p->first + 1], &p->queue[p->first],
+                (i - p->first) * sizeof(piece));
+        p->queue[p->first] = piece;
+        return true;
+    }
+    return false;
+}
+
+/* The next piece of a pipe that may be served; false: none now. */
 static bool pipe_begin_piece(struct sim *sim, struct host *from, struct pipe *p)
 {
     while (p->left == 0 && p->first < p->count) {
         struct pipe_piece *piece = &p->queue[p->first];
-        struct msg_range range = {piece->piece, 1};
         uint64_t fetch = piece->fetch;
-        if (node_may_serve(from->core, &sim->things[piece->thing].digest, range)) {
+        if (may_serve(sim, from, piece)) {
             check_served(sim, from, piece->thing, piece->piece);
             p->left = piece_bytes(sim, piece->thing, piece->piece);
             break;
         }
-        refuse(sim, &sim->hosts[p->to], fetch, VINE_ENOENT);
+        if (may_wait(sim, from, piece)) {
+            if (!pipe_overtake(sim, from, p))
+                return false;
+            continue;
+        }
+        refuse(sim, &sim->hosts[p->to], fetch,
+               sim->now_us < piece->since_us + NODE_HOLD_MS * MS ? VINE_ENOENT
+                                                                 : VINE_ECANCELED);
         pipe_drop_fetch(p, fetch, true);
     }
     return p->left > 0;
@@ -221,8 +275,12 @@ static void uplink_send(struct sim *sim, struct host *from, struct pipe *p)
     q->corrupt = from->corrupt;
     p->left -= q->bytes;
     q->last = p->left == 0;
-    if (q->last)
-        p->first++;
+    if (q->last) {
+        uint64_t fetch = p->queue[p->first++].fetch;
+        for (uint32_t i = p->first; i < p->count; i++)
+            if (p->queue[i].fetch == fetch)
+                p->queue[i].since_us = sim->now_us;
+    }
     p->in_flight++;
     from->uplink_busy = true;
     at(sim, sim->now_us + link_us(q->bytes, from->up_rate),
@@ -270,7 +328,12 @@ static void requested(struct sim *sim, struct event *e)
     }
     p = pipe_get(sim, from, to);
     for (uint32_t i = 0; i < f->range.count; i++)
-        pipe_push(p, (struct pipe_piece){f->id, f->thing, f->range.first + i});
+        pipe_push(
+            p, (struct pipe_piece){f->id, f->thing, f->range.first + i, sim->now_us});
+    if (!may_serve(sim, from, &p->queue[p->count - 1]))
+        at(sim, sim->now_us + NODE_HOLD_MS * MS,
+           (struct event){
+               .run = held_too_long, .host = from->index, .epoch = from->epoch});
     uplink_kick(sim, from);
 }
 
@@ -282,6 +345,11 @@ void net_fetch(struct sim *sim, struct host *h, struct fetch *f)
                       .epoch = h->epoch,
                       .a = f->id,
                       .b = f->peer});
+}
+
+void net_kick(struct sim *sim, struct host *h)
+{
+    uplink_kick(sim, h);
 }
 
 void net_cancel(struct sim *sim, struct host *h, const struct fetch *f)

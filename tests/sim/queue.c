@@ -10,52 +10,76 @@
 
 #include "tests/sim/sim.h"
 
-static bool before(const struct event *a, const struct event *b)
+/* A heap of four children a node, with the keys in it: a big run has a hundred thousand
+ * events waiting, and following a pointer for each comparison costs more than all else.
+ */
+#define CHILDREN 4u
+
+static bool before(const struct waiting *a, const struct waiting *b)
 {
     return a->at_us != b->at_us ? a->at_us < b->at_us : a->seq < b->seq;
 }
 
+static struct event *event_new(struct sim *sim)
+{
+    struct event *e = sim->spare;
+
+    if (e == NULL)
+        e = malloc(sizeof(*e));
+    else
+        sim->spare = e->p;
+    if (e == NULL)
+        abort();
+    return e;
+}
+
+void event_free(struct sim *sim, struct event *e)
+{
+    e->p = sim->spare;
+    sim->spare = e;
+}
+
 void at(struct sim *sim, uint64_t at_us, struct event e)
 {
-    struct event *copy = malloc(sizeof(*copy));
+    struct waiting w = {.at_us = at_us < sim->now_us ? sim->now_us : at_us,
+                        .seq = ++sim->seq,
+                        .event = event_new(sim)};
     uint32_t i = sim->heap_count++;
 
     if (sim->heap_count > sim->heap_room) {
         sim->heap_room = sim->heap_room == 0 ? 1024 : 2 * sim->heap_room;
         sim->heap = realloc(sim->heap, sim->heap_room * sizeof(*sim->heap));
+        if (sim->heap == NULL)
+            abort();
     }
-    if (copy == NULL || sim->heap == NULL)
-        abort();
-    *copy = e;
-    copy->at_us = at_us < sim->now_us ? sim->now_us : at_us;
-    copy->seq = ++sim->seq;
-    while (i > 0 && before(copy, sim->heap[(i - 1) / 2])) {
-        sim->heap[i] = sim->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    sim->heap[i] = copy;
+    *w.event = e;
+    w.event->at_us = w.at_us;
+    for (; i > 0 && before(&w, &sim->heap[(i - 1) / CHILDREN]); i = (i - 1) / CHILDREN)
+        sim->heap[i] = sim->heap[(i - 1) / CHILDREN];
+    sim->heap[i] = w;
 }
 
 struct event *next_event(struct sim *sim)
 {
-    struct event *first, *last;
+    struct event *first;
+    struct waiting last;
     uint32_t i = 0;
 
     if (sim->heap_count == 0)
         return NULL;
-    first = sim->heap[0];
+    first = sim->heap[0].event;
     last = sim->heap[--sim->heap_count];
     for (;;) {
-        uint32_t child = 2 * i + 1;
+        uint32_t child = CHILDREN * i + 1, best = child;
         if (child >= sim->heap_count)
             break;
-        if (child + 1 < sim->heap_count &&
-            before(sim->heap[child + 1], sim->heap[child]))
-            child++;
-        if (!before(sim->heap[child], last))
+        for (uint32_t c = child + 1; c < child + CHILDREN && c < sim->heap_count; c++)
+            if (before(&sim->heap[c], &sim->heap[best]))
+                best = c;
+        if (!before(&sim->heap[best], &last))
             break;
-        sim->heap[i] = sim->heap[child];
-        i = child;
+        sim->heap[i] = sim->heap[best];
+        i = best;
     }
     sim->heap[i] = last;
     return first;

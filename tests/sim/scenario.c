@@ -441,6 +441,8 @@ static void draw_network(struct sim *sim)
         sim->mgr_limits.window = 1 + (uint32_t)draw(sim, 8);
         sim->mgr_limits.uploads = 1 + (uint32_t)draw(sim, 8);
     }
+    if (!sim->options.seeded && chance(sim, 60)) /* trees with few nodes, too */
+        sim->mgr_limits.feed_min = 1 + (uint32_t)draw(sim, 8);
 }
 
 void scenario_draw(struct sim *sim)

@@ -21,11 +21,11 @@
     25u /* seeds run a second time, to see that nothing else matters                   \
          */
 
-static void event_drop(struct event *e)
+static void event_drop(struct sim *sim, struct event *e)
 {
     if (e->owned)
         free(e->p);
-    free(e);
+    event_free(sim, e);
 }
 
 static void run_events(struct sim *sim)
@@ -36,12 +36,12 @@ static void run_events(struct sim *sim)
 
     while (!sim->failed && (e = next_event(sim)) != NULL) {
         if (e->at_us > end_us) {
-            event_drop(e);
+            event_drop(sim, e);
             break;
         }
         sim->now_us = e->at_us;
         e->run(sim, e);
-        free(e);
+        event_free(sim, e);
         if (++sim->events % CHECK_EVERY == 0 && sim->host_count <= 64)
             check_deep(sim);
         if (sim->events > EVENTS_MAX)
@@ -61,7 +61,11 @@ void sim_free(struct sim *sim)
 
     /* Messages on their way at the end. */
     while ((e = next_event(sim)) != NULL)
-        event_drop(e);
+        event_drop(sim, e);
+    while ((e = sim->spare) != NULL) {
+        sim->spare = e->p;
+        free(e);
+    }
     free(sim->heap);
     mgr_free(sim->mgr);
     for (uint32_t i = 0; i < sim->host_count; i++)

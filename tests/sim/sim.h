@@ -32,13 +32,18 @@ struct sim;
 struct host;
 
 struct event {
-    uint64_t at_us, seq;
+    uint64_t at_us;
     void (*run)(struct sim *sim, struct event *e);
     uint32_t host;
     uint32_t epoch; /* of the host, or of the manager */
     uint64_t a, b;
     void *p;
     bool owned; /* p is freed when the run ends before the event */
+};
+
+struct waiting { /* an event in the queue */
+    uint64_t at_us, seq;
+    struct event *event;
 };
 
 struct thing { /* content: an object */
@@ -86,6 +91,7 @@ struct origin_ticket {
 struct pipe_piece {
     uint64_t fetch;
     uint32_t thing, piece;
+    uint64_t since_us; /* asked for, or the last one of this request sent */
 };
 
 struct pipe {          /* data on one connection, from `from` to `to` */
@@ -95,6 +101,7 @@ struct pipe {          /* data on one connection, from `from` to `to` */
     uint32_t first, count, room;
     uint64_t left; /* bytes of queue[first] not sent; 0: not begun */
     uint32_t in_flight;
+    uint64_t told_us; /* the receiver's core was told of progress */
     bool dead, in_ring;
 };
 
@@ -167,7 +174,8 @@ struct options {
 struct sim {
     struct options options;
     uint64_t now_us, seq, events, hash, random;
-    struct event **heap;
+    struct waiting *heap;
+    struct event *spare; /* freed ones, by p */
     uint32_t heap_count, heap_room;
     struct mgr *mgr; /* NULL: down */
     struct mgr_limits mgr_limits;
@@ -196,7 +204,8 @@ struct sim {
 
 /* queue.c */
 void at(struct sim *sim, uint64_t at_us, struct event e);
-struct event *next_event(struct sim *sim); /* NULL: none; free() it */
+struct event *next_event(struct sim *sim); /* NULL: none; event_free it */
+void event_free(struct sim *sim, struct event *e);
 uint64_t draw(struct sim *sim, uint64_t below);
 bool chance(struct sim *sim, uint32_t percent);
 void note(struct sim *sim, const char *format, ...)
@@ -221,6 +230,7 @@ void control_send(struct sim *sim, struct host *h, const struct msg *m);
 /* net.c */
 void net_fetch(struct sim *sim, struct host *h, struct fetch *f);
 void net_cancel(struct sim *sim, struct host *h, const struct fetch *f);
+void net_kick(struct sim *sim, struct host *h); /* it has more than before */
 void net_free(struct host *h);
 void net_host_gone(struct sim *sim, struct host *h);
 

@@ -1,0 +1,184 @@
+/* Trees: many receivers of one object are given pieces before their senders have them,
+ * and what a tree does not bring comes from elsewhere. */
+#include "tests/unit/mgr_world.h"
+
+#define MANY 40u
+#define MANY_PIECES 200u
+
+/* n1 has the object, n2 to n(1 + MANY) want it and have the manifest; of the last
+ * `afar` receivers each switch has ten. */
+static struct world *begin_fed(uint32_t afar)
+{
+    struct vine_digest key = digest_no(3);
+    struct msg_object object = {.digest = digest_no(1),
+                                .size = MANY_PIECES * 1000,
+                                .pieces = MANY_PIECES,
+                                .complete = true,
+                                .key_count = 1,
+                                .keys = &key};
+    struct msg m = {.type = MSG_REGISTER, .port = 7111, .switch_name = "leaf0"};
+    struct world *w = begin(0);
+    char name[32];
+
+    m.objects = &object;
+    m.object_count = 1;
+    join_silent(w, 1);
+    assert_int_equal(say(w, 1, &m), 0);
+    m.object_count = 0;
+    for (uint32_t i = 2; i < 2 + MANY; i++) {
+        uint32_t far = i >= 2 + MANY - afar ? 1 + (i - (2 + MANY - afar)) / 10 : 0;
+        (void)snprintf(name, sizeof(name), "leaf%u", far);
+        m.switch_name = name;
+        join_silent(w, i);
+        assert_int_equal(say(w, i, &m), 0);
+        want(w, i, JOB, 5);
+    }
+    resolved(w, 2, ticket_of(w, 2), 3);
+    for (uint32_t i = 2; i < 2 + MANY; i++)
+        have(w, i, 1, 0, 1);
+    return w;
+}
+
+/* Of all FETCHes to `conn`: who is to send this piece; 0: nobody. */
+static uint32_t sender_of(struct world *w, uint32_t conn, uint32_t piece)
+{
+    uint32_t sender = 0;
+
+    for (uint32_t i = 0; i < w->log.count; i++) {
+        const struct sent *s = &w->log.at[i];
+        for (uint32_t a = 0;
+             s->m.type == MSG_FETCH && s->conn == conn && a < s->m.assign_count; a++)
+            if (piece - s->assigns[a].range.first < s->assigns[a].range.count)
+                sender = (uint32_t)atoi(s->assign_peer[a] + 1);
+    }
+    return sender;
+}
+
+static void test_everybody_is_given_the_first_segment_at_once(void **state)
+{
+    struct world *w = begin_fed(0);
+    uint32_t from[2 + MANY] = {0}, seeded = 0;
+
+    for (uint32_t i = 2; i < 2 + MANY; i++) {
+        uint32_t sender = sender_of(w, i, 1);
+        assert_int_not_equal(sender, 0);
+        assert_int_not_equal(sender, i);
+        seeded += sender == 1;
+        from[sender]++;
+    }
+    assert_int_equal(seeded, 1); /* the seed sends each piece once */
+    for (uint32_t i = 1; i < 2 + MANY; i++)
+        assert_true(from[i] <= 2);
+    end(w);
+}
+
+static void test_inside_one_tree_is_a_leaf_of_the_other(void **state)
+{
+    struct world *w = begin_fed(0);
+    bool inside[2][2 + MANY] = {{false}};
+
+    for (uint32_t i = 2; i < 2 + MANY; i++) {
+        inside[0][sender_of(w, i, 1)] = true;
+        inside[1][sender_of(w, i, 5)] = true; /* the second half of the first eight */
+    }
+    for (uint32_t i = 2; i < 2 + MANY; i++)
+        assert_false(inside[0][i] && inside[1][i]);
+    end(w);
+}
+
+static void test_waits_end_at_somebody_who_has_it(void **state)
+{
+    struct world *w = begin_fed(30);
+
+    for (uint32_t i = 2; i < 2 + MANY; i++) {
+        uint32_t at = i, steps = 0;
+        while (at != 1 && steps++ < MANY)
+            at = sender_of(w, at, 6);
+        assert_int_equal(at, 1);
+    }
+    end(w);
+}
+
+static void test_a_stripe_enters_a_switch_once(void **state)
+{
+    struct world *w = begin_fed(30); /* leaf0: n1 to n11; leaf1 n12 to n21 and so on */
+    uint32_t crossed = 0;
+
+    for (uint32_t i = 2; i < 2 + MANY; i++) {
+        uint32_t sender = sender_of(w, i, 1);
+        uint32_t here = i < 12 ? 0 : 1 + (i - 12) / 10;
+        uint32_t there = sender < 12 ? 0 : 1 + (sender - 12) / 10;
+        crossed += here != there;
+    }
+    assert_int_equal(crossed, 3);
+    end(w);
+}
+
+static void test_children_of_the_dead_are_supplied_by_others(void **state)
+{
+    struct world *w = begin_fed(0);
+    uint32_t dead = 0, child = 0;
+
+    for (uint32_t i = 2; i < 2 + MANY && child == 0; i++)
+        if (sender_of(w, i, 1) != 1) {
+            dead = sender_of(w, i, 1);
+            child = i;
+        }
+    sent_clear(&w->log);
+    mgr_disconnected(w->mgr, dead, w->now);
+    assert_non_null(sent_last(&w->log, child, MSG_REVOKE));
+    assert_int_not_equal(sender_of(w, child, 1), 0);
+    assert_int_not_equal(sender_of(w, child, 1), dead);
+    end(w);
+}
+
+static void test_who_holds_others_up_is_left_out(void **state)
+{
+    struct world *w = begin_fed(0);
+    uint32_t slow = sender_of(w, 2, 1) == 1 ? 3 : 2, fed = 0;
+
+    for (uint32_t i = 2; i < 2 + MANY; i++)
+        if (i != slow)
+            have(w, i, 1, 1, 60);
+    for (uint32_t i = 2; i < 2 + MANY; i++)
+        say(w, i, &(struct msg){.type = MSG_PING});
+    wait_ms(w, 1000);
+    wait_ms(w, 1000);
+    sent_clear(&w->log);
+    for (uint32_t i = 2; i < 2 + MANY; i++)
+        if (i != slow)
+            have(w, i, 1, 61, 100);
+    for (uint32_t i = 2; i < 2 + MANY; i++)
+        for (uint32_t p = 161; p < MANY_PIECES; p++)
+            fed += sender_of(w, i, p) == slow;
+    assert_int_equal(fed, 0);
+    end(w);
+}
+
+static void test_all_that_comes_ends_the_books(void **state)
+{
+    struct world *w = begin_fed(20);
+
+    for (uint32_t i = 2; i < 2 + MANY; i++)
+        have(w, i, 1, 1, MANY_PIECES - 1);
+    sent_clear(&w->log);
+    release(w, 2, JOB);
+    wait_ms(w, 1000);
+    assert_int_equal(sent_count(&w->log, 2, MSG_FETCH), 0);
+    end(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_everybody_is_given_the_first_segment_at_once),
+        cmocka_unit_test(test_inside_one_tree_is_a_leaf_of_the_other),
+        cmocka_unit_test(test_waits_end_at_somebody_who_has_it),
+        cmocka_unit_test(test_a_stripe_enters_a_switch_once),
+        cmocka_unit_test(test_children_of_the_dead_are_supplied_by_others),
+        cmocka_unit_test(test_who_holds_others_up_is_left_out),
+        cmocka_unit_test(test_all_that_comes_ends_the_books),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
