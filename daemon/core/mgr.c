@@ -262,7 +262,10 @@ static int register_object(struct mgr *mgr, struct mgr_node *node,
     }
     for (uint32_t i = 0; i < told->key_count; i++)
         (void)mgr_object_add_key(mgr, o, &told->keys[i]);
-    return told->complete ? mgr_holder_complete(mgr, h) : 0;
+    if (!told->complete)
+        return 0;
+    o->unproved = false; /* it may have this from elsewhere: that proves nothing */
+    return mgr_holder_complete(mgr, h);
 }
 
 /* The same number for the same name; out of memory: as if it had none. */
@@ -369,6 +372,8 @@ static int dispatch(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         return 0;
     case MSG_RESOLVED:
         return mgr_source_resolved(mgr, node, m, err);
+    case MSG_PROVED:
+        return mgr_source_proved(mgr, node, m, err);
     case MSG_BUILT:
         return mgr_source_built(mgr, node, m, err);
     case MSG_HAVE:
@@ -462,6 +467,7 @@ static void sweep(struct mgr *mgr)
     mgr->next_sweep_ms = mgr->now_ms + TICK_BUSY_MS;
     drop_silent(mgr);
     mgr_source_start_due(mgr);
+    mgr_proof_retry(mgr);
     for (struct object *o = mgr->first_active; o != NULL; o = next) {
         next = o->active_next;
         mgr_source_check_object(mgr, o);

@@ -10,6 +10,7 @@
  *    (CLOSE). Else BUILD, one build per key at a time; others wait for it. A source
  * whose manifest is known beforehand (packed image) is streamed: the origin node gains
  *    pieces by itself and reports them with HAVE.
+ *  - A manifest alone is no title to the content: see mgr_proof.c.
  *  - The answer stays bound to (job, uid, path) until every node released the job or is
  *    gone: all nodes and all steps of a job see one version. Another job resolves anew.
  *  - BINDING goes to each wanting node; the planner then keeps each of them supplied.

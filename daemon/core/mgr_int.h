@@ -6,6 +6,7 @@
  *   mgr_feed.c     standing orders, when many want the same
  *   mgr_fail.c     assignments that failed, blame
  *   mgr_resolve.c  sources: origin, key, build, binding
+ *   mgr_proof.c    who may have what others have
  *   mgr_source.c   the books of sources and wants
  *   mgr_stage.c    `vine-env stage`
  *
@@ -148,6 +149,8 @@ struct object {
     uint64_t size;
     uint32_t pieces;
     bool trusted;
+    bool unproved; /* all of it comes from `feeder`, not yet read to its end */
+    struct vine_digest feeder;
     struct key *keys;
     uint32_t key_count;
     struct holder *holders;
@@ -175,9 +178,10 @@ struct key { /* a source's content is known to give this object */
 
 enum source_state {
     SOURCE_RESOLVING, /* origin looks for the key */
-    SOURCE_QUEUED,    /* another source's build of the same key goes on */
-    SOURCE_BUILDING,
-    SOURCE_BOUND, /* origin may still stream */
+    SOURCE_QUEUED,    /* another source's build or proof goes on */
+    SOURCE_BUILDING,  /* or looks into an image file */
+    SOURCE_PROVING,   /* origin reads it all, to show that it can */
+    SOURCE_BOUND,     /* origin may still stream */
 };
 
 struct source { /* what (job, uid, path) is */
@@ -191,7 +195,11 @@ struct source { /* what (job, uid, path) is */
     uint64_t ticket; /* 0: no origin at work */
     struct mgr_node *origin;
     uint32_t tries;
-    bool has_key; /* then in mgr->resolved, while the ticket is open */
+    bool has_key;            /* then in mgr->resolved, while the ticket is open */
+    bool keyed;              /* key is what the last origin said; stays */
+    bool proved;             /* by the ticket's origin */
+    bool packed;             /* the ticket's origin told what its trailer says */
+    struct msg_object offer; /* that */
     struct vine_digest key;
     struct table_link by_key;
     struct object *object; /* stays while it is resolved again */
@@ -208,6 +216,7 @@ struct want {
     struct want *source_next, *source_prev, *node_next, *node_prev;
     struct holder *holder; /* supplied through this; NULL: not bound or given up */
     bool tried;            /* as origin */
+    bool knows_key;        /* it was told */
     bool again;            /* to be supplied once more */
 };
 
@@ -336,6 +345,10 @@ void mgr_source_unlink(struct mgr *mgr, struct source *s);
 void mgr_source_link(struct source *s, struct object *o);
 void mgr_source_due_clear(struct mgr *mgr, struct source *s);
 void mgr_source_free(struct mgr *mgr, struct source *s);
+void mgr_source_bind(struct mgr *mgr, struct source *s, struct object *o);
+/* All who waited for this key have their answer now. */
+void mgr_source_bind_same_key(struct mgr *mgr, const struct vine_digest *key,
+                              struct object *o);
 struct want *mgr_want_find(const struct source *s, const struct mgr_node *node);
 struct want *mgr_want_new(struct source *s, struct mgr_node *node);
 void mgr_want_unsupply(struct mgr *mgr, struct want *w);
@@ -344,12 +357,24 @@ void mgr_want_free(struct mgr *mgr, struct want *w);
 void mgr_want_fail(struct mgr *mgr, struct want *w, enum vine_code code,
                    const char *text);
 void mgr_want_bind(struct mgr *mgr, struct want *w);
+void mgr_want_tell_key(struct mgr *mgr, struct want *w); /* unless it knows it */
+
+/* mgr_proof.c */
+/* The source's key is known, and its offer if it is packed. `o`: the object that has
+ * the key or is offered; NULL: none. */
+void mgr_proof_decide(struct mgr *mgr, struct source *s, struct object *o);
+void mgr_proof_decide_offer(struct mgr *mgr, struct source *s);
+/* A node has all of it, by what this manager planned. */
+void mgr_proof_completed(struct mgr *mgr, struct object *o);
+void mgr_proof_retry(struct mgr *mgr); /* at each tick: one of those that wait */
 
 /* mgr_resolve.c */
 int mgr_source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                     struct vine_err *err);
 int mgr_source_resolved(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                         struct vine_err *err);
+int mgr_source_proved(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                      struct vine_err *err);
 int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                      struct vine_err *err);
 int mgr_source_bound_before(struct mgr *mgr, struct mgr_node *node,

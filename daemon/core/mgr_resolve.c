@@ -114,7 +114,7 @@ static int source_rebind(struct mgr *mgr, struct source *s)
     return 0;
 }
 
-static void source_bind(struct mgr *mgr, struct source *s, struct object *o)
+void mgr_source_bind(struct mgr *mgr, struct source *s, struct object *o)
 {
     char hex[VINE_HEX_LEN + 1];
     struct want *next;
@@ -198,37 +198,20 @@ static int ticket_check(struct mgr *mgr, const struct mgr_node *node,
     return 0;
 }
 
-/* Key and object are known; *o NULL: not the object. */
-static void resolved_decide(struct mgr *mgr, struct source *s, struct object *o,
-                            bool can_stream)
-{
-    bool available = o != NULL && mgr_object_available(mgr, o);
-
-    if (available) {
-        mgr_ticket_end(mgr, s, true);
-        source_bind(mgr, s, o);
-    } else if (can_stream) {
-        mgr_ticket_send(mgr, s, MSG_BUILD);
-        s->streaming = true;
-        source_bind(mgr, s, o);
-    } else if (mgr_source_of_key(mgr, s, SOURCE_BUILDING) != NULL) {
-        s->state = SOURCE_QUEUED;
-    } else {
-        mgr_build_begin(mgr, s);
-    }
-}
-
 int mgr_source_resolved(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                         struct vine_err *err)
 {
     struct source *s;
     struct object *o = NULL;
+    bool again;
 
     if (ticket_check(mgr, node, m, &s, err) < 0)
         return -1;
     if (s == NULL)
         return 0;
-    if (s->state != SOURCE_RESOLVING)
+    again = s->state == SOURCE_BUILDING && !s->packed && m->has_digest &&
+            vine_digest_equal(&s->key, &m->key);
+    if (s->state != SOURCE_RESOLVING && !again)
         return vine_err_set(err, VINE_EPROTO,
                             "resolved: ticket %llu was answered before",
                             (unsigned long long)m->ticket);
@@ -236,33 +219,59 @@ int mgr_source_resolved(struct mgr *mgr, struct mgr_node *node, const struct msg
         origin_failed(mgr, s, m->code, m->text != NULL ? m->text : "");
         return 0;
     }
-    if (m->has_digest) {
-        if (mgr_object_get(mgr, &m->digest, m->size, m->pieces, m->trusted, &o, err) <
-            0)
-            return -1;
-        (void)mgr_object_add_key(mgr, o, &m->key);
-    } else {
-        o = mgr_object_of_key(mgr, &m->key);
+    if (m->has_digest &&
+        mgr_object_get(mgr, &m->digest, m->size, m->pieces, m->trusted, &o, err) < 0)
+        return -1;
+    if (!again) {
+        s->key = m->key;
+        s->has_key = s->keyed = true;
+        table_add(&mgr->resolved, &s->by_key, hash_digest(&s->key));
     }
-    s->key = m->key;
-    s->has_key = true;
-    table_add(&mgr->resolved, &s->by_key, hash_digest(&s->key));
-    resolved_decide(mgr, s, o, m->has_digest);
+    s->packed = m->has_digest;
+    if (s->packed)
+        s->offer = (struct msg_object){.digest = m->digest,
+                                       .size = m->size,
+                                       .pieces = m->pieces,
+                                       .trusted = m->trusted};
+    else
+        o = mgr_object_of_key(mgr, &m->key);
+    mgr_proof_decide(mgr, s, o);
+    return 0;
+}
+
+int mgr_source_proved(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                      struct vine_err *err)
+{
+    struct source *s;
+
+    if (ticket_check(mgr, node, m, &s, err) < 0)
+        return -1;
+    if (s == NULL)
+        return 0;
+    if (s->state != SOURCE_PROVING)
+        return vine_err_set(err, VINE_EPROTO, "proved: ticket %llu was not to be",
+                            (unsigned long long)m->ticket);
+    if (m->code != VINE_OK) {
+        origin_failed(mgr, s, m->code, m->text != NULL ? m->text : "");
+        return 0;
+    }
+    s->proved = true;
+    mgr_proof_decide_offer(mgr, s);
     return 0;
 }
 
 /* All who waited for this key have their answer now, and who built it too (two may: one
  * began for a manager that is gone). Those that wait come first: the end of a builder's
  * ticket would make a builder of the next. */
-static void bind_same_key(struct mgr *mgr, const struct vine_digest *key,
-                          struct object *o)
+void mgr_source_bind_same_key(struct mgr *mgr, const struct vine_digest *key,
+                              struct object *o)
 {
     struct source probe = {.key = *key}, *s;
 
     while ((s = mgr_source_of_key(mgr, &probe, SOURCE_QUEUED)) != NULL ||
            (s = mgr_source_of_key(mgr, &probe, SOURCE_BUILDING)) != NULL) {
         mgr_ticket_end(mgr, s, true);
-        source_bind(mgr, s, o);
+        mgr_source_bind(mgr, s, o);
     }
 }
 
@@ -275,9 +284,9 @@ static void built_ok(struct mgr *mgr, struct source *s, struct object *o)
     (void)mgr_object_add_key(mgr, o, &key);
     s->state = good ? SOURCE_BOUND : SOURCE_BUILDING;
     mgr_ticket_end(mgr, s, false);
-    source_bind(mgr, s, o);
+    mgr_source_bind(mgr, s, o);
     if (good)
-        bind_same_key(mgr, &key, o);
+        mgr_source_bind_same_key(mgr, &key, o);
 }
 
 int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
@@ -308,7 +317,8 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
         return vine_err_set(err, VINE_ENOMEM, "no memory for an object");
     }
     (void)mgr_holder_complete(mgr, h);
-    if (!vine_digest_equal(&m->key, &no_key))
+    /* A stream that ends so has read nothing. */
+    if (!vine_digest_equal(&m->key, &no_key) && (s == NULL || !s->streaming))
         (void)mgr_object_add_key(mgr, o, &m->key);
     if (s != NULL && !s->streaming)
         built_ok(mgr, s, o);
@@ -343,7 +353,7 @@ int mgr_source_bound_before(struct mgr *mgr, struct mgr_node *node,
         return vine_err_set(err, VINE_ENOMEM, "no memory for a source");
     if (s->object == NULL) { /* being resolved anew for others: the old answer stands */
         mgr_ticket_end(mgr, s, true);
-        source_bind(mgr, s, o);
+        mgr_source_bind(mgr, s, o);
     } else if (s->object == o) {
         mgr_want_bind(mgr, w);
     }
@@ -452,6 +462,7 @@ void mgr_source_completed(struct mgr *mgr, struct holder *h)
 {
     struct want *next;
 
+    mgr_proof_completed(mgr, h->object);
     for (struct want *w = h->node->wants; w != NULL; w = next) {
         struct source *s = w->source;
         next = w->node_next;
@@ -461,6 +472,7 @@ void mgr_source_completed(struct mgr *mgr, struct holder *h)
             mgr_ticket_end(mgr, s, false); /* the node closes it by itself */
             tries_forget(s);
         }
+        mgr_want_tell_key(mgr, w);
         if (s->stage != NULL)
             mgr_stage_node_done(mgr, s->stage, h->node);
     }

@@ -96,13 +96,15 @@ void mgr_ticket_end(struct mgr *mgr, struct source *s, bool tell)
     s->origin->tickets--;
     s->origin = NULL;
     s->ticket = 0;
-    s->streaming = false;
+    s->streaming = s->packed = s->proved = false;
     if (!s->has_key)
         return;
     s->has_key = false;
     table_remove(&mgr->resolved, &s->by_key);
     waiting = mgr_source_of_key(mgr, s, SOURCE_QUEUED);
-    if (s->state == SOURCE_BUILDING && waiting != NULL)
+    /* One whose manifest is known may have to prove it first: the next tick's. */
+    if ((s->state == SOURCE_BUILDING || s->state == SOURCE_PROVING) &&
+        waiting != NULL && !waiting->packed)
         mgr_build_begin(mgr, waiting);
 }
 
@@ -207,6 +209,8 @@ static void send_binding(struct mgr *mgr, struct want *w, enum vine_code code,
                          const char *text)
 {
     const struct source *s = w->source;
+    bool known =
+        s->keyed && s->object != NULL && mgr_object_of_key(mgr, &s->key) == s->object;
     struct msg m = {.type = MSG_BINDING,
                     .job = s->job,
                     .uid = s->uid,
@@ -219,8 +223,19 @@ static void send_binding(struct mgr *mgr, struct want *w, enum vine_code code,
         m.size = s->object->size;
         m.pieces = s->object->pieces;
         m.trusted = s->object->trusted;
+        w->knows_key = known;
+        if (known)
+            m.key = s->key;
     }
     mgr_send(mgr, w->node, &m);
+}
+
+void mgr_want_tell_key(struct mgr *mgr, struct want *w)
+{
+    const struct source *s = w->source;
+
+    if (!w->knows_key && s->keyed && mgr_object_of_key(mgr, &s->key) == s->object)
+        send_binding(mgr, w, VINE_OK, "");
 }
 
 void mgr_want_fail(struct mgr *mgr, struct want *w, enum vine_code code,

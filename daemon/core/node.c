@@ -324,6 +324,7 @@ int node_message(struct node *node, const struct msg *m, uint64_t now_ms,
         return 0;
     case MSG_RESOLVE:
     case MSG_BUILD:
+    case MSG_PROVE:
     case MSG_CLOSE:
         return node_origin_message(node, m, err);
     case MSG_BINDING:

@@ -43,9 +43,15 @@ struct node_ops {
     /* Queue for the manager. Only called between node_manager_up and _down. */
     void (*send)(void *ctx, const struct msg *m);
 
-    /* As origin. Find key and estimate as user uid -> node_source_resolved. */
+    /* As origin. Find key and estimate as user uid -> node_source_resolved. May leave
+     * the content unopened: then source_open comes before anything else. */
     void (*source_resolve)(void *ctx, uint64_t ticket, uint32_t uid, uint32_t gid,
                            const char *path);
+    /* Look into an unopened source -> node_source_opened. */
+    void (*source_open)(void *ctx, uint64_t ticket);
+    /* Read all of a source with a manifest as its user, and compare; nothing is kept
+     * -> node_source_proved. */
+    void (*source_prove)(void *ctx, uint64_t ticket);
     /* Make the object of a resolved source -> node_source_built. */
     void (*source_build)(void *ctx, uint64_t ticket);
     /* Drop a resolved source; ends its child. No answer. Also after built. */
@@ -68,6 +74,9 @@ struct node_ops {
     /* -> node_mounted */
     void (*mount)(void *ctx, const struct vine_digest *digest, uint32_t mount_uid,
                   bool trusted);
+    /* This source's key gives this complete object: note it on disk. No answer. */
+    void (*remember_key)(void *ctx, const struct vine_digest *digest,
+                         const struct vine_digest *key);
     /* Unmount (lazily), remove complete or partial files. No answer. */
     void (*remove)(void *ctx, const struct vine_digest *digest);
 
@@ -135,6 +144,7 @@ int node_evict(struct node *node, const struct vine_digest *digest, uint64_t now
 struct node_resolved {
     struct vine_digest key;
     uint64_t estimate; /* bytes to admit before a build */
+    bool unopened;     /* an image file: only its key is known yet */
     bool has_manifest; /* packed image: stream it, no build */
     struct vine_digest digest;
     uint64_t size;
@@ -144,6 +154,11 @@ struct node_resolved {
 void node_source_resolved(struct node *node, uint64_t ticket,
                           const struct node_resolved *r, const struct vine_err *err,
                           uint64_t now_ms);
+void node_source_opened(struct node *node, uint64_t ticket,
+                        const struct node_resolved *r, const struct vine_err *err,
+                        uint64_t now_ms);
+void node_source_proved(struct node *node, uint64_t ticket, const struct vine_err *err,
+                        uint64_t now_ms);
 void node_source_built(struct node *node, uint64_t ticket,
                        const struct msg_object *object, const struct vine_err *err,
                        uint64_t now_ms);

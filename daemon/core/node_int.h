@@ -114,6 +114,8 @@ struct client {
 enum ticket_state {
     TICKET_RESOLVING,
     TICKET_RESOLVED,
+    TICKET_OPENING,
+    TICKET_PROVING,
     TICKET_BUILDING,
     TICKET_STREAMING,
 };
@@ -128,6 +130,7 @@ struct ticket { /* this node as origin of one source */
     char *path;
     enum ticket_state state;
     struct node_resolved resolved;
+    bool prove;                 /* when it has streamed */
     uint64_t admitted;          /* bytes reserved for the build */
     struct node_object *object; /* streamed */
 };
@@ -250,6 +253,7 @@ void node_origin_job_gone(struct node *node, uint64_t job);
 void node_origin_manager_down(struct node *node);
 void node_origin_fail(struct node *node, struct ticket *t, const struct vine_err *err);
 void node_origin_advance(struct node *node, struct ticket *t);
+void node_origin_streamed(struct node *node, struct ticket *t);
 /* No answer is owed: ends transfers, the child, the reservation. */
 void node_ticket_free(struct node *node, struct ticket *t);
 

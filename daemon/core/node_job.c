@@ -438,6 +438,19 @@ static void binding_failed(struct node *node, struct job_source *s,
     node_clients_check(node);
 }
 
+/* What the source is that gave this object. Told again when the manager knows. */
+static void binding_key(struct node *node, struct node_object *o,
+                        const struct vine_digest *key)
+{
+    static const struct vine_digest unknown;
+
+    if (vine_digest_equal(key, &unknown))
+        return;
+    node_object_add_key(o, key);
+    if (o->state == OBJECT_COMPLETE)
+        node->ops.remember_key(node->ctx, &o->digest, key);
+}
+
 int node_job_binding(struct node *node, const struct msg *m, struct vine_err *err)
 {
     struct node_job *job = node_job_find(node, m->job);
@@ -469,6 +482,7 @@ int node_job_binding(struct node *node, const struct msg *m, struct vine_err *er
         node_source_bind(node, s, o);
         node->ops.save(node->ctx);
     }
+    binding_key(node, o, &m->key);
     node_object_advance(node, o);
     return 0;
 }

@@ -338,8 +338,10 @@ void node_published(struct node *node, const struct vine_digest *digest,
     vine_digest_hex(&o->digest, hex);
     node_log(node, VINE_LOG_INFO, "event=complete object=%.8s bytes=%llu", hex,
              (unsigned long long)o->size);
+    for (uint32_t i = 0; i < o->key_count; i++)
+        node->ops.remember_key(node->ctx, &o->digest, &o->keys[i]);
     if (o->stream != NULL)
-        node_ticket_free(node, o->stream);
+        node_origin_streamed(node, o->stream);
     node->ops.save(node->ctx);
     node_object_advance(node, o);
 }

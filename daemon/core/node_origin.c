@@ -1,7 +1,12 @@
 /* node_origin.c - this node as origin: the manager's tickets, builds, streams.
  *
+ * RESOLVE gives a key. Of an image file that is all at first: if the cluster knows the
+ * key, nobody need look into the file. Else BUILD looks: what is packed is told with a
+ * second RESOLVED, and then streamed (BUILD) or read once for comparison (PROVE); what
+ * is not is built.
+ *
  * A ticket belongs to a job that this node has itself: when the job ends here, so does
- * the ticket. When the manager is lost, what was only resolved is closed; a build or a
+ * the ticket. When the manager is lost, what was not begun is closed; a build or a
  * stream goes on without anybody to report to, and is taken up again when the next
  * manager asks for the same job's same source. Our ids name tickets towards the edge,
  * since the next manager's numbers may repeat. */
@@ -109,11 +114,11 @@ static void send_resolved(struct node *node, uint64_t mgr_ticket,
     node_send(node, &m);
 }
 
-static void send_built_error(struct node *node, uint64_t mgr_ticket,
-                             const struct vine_err *err)
+static void send_error(struct node *node, enum msg_type type, uint64_t mgr_ticket,
+                       const struct vine_err *err)
 {
     struct msg m = {
-        .type = MSG_BUILT, .ticket = mgr_ticket, .code = err->code, .text = err->text};
+        .type = type, .ticket = mgr_ticket, .code = err->code, .text = err->text};
 
     if (mgr_ticket != 0)
         node_send(node, &m);
@@ -127,7 +132,8 @@ void node_origin_fail(struct node *node, struct ticket *t, const struct vine_err
     if (t->state == TICKET_RESOLVING || t->state == TICKET_RESOLVED)
         send_resolved(node, t->mgr_ticket, NULL, err);
     else
-        send_built_error(node, t->mgr_ticket, err);
+        send_error(node, t->state == TICKET_PROVING ? MSG_PROVED : MSG_BUILT,
+                   t->mgr_ticket, err);
     node_ticket_free(node, t);
 }
 
@@ -204,7 +210,6 @@ static void stream_begin(struct node *node, struct ticket *t)
         node_origin_fail(node, t, &err);
         return;
     }
-    node_object_add_key(o, &r->key);
     if (o->have_count == o->pieces) {
         send_built(node, t, o);
         node_ticket_free(node, t);
@@ -250,10 +255,35 @@ static int on_build(struct node *node, const struct msg *m, struct vine_err *err
                             (unsigned long long)m->ticket);
     if (t->state != TICKET_RESOLVED) /* taken over from the manager before */
         return 0;
-    if (t->resolved.has_manifest)
+    if (t->resolved.unopened) {
+        t->state = TICKET_OPENING;
+        node->ops.source_open(node->ctx, t->id);
+    } else if (t->resolved.has_manifest)
         stream_begin(node, t);
     else
         build_begin(node, t);
+    return 0;
+}
+
+static void prove_begin(struct node *node, struct ticket *t)
+{
+    t->state = TICKET_PROVING;
+    node->ops.source_prove(node->ctx, t->id);
+}
+
+static int on_prove(struct node *node, const struct msg *m, struct vine_err *err)
+{
+    struct ticket *t = m->ticket == 0 ? NULL : ticket_of_manager(node, m->ticket);
+
+    if (t == NULL) /* ended here while this was on its way */
+        return 0;
+    if (!t->resolved.has_manifest)
+        return vine_err_set(err, VINE_EPROTO, "prove: ticket %llu has no manifest",
+                            (unsigned long long)m->ticket);
+    if (t->state == TICKET_STREAMING) /* for the manager before: both at once stall */
+        t->prove = true;
+    else if (t->state == TICKET_RESOLVED)
+        prove_begin(node, t);
     return 0;
 }
 
@@ -272,6 +302,8 @@ int node_origin_message(struct node *node, const struct msg *m, struct vine_err 
         return on_resolve(node, m, err);
     case MSG_BUILD:
         return on_build(node, m, err);
+    case MSG_PROVE:
+        return on_prove(node, m, err);
     default:
         on_close(node, m);
         return 0;
@@ -297,7 +329,8 @@ void node_origin_manager_down(struct node *node)
     for (struct ticket *t = node->first_ticket; t != NULL; t = next) {
         next = t->next;
         t->mgr_ticket = 0;
-        if (t->state == TICKET_RESOLVED || t->job == 0)
+        if (t->state == TICKET_RESOLVED || t->state == TICKET_OPENING ||
+            t->state == TICKET_PROVING || t->job == 0)
             node_ticket_free(node, t);
     }
 }
@@ -322,6 +355,62 @@ void node_source_resolved(struct node *node, uint64_t ticket,
         return;
     }
     send_resolved(node, t->mgr_ticket, r, NULL);
+}
+
+void node_source_opened(struct node *node, uint64_t ticket,
+                        const struct node_resolved *r, const struct vine_err *err,
+                        uint64_t now_ms)
+{
+    struct ticket *t = ticket_find(node, ticket);
+    struct vine_digest key;
+
+    node_time(node, now_ms);
+    if (t == NULL || t->state != TICKET_OPENING)
+        return;
+    if (err != NULL && err->code != VINE_OK) {
+        node_origin_fail(node, t, err);
+        return;
+    }
+    key = t->resolved.key;
+    t->resolved = *r;
+    t->resolved.key = key; /* the manager knows it */
+    t->resolved.unopened = false;
+    if (!r->has_manifest) {
+        build_begin(node, t);
+        return;
+    }
+    t->state = TICKET_RESOLVED;
+    send_resolved(node, t->mgr_ticket, &t->resolved, NULL);
+}
+
+void node_source_proved(struct node *node, uint64_t ticket, const struct vine_err *err,
+                        uint64_t now_ms)
+{
+    struct ticket *t = ticket_find(node, ticket);
+    const struct vine_err ok = {.text = ""};
+
+    node_time(node, now_ms);
+    if (t == NULL || t->state != TICKET_PROVING)
+        return;
+    if (err != NULL && err->code != VINE_OK) {
+        node_origin_fail(node, t, err);
+        return;
+    }
+    t->state = TICKET_RESOLVED;
+    send_error(node, MSG_PROVED, t->mgr_ticket, &ok);
+}
+
+/* All pieces of the object are here. */
+void node_origin_streamed(struct node *node, struct ticket *t)
+{
+    if (!t->prove) {
+        node_ticket_free(node, t);
+        return;
+    }
+    t->prove = false;
+    t->object->stream = NULL;
+    t->object = NULL;
+    prove_begin(node, t);
 }
 
 static void built(struct node *node, struct ticket *t, const struct msg_object *object)
@@ -350,7 +439,7 @@ static void built(struct node *node, struct ticket *t, const struct msg_object *
     send_built(node, t, o);
     node_ticket_free(node, t);
     if (o->stream != NULL)
-        node_ticket_free(node, o->stream);
+        node_origin_streamed(node, o->stream);
     node_object_advance(node, o);
 }
 

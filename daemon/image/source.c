@@ -217,6 +217,17 @@ static int resolve_image(struct image_source *s, struct vine_err *err)
     return 0;
 }
 
+int image_source_look(struct image_source *s, struct vine_err *err)
+{
+    if (!s->facts.unread)
+        return vine_err_set(err, VINE_EINVAL, "'%s' was looked into before",
+                            s->facts.canonical);
+    if (resolve_image(s, err) < 0)
+        return -1;
+    s->facts.unread = false;
+    return 0;
+}
+
 static int resolve_file(struct image_source *s, struct vine_err *err)
 {
     uint64_t limit =
@@ -233,7 +244,8 @@ static int resolve_file(struct image_source *s, struct vine_err *err)
     s->facts.root_uid = s->file.stx_uid;
     s->facts.root_gid = s->file.stx_gid;
     s->facts.root_mtime = s->file.stx_mtime.tv_sec;
-    if (s->facts.kind == IMAGE_SOURCE_IMAGE && resolve_image(s, err) < 0)
+    s->facts.unread = s->facts.kind == IMAGE_SOURCE_IMAGE;
+    if (s->facts.unread && !s->options.key_first && image_source_look(s, err) < 0)
         return -1;
     return resolve_file_key(s, err);
 }

@@ -22,6 +22,8 @@ struct image_source_options {
     unsigned threads;   /* 0 = default */
     uint64_t max_bytes; /* 0 = VINE_OBJECT_MAX */
     enum tree_caching caching;
+    bool
+        key_first; /* of an image file only look at the file: image_source_look reads */
 };
 
 struct image_source_facts {
@@ -35,12 +37,15 @@ struct image_source_facts {
     uint64_t manifest_bytes, object_size;
     struct vine_digest signature;
     bool is_signed;
+    bool unread; /* the key is known, nothing inside the file yet */
 };
 
 struct image_source;
 
 int image_source_open(const struct image_source_options *options,
                       struct image_source **out, struct vine_err *err);
+/* What key_first left out. */
+int image_source_look(struct image_source *source, struct vine_err *err);
 const struct image_source_facts *image_source_facts(const struct image_source *source);
 void image_source_free(struct image_source *source);
 const char *image_source_kind_name(enum image_source_kind kind);

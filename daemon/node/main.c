@@ -135,6 +135,16 @@ static void op_source_resolve(void *ctx, uint64_t ticket, uint32_t uid, uint32_t
     source_resolve(ctx, ticket, uid, gid, path);
 }
 
+static void op_source_open(void *ctx, uint64_t ticket)
+{
+    source_open(ctx, ticket);
+}
+
+static void op_source_prove(void *ctx, uint64_t ticket)
+{
+    source_prove(ctx, ticket);
+}
+
 static void op_source_build(void *ctx, uint64_t ticket)
 {
     source_build(ctx, ticket);
@@ -182,7 +192,6 @@ static void publish_late(struct vined *vined, void *arg)
         vine_err_set(&err, VINE_ENOENT, "the object to be published is gone");
     } else if (!object->complete &&
                store_publish(vined->store, object, p->trusted, &err) == 0) {
-        source_remember_key(vined, object);
         vined_sync_object(vined, object);
     }
     node_published(vined->core, &p->digest, err.code != VINE_OK ? &err : NULL,
@@ -206,6 +215,16 @@ static void op_mount(void *ctx, const struct vine_digest *digest, uint32_t mount
                      bool trusted)
 {
     mount_object(ctx, digest, mount_uid, trusted);
+}
+
+static void op_remember_key(void *ctx, const struct vine_digest *digest,
+                            const struct vine_digest *key)
+{
+    struct vined *vined = ctx;
+    struct store_object *object = store_find(vined->store, digest);
+
+    if (object != NULL)
+        store_add_key(vined->store, object, key);
 }
 
 static void op_remove(void *ctx, const struct vine_digest *digest)
@@ -242,6 +261,8 @@ static void op_log(void *ctx, int level, const char *line)
 static const struct node_ops core_ops = {
     .send = op_send,
     .source_resolve = op_source_resolve,
+    .source_open = op_source_open,
+    .source_prove = op_source_prove,
     .source_build = op_source_build,
     .source_close = op_source_close,
     .fetch = op_fetch,
@@ -249,6 +270,7 @@ static const struct node_ops core_ops = {
     .fetch_cancel = op_fetch_cancel,
     .publish = op_publish,
     .mount = op_mount,
+    .remember_key = op_remember_key,
     .remove = op_remove,
     .reply = op_reply,
     .answer = op_answer,

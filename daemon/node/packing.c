@@ -363,7 +363,7 @@ void packing_begin(struct client *c, const char *path, const char *out, bool for
     p->start_ms = vined_now(c->vined);
     c->packing = p;
     /* Tickets of the core are small numbers; a client's are marked by the top bit. */
-    p->source = source_new(c->vined, c->id | 1ull << 63, c->uid, c->gid, path,
+    p->source = source_new(c->vined, c->id | 1ull << 63, c->uid, c->gid, path, false,
                            &packing_ops, p, &err);
     if (p->source == NULL)
         fail(p, &err);

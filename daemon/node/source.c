@@ -16,13 +16,9 @@
 /* An archive's tree is larger than the archive; what is admitted before it is known. */
 #define ARCHIVE_FACTOR 2
 
-/* Chunks a packed file must show before its trailer is believed. */
-#define PROBES 16
-
-struct probe {
+struct proof {
     uint32_t chunk;
-    bool last;
-    uint8_t bytes[];
+    uint8_t bytes[VINE_CHUNK_MAX];
 };
 
 struct copy {
@@ -84,6 +80,7 @@ static int take_resolved(struct source *s, const json_t *line)
     s->was_resolved = true;
     free(s->canonical);
     s->canonical = canonical;
+    s->unopened = false;
     if (canonical == NULL || vine_path_unescape(canonical) < 0 || canonical[0] != '/' ||
         strlen(canonical) >= VINE_PATH_MAX || take_kind(s, line) < 0 ||
         vine_digest_parse(word(line, "key"), &s->key) < 0 ||
@@ -116,81 +113,6 @@ static void announce(struct source *s)
         source_fail(s, &err);
 }
 
-/* Has this very file given this object before? */
-static bool knows_key(const struct source *s)
-{
-    const struct store_object *o = store_find(s->vined->store, &s->manifest.digest);
-
-    for (uint32_t i = 0; o != NULL && i < o->key_count; i++)
-        if (vine_digest_equal(&o->keys[i], &s->key))
-            return true;
-    return false;
-}
-
-static void probe_read(struct source *s, void *arg)
-{
-    struct probe *p = arg;
-    const struct manifest_chunk *chunk = &s->manifest.chunk[p->chunk];
-    struct vine_digest digest;
-    struct vine_err err = {0};
-    bool last = p->last;
-
-    vine_digest_of(p->bytes, chunk->length, &digest);
-    if (!vine_digest_equal(&digest, &chunk->digest))
-        vine_err_set(&err, VINE_ECORRUPT,
-                     "'%.200s' is damaged: chunk %u has the wrong bytes; pack it again",
-                     s->path, p->chunk);
-    free(p);
-    if (err.code != VINE_OK)
-        source_fail(s, &err);
-    else if (last && !s->failed)
-        announce(s);
-}
-
-static int probe_chunk(struct source *s, uint32_t index, bool last,
-                       struct vine_err *err)
-{
-    const struct manifest_chunk *chunk = &s->manifest.chunk[index];
-    struct probe *p = malloc(sizeof(*p) + chunk->length);
-
-    if (p == NULL)
-        return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    p->chunk = index;
-    p->last = last;
-    if (child_read(s, p->bytes, chunk->length, probe_read, free, p, err) < 0) {
-        free(p);
-        return -1;
-    }
-    return child_send(s,
-                      json_pack("{s:s, s:I, s:I}", "cmd", "copy", "offset",
-                                (json_int_t)chunk->offset, "length",
-                                (json_int_t)chunk->length),
-                      err);
-}
-
-/* The trailer names an object that the cluster may have already, and would then give to
- * this user without reading more. So the file must first show that it holds the bytes,
- * not only their digests: in chunks that nobody can foresee. */
-static void probe(struct source *s)
-{
-    uint32_t count = s->manifest.count < PROBES ? s->manifest.count : PROBES;
-    uint32_t random[PROBES];
-    struct vine_err err = {0};
-
-    if (count == 0) {
-        announce(s);
-        return;
-    }
-    if (vine_random(random, sizeof(random), &err) == 0) {
-        for (uint32_t i = 0; i < count && err.code == VINE_OK; i++)
-            (void)probe_chunk(s, count < PROBES ? i : random[i] % s->manifest.count,
-                              i + 1 == count, &err);
-        if (err.code == VINE_OK)
-            return;
-    }
-    source_fail(s, &err);
-}
-
 static void manifest_read(struct source *s, void *arg)
 {
     struct vine_err err = {0};
@@ -207,10 +129,7 @@ static void manifest_read(struct source *s, void *arg)
         return;
     }
     s->has_manifest = true;
-    if (knows_key(s))
-        announce(s);
-    else
-        probe(s);
+    announce(s);
 }
 
 static void ask_manifest(struct source *s)
@@ -227,6 +146,25 @@ static void ask_manifest(struct source *s)
     source_fail(s, &err);
 }
 
+/* An image file, of which only the outside was looked at. */
+static void take_key(struct source *s, const json_t *line)
+{
+    struct vine_err err = {0};
+
+    if (!s->key_first || s->unopened || s->was_resolved ||
+        vine_digest_parse(word(line, "key"), &s->key) < 0) {
+        fail_with(s, VINE_EPROTO, "vine-source wrote a malformed line");
+        return;
+    }
+    s->kind = SOURCE_IMAGE;
+    s->unopened = true;
+    s->bytes = s->estimate = number(line, "bytes");
+    if (!s->building)
+        s->ops.resolved(s->ctx, s);
+    else if (source_look(s, &err) < 0) /* a further try */
+        source_fail(s, &err);
+}
+
 /* Start over if it only changed while it was read. */
 static bool try_again(struct source *s, enum vine_code code)
 {
@@ -234,6 +172,8 @@ static bool try_again(struct source *s, enum vine_code code)
 
     if (code != VINE_ECHANGED || ++s->tries >= SOURCE_TRIES)
         return false;
+    if (s->key_first && s->kind == SOURCE_IMAGE && !s->building)
+        return false; /* the key that was told is of what was there before */
     vine_log(VINE_LOG_INFO, "event=source-changed ticket=%" PRIx64 " try=%u path=%s",
              s->ticket, s->tries + 1, vine_q(s->path));
     build_end(s);
@@ -253,7 +193,9 @@ void source_line(struct source *s, const json_t *line)
 
     if (s->failed || s->freed)
         return;
-    if (strcmp(event, "resolved") == 0) {
+    if (strcmp(event, "key") == 0) {
+        take_key(s, line);
+    } else if (strcmp(event, "resolved") == 0) {
         /* Once a child: what is under way relies on its first word. */
         if (s->was_resolved || take_resolved(s, line) < 0)
             fail_with(s, VINE_EPROTO, "vine-source wrote a malformed line");
@@ -285,8 +227,8 @@ void source_line(struct source *s, const json_t *line)
 }
 
 struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
-                          uint32_t gid, const char *path, const struct source_ops *ops,
-                          void *ctx, struct vine_err *err)
+                          uint32_t gid, const char *path, bool key_first,
+                          const struct source_ops *ops, void *ctx, struct vine_err *err)
 {
     struct source *s = calloc(1, sizeof(*s));
 
@@ -303,6 +245,7 @@ struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
     s->ticket = ticket;
     s->uid = uid;
     s->gid = gid;
+    s->key_first = key_first;
     s->temp_fd = -1;
     s->pins = 1;
     if (child_start(s, err) < 0) {
@@ -312,10 +255,70 @@ struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
     return s;
 }
 
+int source_look(struct source *s, struct vine_err *err)
+{
+    return child_send(s, json_pack("{s:s}", "cmd", "open"), err);
+}
+
 int source_begin_build(struct source *s, struct vine_err *err)
 {
     s->building = true;
     return build_start(s, err);
+}
+
+static int prove_next(struct source *s, struct proof *p, struct vine_err *err);
+
+static void chunk_read(struct source *s, void *arg)
+{
+    struct proof *p = arg;
+    const struct manifest_chunk *chunk = &s->manifest.chunk[p->chunk];
+    struct vine_digest digest;
+    struct vine_err err = {0};
+
+    if (s->failed) {
+        free(p);
+        return;
+    }
+    vine_digest_of(p->bytes, chunk->length, &digest);
+    if (!vine_digest_equal(&digest, &chunk->digest)) {
+        vine_err_set(&err, VINE_ECORRUPT,
+                     "'%.200s' is damaged: chunk %u has the wrong bytes; pack it again",
+                     s->path, p->chunk);
+        free(p);
+        source_fail(s, &err);
+    } else if (++p->chunk == s->manifest.count) {
+        free(p);
+        s->ops.proved(s->ctx, s);
+    } else if (prove_next(s, p, &err) < 0) {
+        source_fail(s, &err);
+    }
+}
+
+/* One chunk at a time: the pipe holds the child back. Takes `p`. */
+static int prove_next(struct source *s, struct proof *p, struct vine_err *err)
+{
+    if (child_read(s, p->bytes, s->manifest.chunk[p->chunk].length, chunk_read, free, p,
+                   err) == 0)
+        return 0;
+    free(p);
+    return -1;
+}
+
+int source_begin_proof(struct source *s, struct vine_err *err)
+{
+    struct proof *p;
+
+    if (s->failed || !s->has_manifest || s->child == NULL || s->manifest.count == 0)
+        return vine_err_set(err, VINE_EDOWN, "the source is not open any more");
+    p = calloc(1, sizeof(*p));
+    if (p == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    if (prove_next(s, p, err) < 0)
+        return -1;
+    return child_send(s,
+                      json_pack("{s:s, s:I, s:I}", "cmd", "copy", "offset",
+                                (json_int_t)0, "length", (json_int_t)s->manifest.size),
+                      err);
 }
 
 static void copied(struct source *s, void *arg)

@@ -1,10 +1,11 @@
 /* source.h - one source being read by its user's child; used by source_core.c (for the
  * core, as origin) and packing.c (for `vine-env pack`).
  *
- * Life: source_new starts vine-source -> resolved | failed. Then source_begin_build ->
- * built | failed, or source_copy any number of times -> chunk ... source_free at any
- * time but from inside an event; it ends the child. After failed only source_free is
- * left. */
+ * Life: source_new starts vine-source -> resolved | failed. If `unopened` (only if
+ * `key_first` was asked for): source_open -> resolved, once more. Then
+ * source_begin_build -> built | failed, or source_begin_proof -> proved | failed, or
+ * source_copy any number of times -> chunk ... source_free at any time but from inside
+ * an event; it ends the child. After failed only source_free is left. */
 #ifndef VINE_NODE_SOURCE_H
 #define VINE_NODE_SOURCE_H
 
@@ -22,6 +23,7 @@ struct source_ops {
     /* The temporary file `temp_name` of the store, open as temp_fd, is the object. The
      * manifest may be moved out. trusted: we made it. */
     void (*built)(void *ctx, struct source *s);
+    void (*proved)(void *ctx, struct source *s);
     /* Bytes of source_copy, in order; malloc'ed, taken over. */
     void (*chunk)(void *ctx, struct source *s, uint64_t id, uint32_t chunk, void *bytes,
                   uint32_t length);
@@ -40,7 +42,7 @@ struct source {
     /* After resolved. */
     enum source_kind kind;
     struct vine_digest key, signature;
-    bool is_signed;
+    bool is_signed, key_first, unopened;
     char *canonical; /* raw bytes */
     uint64_t entries, bytes, estimate, object_size, manifest_bytes;
     enum image_activate activate;
@@ -60,8 +62,12 @@ struct source {
 };
 
 struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
-                          uint32_t gid, const char *path, const struct source_ops *ops,
-                          void *ctx, struct vine_err *err);
+                          uint32_t gid, const char *path, bool key_first,
+                          const struct source_ops *ops, void *ctx,
+                          struct vine_err *err);
+int source_look(struct source *s, struct vine_err *err);
+/* Read all of the packed image; does it hold what its manifest says? */
+int source_begin_proof(struct source *s, struct vine_err *err);
 int source_begin_build(struct source *s, struct vine_err *err);
 /* Chunks [first, first + count) of s->manifest; `id` comes back with each chunk. */
 int source_copy(struct source *s, uint64_t id, uint32_t first, uint32_t count,

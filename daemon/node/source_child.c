@@ -312,6 +312,7 @@ static int spawn(struct source *s, struct source_child *c, int control_fd, int b
                     threads,
                     "--caching",
                     s->vined->conf.source_caching,
+                    s->key_first ? "--key-first" : NULL,
                     NULL};
     int result;
 

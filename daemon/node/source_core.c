@@ -6,11 +6,13 @@
 #include "daemon/node/source.h"
 #include "vine/log.h"
 
+enum question { ASKED_NONE, ASKED_KEY, ASKED_OPEN, ASKED_PROOF, ASKED_BUILD };
+
 struct origin {
     uint64_t ticket;
     struct source *source;
     struct vined *vined;
-    bool told; /* the core has had its answer to source_resolve */
+    enum question asked; /* the core's, to be answered */
     struct origin *next;
 };
 
@@ -20,7 +22,7 @@ struct sources {
 
 struct late_failure { /* told to the core, not from inside its own op */
     uint64_t ticket;
-    bool building;
+    enum question asked;
     struct vine_err err;
 };
 
@@ -41,20 +43,40 @@ static struct origin *find(struct vined *vined, uint64_t ticket)
     return o;
 }
 
+static void answer_failure(struct vined *vined, uint64_t ticket, enum question asked,
+                           const struct vine_err *err)
+{
+    uint64_t now = vined_now(vined);
+
+    switch (asked) {
+    case ASKED_KEY:
+        node_source_resolved(vined->core, ticket, NULL, err, now);
+        break;
+    case ASKED_OPEN:
+        node_source_opened(vined->core, ticket, NULL, err, now);
+        break;
+    case ASKED_PROOF:
+        node_source_proved(vined->core, ticket, err, now);
+        break;
+    case ASKED_BUILD:
+        node_source_built(vined->core, ticket, NULL, err, now);
+        break;
+    default:
+        transfers_fail_origin(vined, ticket, err);
+    }
+}
+
 static void tell_failure(struct vined *vined, void *arg)
 {
     struct late_failure *late = arg;
-    uint64_t now = vined_now(vined);
 
-    if (!vined->stopping && late->building)
-        node_source_built(vined->core, late->ticket, NULL, &late->err, now);
-    else if (!vined->stopping)
-        node_source_resolved(vined->core, late->ticket, NULL, &late->err, now);
+    if (!vined->stopping)
+        answer_failure(vined, late->ticket, late->asked, &late->err);
     vined_update(vined);
     free(late);
 }
 
-static void fail_later(struct vined *vined, uint64_t ticket, bool building,
+static void fail_later(struct vined *vined, uint64_t ticket, enum question asked,
                        const struct vine_err *err)
 {
     struct late_failure *late = calloc(1, sizeof(*late));
@@ -62,7 +84,7 @@ static void fail_later(struct vined *vined, uint64_t ticket, bool building,
     if (late == NULL)
         return; /* the manager's deadline speaks */
     late->ticket = ticket;
-    late->building = building;
+    late->asked = asked;
     late->err = *err;
     vined_defer(vined, tell_failure, late);
 }
@@ -86,9 +108,11 @@ static bool trusted_image(const struct source *s)
 static void on_resolved(void *ctx, struct source *s)
 {
     struct origin *o = ctx;
+    bool opened = o->asked == ASKED_OPEN;
     struct node_resolved r = {
         .key = s->key,
         .estimate = s->estimate,
+        .unopened = s->unopened,
         .has_manifest = s->has_manifest,
         .trusted = s->has_manifest && trusted_image(s),
     };
@@ -102,8 +126,23 @@ static void on_resolved(void *ctx, struct source *s)
              "event=resolved ticket=%llx path=%s entries=%llu bytes=%llu",
              (unsigned long long)s->ticket, vine_q(s->path),
              (unsigned long long)s->entries, (unsigned long long)s->bytes);
-    o->told = true;
-    node_source_resolved(s->vined->core, o->ticket, &r, NULL, vined_now(s->vined));
+    o->asked = ASKED_NONE;
+    if (opened)
+        node_source_opened(s->vined->core, o->ticket, &r, NULL, vined_now(s->vined));
+    else
+        node_source_resolved(s->vined->core, o->ticket, &r, NULL, vined_now(s->vined));
+    vined_update(s->vined);
+}
+
+static void on_proved(void *ctx, struct source *s)
+{
+    struct origin *o = ctx;
+
+    vine_log(VINE_LOG_INFO, "event=proved ticket=%llx path=%s bytes=%llu",
+             (unsigned long long)s->ticket, vine_q(s->path),
+             (unsigned long long)s->manifest.size);
+    o->asked = ASKED_NONE;
+    node_source_proved(s->vined->core, o->ticket, NULL, vined_now(s->vined));
     vined_update(s->vined);
 }
 
@@ -153,18 +192,14 @@ static void on_failed(void *ctx, struct source *s, const struct vine_err *err)
 
     vine_log(VINE_LOG_WARNING, "event=source-failed ticket=%llx path=%s reason=%s",
              (unsigned long long)o->ticket, vine_q(s->path), vine_q(err->text));
-    if (s->building)
-        node_source_built(vined->core, o->ticket, NULL, err, vined_now(vined));
-    else if (o->told)
-        transfers_fail_origin(vined, o->ticket, err);
-    else
-        node_source_resolved(vined->core, o->ticket, NULL, err, vined_now(vined));
+    answer_failure(vined, o->ticket, o->asked, err);
     vined_update(vined);
 }
 
 static const struct source_ops origin_ops = {
     .resolved = on_resolved,
     .built = on_built,
+    .proved = on_proved,
     .chunk = on_chunk,
     .progress = on_progress,
     .failed = on_failed,
@@ -180,25 +215,48 @@ void source_resolve(struct vined *vined, uint64_t ticket, uint32_t uid, uint32_t
         return; /* the manager's deadline speaks */
     o->ticket = ticket;
     o->vined = vined;
-    o->source = source_new(vined, ticket, uid, gid, path, &origin_ops, o, &err);
+    o->asked = ASKED_KEY;
+    o->source = source_new(vined, ticket, uid, gid, path, true, &origin_ops, o, &err);
     if (o->source == NULL) {
         free(o);
-        fail_later(vined, ticket, false, &err);
+        fail_later(vined, ticket, ASKED_KEY, &err);
         return;
     }
     o->next = vined->sources->first;
     vined->sources->first = o;
 }
 
-void source_build(struct vined *vined, uint64_t ticket)
+/* One step of the source's life, begun; its end answers the core. */
+static void begin(struct vined *vined, uint64_t ticket, enum question asked,
+                  int (*step)(struct source *s, struct vine_err *err))
 {
     struct origin *o = find(vined, ticket);
     struct vine_err err = {0};
 
-    if (o == NULL)
+    if (o == NULL || o->source->failed) {
         vine_err_set(&err, VINE_EDOWN, "the source is not open any more");
-    if (o == NULL || source_begin_build(o->source, &err) < 0)
-        fail_later(vined, ticket, true, &err);
+    } else {
+        o->asked = asked;
+        if (step(o->source, &err) == 0)
+            return;
+        o->asked = ASKED_NONE;
+    }
+    fail_later(vined, ticket, asked, &err);
+}
+
+void source_open(struct vined *vined, uint64_t ticket)
+{
+    begin(vined, ticket, ASKED_OPEN, source_look);
+}
+
+void source_prove(struct vined *vined, uint64_t ticket)
+{
+    begin(vined, ticket, ASKED_PROOF, source_begin_proof);
+}
+
+void source_build(struct vined *vined, uint64_t ticket)
+{
+    begin(vined, ticket, ASKED_BUILD, source_begin_build);
 }
 
 static void free_origin(struct vined *vined, void *arg)
@@ -276,14 +334,6 @@ void source_fetch(struct vined *vined, uint64_t id, const struct vine_digest *di
         transfer_end(vined, id, NULL);
     }
     transfer_end_later(vined, id, &err);
-}
-
-void source_remember_key(struct vined *vined, struct store_object *object)
-{
-    for (struct origin *o = vined->sources->first; o != NULL; o = o->next)
-        if (o->source->has_manifest &&
-            vine_digest_equal(&o->source->manifest.digest, &object->manifest.digest))
-            store_add_key(vined->store, object, &o->source->key);
 }
 
 void sources_stop(struct vined *vined)

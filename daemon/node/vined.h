@@ -124,12 +124,12 @@ void serve_stop(struct vined *vined);
 int sources_start(struct vined *vined, struct vine_err *err);
 void source_resolve(struct vined *vined, uint64_t ticket, uint32_t uid, uint32_t gid,
                     const char *path);
+void source_open(struct vined *vined, uint64_t ticket);
+void source_prove(struct vined *vined, uint64_t ticket);
 void source_build(struct vined *vined, uint64_t ticket);
 void source_close(struct vined *vined, uint64_t ticket);
 void source_fetch(struct vined *vined, uint64_t id, const struct vine_digest *digest,
                   uint64_t ticket, struct msg_range range);
-/* A streamed object is about to be published: note the key of its source with it. */
-void source_remember_key(struct vined *vined, struct store_object *object);
 void sources_stop(struct vined *vined);
 
 /* mount.c */

@@ -13,8 +13,8 @@ static const struct {
     const char *word;
     enum command_type type;
 } commands[] = {
-    {"build", COMMAND_BUILD},   {"manifest", COMMAND_MANIFEST}, {"copy", COMMAND_COPY},
-    {"export", COMMAND_EXPORT}, {"quit", COMMAND_QUIT},
+    {"open", COMMAND_OPEN}, {"build", COMMAND_BUILD},   {"manifest", COMMAND_MANIFEST},
+    {"copy", COMMAND_COPY}, {"export", COMMAND_EXPORT}, {"quit", COMMAND_QUIT},
 };
 
 void control_init(struct control *control, int fd)
@@ -198,6 +198,9 @@ json_t *control_resolved(const struct image_source_facts *f)
     if (canonical == NULL)
         return NULL;
     vine_digest_hex(&f->key, key);
+    if (f->unread)
+        return json_pack("{s:s, s:s, s:I}", "event", "key", "key", key, "bytes",
+                         (json_int_t)f->bytes);
     if (f->is_signed)
         vine_digest_hex(&f->signature, signature);
     return json_pack(

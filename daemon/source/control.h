@@ -14,6 +14,7 @@
 
 enum command_type {
     COMMAND_RESOLVE, /* not from outside: the first thing to do */
+    COMMAND_OPEN,
     COMMAND_BUILD,
     COMMAND_MANIFEST,
     COMMAND_COPY,
@@ -51,7 +52,7 @@ void command_free(struct command *command);
 void control_send(struct control *control, json_t *event);
 void control_send_error(struct control *control, const struct vine_err *err);
 
-/* The "resolved" line; NULL: no memory. */
+/* The "resolved" line, or "key" of one that is unread; NULL: no memory. */
 json_t *control_resolved(const struct image_source_facts *facts);
 
 #endif

@@ -28,6 +28,7 @@
 struct arguments {
     uint64_t uid, gid, threads, max_bytes;
     const char *path, *caching, *kind;
+    bool key_first;
 };
 
 struct session {
@@ -83,6 +84,14 @@ static int do_resolve(struct session *s, struct vine_err *err)
     return 0;
 }
 
+static int do_open(struct session *s, struct vine_err *err)
+{
+    if (image_source_look(s->source, err) < 0)
+        return -1;
+    control_send(&s->control, control_resolved(image_source_facts(s->source)));
+    return 0;
+}
+
 static int do_build(struct session *s, const struct image_progress *progress,
                     struct vine_err *err)
 {
@@ -111,7 +120,12 @@ static int do_command(struct session *s, const struct command *c, struct vine_er
         return do_resolve(s, err);
     if (s->exporting != (c->type == COMMAND_EXPORT))
         return vine_err_set(err, VINE_EPROTO, "this command does not fit --kind");
+    if (c->type != COMMAND_OPEN && !s->exporting &&
+        image_source_facts(s->source)->unread)
+        return vine_err_set(err, VINE_EPROTO, "'open' comes first");
     switch (c->type) {
+    case COMMAND_OPEN:
+        return do_open(s, err);
     case COMMAND_BUILD:
         return do_build(s, &progress, err);
     case COMMAND_MANIFEST:
@@ -230,6 +244,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         {"max-bytes", required_argument, NULL, 'm'},
         {"caching", required_argument, NULL, 'c'},
         {"kind", required_argument, NULL, 'k'},
+        {"key-first", no_argument, NULL, 'f'},
         {NULL, 0, NULL, 0},
     };
     int c, bad = 0;
@@ -249,6 +264,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
             a->caching = optarg;
         else if (c == 'k')
             a->kind = optarg;
+        else if (c == 'f')
+            a->key_first = true;
         else
             bad = 1;
     }
@@ -280,7 +297,7 @@ static void prepare_process(void)
 int main(int argc, char **argv)
 {
     static struct session session;
-    struct arguments a = {UINT64_MAX, UINT64_MAX, 0, 0, NULL, "auto", "auto"};
+    struct arguments a = {UINT64_MAX, UINT64_MAX, 0, 0, NULL, "auto", "auto", false};
     struct vine_err err = {0};
     pid_t parent = getppid();
 
@@ -296,6 +313,7 @@ int main(int argc, char **argv)
     session.options.path = a.path;
     session.options.threads = (unsigned)a.threads;
     session.options.max_bytes = a.max_bytes;
+    session.options.key_first = a.key_first;
     session.exporting = strcmp(a.kind, "export") == 0;
     pthread_mutex_init(&session.lock, NULL);
     pthread_cond_init(&session.changed, NULL);

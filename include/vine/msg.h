@@ -25,7 +25,9 @@ enum msg_type {
                      a made-up job of MSG_WANTED failed here (VINE_OK: done) */
     MSG_RESOLVED, /* ticket code text; ok: key, estimate (bytes to admit for a build),
                      and if the manifest is known already has_digest digest size pieces
-                     trusted */
+                     trusted. A packed image: once with the key alone, from its stat;
+                     after BUILD again, with what its trailer says */
+    MSG_PROVED,   /* ticket code text: the answer to PROVE */
     MSG_BUILT,   /* ticket code text; ok: digest key size pieces trusted (this node is a
                     seed). A stream tells by HAVE; BUILT ends it early: it failed, or
                     all of it was here already. Ticket 0: the manager that asked is gone,
@@ -45,8 +47,11 @@ enum msg_type {
     MSG_RESOLVE,    /* ticket job uid gid path: become the origin, find the key */
     MSG_BUILD,      /* ticket: make the object of a resolved source, or stream it if its
                        manifest was known */
+    MSG_PROVE,      /* ticket: others have this object; read all of the source and see
+                       that it holds what its manifest says */
     MSG_CLOSE,      /* ticket: the resolved source is not needed (any more) */
-    MSG_BINDING,    /* job uid path code text; ok: digest size pieces trusted */
+    MSG_BINDING,    /* job uid path code text; ok: digest size pieces trusted key (all
+                       zero: not proved yet; told again when it is) */
     MSG_FETCH,      /* digest assigns[] */
     MSG_REVOKE,     /* digest ranges[]: forget these assignments if not begun */
     MSG_WANTED, /* job uid gid path: act as if a local client had asked, then release */

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cluster import Cluster
-from environments import Environment, make_environment, make_image
+from environments import Environment, make_environment, make_image, moved, totals
 
 SECRET = "not-for-vine2"
 
@@ -202,3 +202,36 @@ def test_users_cannot_touch_the_process_that_serves_their_image(vine: Cluster) -
     opened = vine.sh("n1", "ls -l /proc/$(pgrep -n -x squashfuse)/fd")
     assert "vined.log" not in opened
     assert vine.srun("-N1", "-w", "n1", option, env.script).out.startswith("first ")
+
+
+def test_a_trailer_is_no_title_to_the_content(vine: Cluster) -> None:
+    """vine2 has all of vine1's packed file but 64 KiB, all digests included."""
+    parent = "/pfs/home/vine1/private-image"
+    env = make_environment(vine, SECRET, parent=parent, ballast_bytes=8 << 20)
+    image, size = make_image(vine, env)
+    vine.srun("-N2", "-w", "n1,n2", f"--vine-env={image}", env.script)
+    forged, whole = "/pfs/home/vine2/forged.sqsh", "/pfs/home/vine2/whole.sqsh"
+    script = f"""
+        cp {image} {forged}; cp {image} {whole}
+        dd if=/dev/zero of={forged} bs=64k count=1 seek=64 conv=notrunc status=none
+        chown 20002:20002 {forged} {whole}
+    """
+    vine.sh("n1", script)
+    wanted = [f"--vine-env={forged}:/home/vine2", "--vine-fallback=fail"]
+    before = totals(vine)
+    for nodes in ("n1", "n3", "n2,n4"):
+        words = ["-N", str(nodes.count(",") + 1), "-w", nodes, *wanted]
+        job = vine.srun(*words, "ls", "/home/vine2", user="vine2", check=False)
+        assert job.code != 0 and "wrong bytes" in job.err, str(job)
+        assert "bin" not in job.out
+    assert moved(before, totals(vine))["bytes_peer"] == 0
+    # Who can read it all has it from peers, and has shown it for good.
+    for reads in (size, 0):
+        vine.pfs_drop_caches()
+        begun = vine.pfs_counters()["bytes_read"]
+        words = ["-N2", "-w", "n2,n3", f"--vine-env={whole}:/home/vine2"]
+        job = vine.srun(*words, "ls", "/home/vine2", user="vine2")
+        assert job.out.count("pyvenv.cfg") == 2
+        read = vine.pfs_counters()["bytes_read"] - begun
+        assert reads * 0.98 <= read <= reads * 1.1
+    vine.sh("n1", f"rm -f {forged} {whole}")

@@ -82,6 +82,38 @@ def test_packed_image_is_read_once_and_peers_do_the_rest(vine: Cluster) -> None:
     assert not any(moved(before, totals(vine)).values())
 
 
+def test_a_warm_run_reads_nothing_whichever_node_resolves(vine: Cluster) -> None:
+    """All nodes know the packed file by its key; its metadata is all that is read."""
+    env = make_environment(vine, ballast_bytes=20 * MIB)
+    image, _ = make_image(vine, env)
+    option = f"--vine-env={image}"
+    vine.srun("-N4", "-w", "n1,n2,n3,n4", option, "true")
+
+    def cost(*words: str) -> int:
+        vine.pfs_drop_caches()
+        before = vine.pfs_counters()
+        vine.srun(*words, option, "true")
+        after = vine.pfs_counters()
+        assert after["bytes_read"] == before["bytes_read"], words
+        return after["meta_ops"] - before["meta_ops"]
+
+    # The mount points on /pfs are looked up by each node, the file by one of them.
+    for words in (("-w", "n4"), ("-w", "n2"), ("-N4", "-w", "n1,n2,n3,n4")):
+        assert cost(*words) <= 40, words
+    cost("-w", "n6")  # which has nothing: its peers do
+    # The key is kept with the object: by n3's store, when the others forget.
+    vine.daemon("ctl", "kill")
+    for node in ("n1", "n2", "n4", "n6"):
+        vine.wait_for(lambda at=node: not vine.status(at)["jobs"], 20, "the job's end")
+        vine.run(node, "vine-env", "evict", "--all")
+    vine.daemon("n3", "kill")
+    vine.daemon("n3", "start")
+    vine.daemon("ctl", "start")
+    vine.wait_for(lambda: vine.status("n3")["node"]["manager_up"], 20, "the manager")
+    vine.wait_for(lambda: vine.status("n5")["node"]["manager_up"], 20, "the manager")
+    cost("-w", "n5")
+
+
 def test_200_mib_reach_8_cold_nodes_in_time(vine: Cluster) -> None:
     """Median of three against 1.5 x S/B; the image's time, not the job's start."""
     seconds = []

@@ -45,6 +45,33 @@ def test_packing_is_repeatable_and_keeps_the_tree(
         assert source.event()["code"] == "einval"
 
 
+def test_the_key_comes_before_any_byte(program: str, cli: str, space: Path) -> None:
+    (space / "tree").mkdir()
+    assert pack(cli, space / "tree", "-o", space / "env.sqsh").returncode == 0
+    (space / "empty.sqsh").touch()
+    with Source(program, str(space / "env.sqsh")) as source:
+        whole = source.event()
+    with Source(program, str(space / "env.sqsh"), 0, 0, "--key-first") as source:
+        size = (space / "env.sqsh").stat().st_size
+        assert source.event() == {"event": "key", "key": whole["key"], "bytes": size}
+        source.send(cmd="open")
+        assert source.event() == whole
+        source.send(cmd="open")
+        assert source.event()["code"] == "einval"
+    with Source(program, str(space / "env.sqsh"), 0, 0, "--key-first") as source:
+        source.event()
+        source.send(cmd="copy", offset=0, length=1)
+        assert source.event()["code"] == "eproto"
+    # What is inside does not matter yet.
+    with Source(program, str(space / "empty.sqsh"), 0, 0, "--key-first") as source:
+        assert source.event()["event"] == "key"
+        source.send(cmd="open")
+        assert source.event()["code"] == "ecorrupt"
+    # A directory has no key but by its walk.
+    with Source(program, str(space / "tree"), 0, 0, "--key-first") as source:
+        assert source.event()["event"] == "resolved"
+
+
 def test_nothing_is_replaced_or_left_behind(
     program: str, cli: str, space: Path
 ) -> None:

@@ -307,6 +307,11 @@ static void op_save(void *ctx)
        (struct event){.run = save_later, .host = h->index, .epoch = h->epoch});
 }
 
+static void op_remember_key(void *ctx, const struct vine_digest *digest,
+                            const struct vine_digest *key)
+{ /* what a restarted host knows is drawn with it */
+}
+
 static void op_log(void *ctx, int level, const char *line)
 {
     note(the_sim, "%s: %s", ((struct host *)ctx)->name, line);
@@ -315,6 +320,8 @@ static void op_log(void *ctx, int level, const char *line)
 const struct node_ops host_ops = {
     .send = op_send,
     .source_resolve = origin_resolve,
+    .source_open = origin_open,
+    .source_prove = origin_prove,
     .source_build = origin_build,
     .source_close = origin_close,
     .fetch = op_fetch,
@@ -322,6 +329,7 @@ const struct node_ops host_ops = {
     .fetch_cancel = op_fetch_cancel,
     .publish = op_publish,
     .mount = op_mount,
+    .remember_key = op_remember_key,
     .remove = op_remove,
     .reply = op_reply,
     .answer = op_answer,

@@ -18,6 +18,45 @@ static struct origin_ticket *ticket_find(struct host *h, uint64_t id)
     return t;
 }
 
+/* Copies of one image have one content, and each a key of its own. */
+static struct vine_digest key_of(const struct sim *sim, uint32_t source)
+{
+    struct vine_digest key = sim->things[sim->sources[source].thing].key;
+
+    if (sim->sources[source].packed)
+        key.b[0] ^= (uint8_t)(source / sim->thing_count);
+    return key;
+}
+
+static void opened(struct sim *sim, struct event *e)
+{
+    struct host *h = &sim->hosts[e->host];
+    struct origin_ticket *t = h->epoch == e->epoch ? ticket_find(h, e->a) : NULL;
+    const struct thing *thing;
+
+    if (h->core == NULL || t == NULL)
+        return;
+    thing = &sim->things[sim->sources[t->source].thing];
+    struct node_resolved r = {.key = key_of(sim, t->source),
+                              .estimate = thing->size,
+                              .trusted = true,
+                              .has_manifest = true,
+                              .digest = thing->digest,
+                              .size = thing->size,
+                              .pieces = thing->pieces};
+    node_source_opened(h->core, e->a, &r, NULL, now_ms(sim));
+    host_timer(sim, h);
+}
+
+void origin_open(void *ctx, uint64_t ticket)
+{
+    struct host *h = ctx;
+    struct sim *sim = sim_of(h);
+
+    at(sim, sim->now_us + RESOLVE_US + draw(sim, RESOLVE_US),
+       (struct event){.run = opened, .host = h->index, .epoch = h->epoch, .a = ticket});
+}
+
 static void resolved(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
@@ -33,13 +72,8 @@ static void resolved(struct sim *sim, struct event *e)
     if (s->denied_uid != 0 && s->denied_uid == (uint32_t)e->b)
         vine_err_set(&err, VINE_EACCES, "cannot read '%s': Permission denied", s->path);
     struct node_resolved r = {
-        .key = thing->key, .estimate = thing->size, .trusted = true};
-    if (s->packed) {
-        r.has_manifest = true;
-        r.digest = thing->digest;
-        r.size = thing->size;
-        r.pieces = thing->pieces;
-    }
+        .key = key_of(sim, t->source), .estimate = thing->size, .trusted = true};
+    r.unopened = s->packed;
     node_source_resolved(h->core, e->a, &r, &err, now_ms(sim));
     host_timer(sim, h);
 }
@@ -79,23 +113,47 @@ static uint64_t read_until(struct sim *sim, uint32_t source, uint64_t bytes)
     return sim->source_free_us;
 }
 
+static void proved(struct sim *sim, struct event *e)
+{
+    struct host *h = &sim->hosts[e->host];
+
+    if (h->core == NULL || h->epoch != e->epoch)
+        return;
+    node_source_proved(h->core, e->a, NULL, now_ms(sim));
+    host_timer(sim, h);
+}
+
+void origin_prove(void *ctx, uint64_t ticket)
+{
+    struct host *h = ctx;
+    struct sim *sim = sim_of(h);
+    struct origin_ticket *t = ticket_find(h, ticket);
+    uint64_t size = sim->things[sim->sources[t->source].thing].size;
+
+    note(sim, "%s proves", h->name);
+    at(sim, read_until(sim, t->source, size),
+       (struct event){.run = proved, .host = h->index, .epoch = h->epoch, .a = ticket});
+}
+
 static void built(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
     struct origin_ticket *t = h->epoch == e->epoch ? ticket_find(h, e->a) : NULL;
     const struct thing *thing;
+    struct vine_digest key;
     struct msg_object object;
 
     if (h->core == NULL || t == NULL)
         return;
     thing = &sim->things[sim->sources[t->source].thing];
+    key = key_of(sim, t->source);
     object = (struct msg_object){.digest = thing->digest,
                                  .size = thing->size,
                                  .pieces = thing->pieces,
                                  .complete = true,
                                  .trusted = true,
                                  .key_count = 1,
-                                 .keys = &thing->key};
+                                 .keys = &key};
     host_store(sim, h, sim->sources[t->source].thing);
     note(sim, "%s has built it", h->name);
     sim->last_done_us = sim->now_us;

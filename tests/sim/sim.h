@@ -253,6 +253,8 @@ uint64_t piece_bytes(const struct sim *sim, uint32_t thing, uint32_t piece);
 extern const struct node_ops host_ops;
 void origin_resolve(void *ctx, uint64_t ticket, uint32_t uid, uint32_t gid,
                     const char *path);
+void origin_open(void *ctx, uint64_t ticket);
+void origin_prove(void *ctx, uint64_t ticket);
 void origin_build(void *ctx, uint64_t ticket);
 void origin_close(void *ctx, uint64_t ticket);
 void origin_fetch(void *ctx, uint64_t transfer, const struct vine_digest *digest,

@@ -140,6 +140,11 @@ static inline int built(struct world *w, uint32_t conn, uint64_t ticket, uint8_t
     return say(w, conn, &m);
 }
 
+static inline int proved(struct world *w, uint32_t conn)
+{
+    return ended(w, conn, MSG_PROVED, ticket_of(w, conn), VINE_OK, "");
+}
+
 static inline int have(struct world *w, uint32_t conn, uint8_t digest, uint32_t first,
                        uint32_t count)
 {

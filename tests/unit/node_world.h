@@ -17,6 +17,8 @@
 
 enum op {
     OP_RESOLVE,
+    OP_OPEN,
+    OP_PROVE,
     OP_BUILD,
     OP_CLOSE,
     OP_FETCH,
@@ -24,6 +26,7 @@ enum op {
     OP_CANCEL,
     OP_PUBLISH,
     OP_MOUNT,
+    OP_REMEMBER,
     OP_REMOVE,
     OP_REPLY,
     OP_ANSWER,
@@ -79,6 +82,16 @@ static inline void on_build(void *ctx, uint64_t ticket)
     did(ctx, OP_BUILD)->id = ticket;
 }
 
+static inline void on_open(void *ctx, uint64_t ticket)
+{
+    did(ctx, OP_OPEN)->id = ticket;
+}
+
+static inline void on_prove(void *ctx, uint64_t ticket)
+{
+    did(ctx, OP_PROVE)->id = ticket;
+}
+
 static inline void on_close(void *ctx, uint64_t ticket)
 {
     did(ctx, OP_CLOSE)->id = ticket;
@@ -125,6 +138,12 @@ static inline void on_mount(void *ctx, const struct vine_digest *digest,
     d->trusted = trusted;
 }
 
+static inline void on_remember_key(void *ctx, const struct vine_digest *digest,
+                                   const struct vine_digest *key)
+{
+    did(ctx, OP_REMEMBER)->digest = *key;
+}
+
 static inline void on_remove(void *ctx, const struct vine_digest *digest)
 {
     did(ctx, OP_REMOVE)->digest = *digest;
@@ -166,12 +185,15 @@ static inline struct world *begin_with(uint64_t cache_max)
     static const struct node_ops ops = {.send = on_send,
                                         .source_resolve = on_resolve,
                                         .source_build = on_build,
+                                        .source_open = on_open,
+                                        .source_prove = on_prove,
                                         .source_close = on_close,
                                         .fetch = on_fetch,
                                         .fetch_origin = on_fetch_origin,
                                         .fetch_cancel = on_cancel,
                                         .publish = on_publish,
                                         .mount = on_mount,
+                                        .remember_key = on_remember_key,
                                         .remove = on_remove,
                                         .reply = on_reply,
                                         .answer = on_answer,

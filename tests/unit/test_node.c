@@ -65,6 +65,7 @@ static void random_local(struct world *w, const uint32_t *r, const struct vine_e
     uint32_t piece = r[1] % (PIECES + 1);
     struct node_resolved resolved = {.key = digest,
                                      .estimate = SIZE,
+                                     .unopened = r[7] % 2,
                                      .has_manifest = r[8] % 2,
                                      .digest = digest,
                                      .size = SIZE,
@@ -95,6 +96,8 @@ static void random_local(struct world *w, const uint32_t *r, const struct vine_e
         break;
     case 6:
         node_source_resolved(w->node, of[OP_RESOLVE].id, &resolved, err, w->now);
+        node_source_opened(w->node, of[OP_OPEN].id, &resolved, err, w->now);
+        node_source_proved(w->node, of[OP_PROVE].id, err, w->now);
         break;
     case 7:
         node_source_built(w->node, of[OP_BUILD].id, &object, err, w->now);

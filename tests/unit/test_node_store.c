@@ -337,6 +337,116 @@ static void test_an_origin_streams_in_order(void **state)
     end(w);
 }
 
+/* An image file: its key first, the rest only if nobody knows the key. */
+static uint64_t resolve_by_key(struct world *w)
+{
+    struct node_resolved r = {
+        .key = digest_no(3), .estimate = SIZE, .unopened = true, .has_manifest = false};
+
+    stage(w, 1, JOB, UID);
+    resolve(w, 9, JOB);
+    node_source_resolved(w->node, w->did[OP_RESOLVE].id, &r, NULL, w->now);
+    assert_false(sent_last(&w->log, 0, MSG_RESOLVED)->m.has_digest);
+    order(w, MSG_BUILD, 9);
+    assert_int_equal(w->did[OP_OPEN].count, 1);
+    assert_int_equal(w->did[OP_BUILD].count, 0);
+    return w->did[OP_OPEN].id;
+}
+
+static const struct node_resolved inside = {
+    .has_manifest = true, .size = SIZE, .pieces = PIECES, .trusted = true};
+
+static void test_a_known_key_leaves_the_file_unopened(void **state)
+{
+    struct node_resolved r = {.key = digest_no(3), .estimate = SIZE, .unopened = true};
+    struct world *w = begin();
+
+    stage(w, 1, JOB, UID);
+    resolve(w, 9, JOB);
+    node_source_resolved(w->node, w->did[OP_RESOLVE].id, &r, NULL, w->now);
+    order(w, MSG_CLOSE, 9);
+    assert_int_equal(w->did[OP_OPEN].count, 0);
+    assert_int_equal(w->did[OP_CLOSE].count, 1);
+    end(w);
+}
+
+static void test_what_others_have_is_proved_first(void **state)
+{
+    struct world *w = begin();
+    struct node_resolved r = inside;
+    uint64_t ticket = resolve_by_key(w);
+    struct vine_err err = {.code = VINE_ECORRUPT, .text = "wrong bytes"};
+
+    r.digest = digest_no(1);
+    node_source_opened(w->node, ticket, &r, NULL, w->now);
+    assert_int_equal(sent_count(&w->log, 0, MSG_RESOLVED), 2);
+    assert_true(sent_last(&w->log, 0, MSG_RESOLVED)->m.has_digest);
+    order(w, MSG_PROVE, 9);
+    order(w, MSG_PROVE, 9); /* said twice, done once */
+    assert_int_equal(w->did[OP_PROVE].count, 1);
+    assert_int_equal(w->did[OP_FETCH_ORIGIN].count, 0);
+    node_source_proved(w->node, w->did[OP_PROVE].id, NULL, w->now);
+    assert_int_equal(sent_last(&w->log, 0, MSG_PROVED)->m.code, VINE_OK);
+    order(w, MSG_BUILD, 9); /* not all of it is there any more */
+    assert_int_equal(w->did[OP_FETCH_ORIGIN].count, 1);
+    end(w);
+    w = begin();
+    ticket = resolve_by_key(w);
+    node_source_opened(w->node, ticket, &r, NULL, w->now);
+    order(w, MSG_PROVE, 9);
+    node_source_proved(w->node, w->did[OP_PROVE].id, &err, w->now);
+    assert_int_equal(sent_last(&w->log, 0, MSG_PROVED)->m.code, VINE_ECORRUPT);
+    assert_int_equal(w->did[OP_CLOSE].count, 1);
+    end(w);
+}
+
+static void test_an_unpacked_image_is_built_once_opened(void **state)
+{
+    struct world *w = begin();
+    struct node_resolved r = {.estimate = SIZE};
+    uint64_t ticket = resolve_by_key(w);
+
+    node_source_opened(w->node, ticket, &r, NULL, w->now);
+    assert_int_equal(w->did[OP_BUILD].count, 1);
+    assert_int_equal(sent_count(&w->log, 0, MSG_RESOLVED), 1);
+    end(w);
+}
+
+static void test_a_binding_brings_the_key(void **state)
+{
+    struct msg m = {.type = MSG_BINDING,
+                    .job = JOB,
+                    .uid = UID,
+                    .path = "/shared/ml",
+                    .text = "",
+                    .digest = digest_no(1),
+                    .size = SIZE,
+                    .pieces = PIECES,
+                    .trusted = true,
+                    .key = digest_no(3)};
+    struct vine_digest d = digest_no(1);
+    struct world *w = begin();
+    uint64_t id;
+
+    stage(w, 1, JOB, UID);
+    assert_int_equal(tell(w, &m), 0);
+    assert_int_equal(w->did[OP_REMEMBER].count, 0); /* it is not whole yet */
+    node_piece_done(w->node, fetch(w, 1, 0, 1, "n2"), 0, w->now);
+    id = fetch(w, 1, 1, PIECES - 1, "n2");
+    for (uint32_t p = 1; p < PIECES; p++)
+        node_piece_done(w->node, id, p, w->now);
+    node_published(w->node, &d, NULL, w->now);
+    assert_int_equal(w->did[OP_REMEMBER].count, 1);
+    assert_true(vine_digest_equal(&w->did[OP_REMEMBER].digest, &m.key));
+    m.key = digest_no(4); /* a copy of the file, in another job say */
+    assert_int_equal(tell(w, &m), 0);
+    assert_int_equal(w->did[OP_REMEMBER].count, 2);
+    manager_down(w);
+    manager_up(w);
+    assert_int_equal(sent_last(&w->log, 0, MSG_REGISTER)->m.object_count, 1);
+    end(w);
+}
+
 static void test_a_stream_that_fails_is_told_once(void **state)
 {
     struct node_resolved r = {.key = digest_no(3),
@@ -488,6 +598,10 @@ int main(void)
         cmocka_unit_test(test_an_origin_builds),
         cmocka_unit_test(test_an_origin_without_space_says_so),
         cmocka_unit_test(test_an_origin_streams_in_order),
+        cmocka_unit_test(test_a_known_key_leaves_the_file_unopened),
+        cmocka_unit_test(test_what_others_have_is_proved_first),
+        cmocka_unit_test(test_an_unpacked_image_is_built_once_opened),
+        cmocka_unit_test(test_a_binding_brings_the_key),
         cmocka_unit_test(test_a_stream_that_fails_is_told_once),
         cmocka_unit_test(test_a_build_outlives_the_manager),
         cmocka_unit_test(test_a_build_ends_with_its_job),

@@ -1,0 +1,179 @@
+/* The manager's core: who may have what others have. Object 1 is a packed image; keys 3
+ * and 4 are two files whose trailers name it. */
+#include "tests/unit/mgr_world.h"
+
+/* As by key, then by what the trailer says. */
+static void look(struct world *w, uint32_t conn, uint8_t key)
+{
+    uint64_t ticket = ticket_of(w, conn);
+
+    assert_int_equal(resolved(w, conn, ticket, key), 0);
+    if (sent_last(&w->log, conn, MSG_BUILD) != NULL)
+        assert_int_equal(resolved_packed(w, conn, ticket, key, 1), 0);
+}
+
+/* n1 has staged file 3, read by itself. */
+static struct world *begin_staged(uint32_t nodes)
+{
+    struct world *w = begin(nodes);
+
+    want(w, 1, JOB, 5);
+    look(w, 1, 3);
+    assert_binding(w, 1, VINE_OK, 1);
+    have(w, 1, 1, 0, PIECES);
+    return w;
+}
+
+static void test_a_key_read_to_its_end_is_told_and_known(void **state)
+{
+    struct vine_digest key = digest_no(3), none = {{0}};
+    struct world *w = begin(2);
+
+    want(w, 1, JOB, 5);
+    look(w, 1, 3);
+    assert_int_equal(sent_count(&w->log, 1, MSG_BUILD), 2); /* look, then stream */
+    assert_true(vine_digest_equal(&sent_last(&w->log, 1, MSG_BINDING)->m.key, &none));
+    have(w, 1, 1, 0, PIECES);
+    assert_int_equal(sent_count(&w->log, 1, MSG_BINDING), 2);
+    assert_true(vine_digest_equal(&sent_last(&w->log, 1, MSG_BINDING)->m.key, &key));
+    want(w, 2, JOB + 1, 5); /* a later job, resolved by a node that has nothing */
+    resolved(w, 2, ticket_of(w, 2), 3);
+    assert_int_equal(sent_count(&w->log, 2, MSG_BUILD), 0);
+    assert_int_equal(sent_count(&w->log, 2, MSG_CLOSE), 1);
+    assert_true(vine_digest_equal(&sent_last(&w->log, 2, MSG_BINDING)->m.key, &key));
+    have(w, 2, 1, 0, PIECES);
+    assert_int_equal(sent_count(&w->log, 2, MSG_BINDING), 1); /* it knew */
+    end(w);
+}
+
+static void test_a_trailer_alone_gets_nothing(void **state)
+{
+    struct world *w = begin_staged(2);
+
+    want(w, 2, JOB + 1, 6);
+    look(w, 2, 4);
+    assert_int_equal(sent_count(&w->log, 2, MSG_PROVE), 1);
+    assert_int_equal(sent_count(&w->log, 2, MSG_BINDING), 0);
+    ended(w, 2, MSG_PROVED, ticket_of(w, 2), VINE_ECORRUPT, "wrong bytes");
+    assert_binding(w, 2, VINE_ECORRUPT, 0);
+    assert_int_equal(sent_count(&w->log, 2, MSG_FETCH), 0);
+    want(w, 2, JOB + 1, 6); /* nor the second time */
+    look(w, 2, 4);
+    assert_int_equal(sent_count(&w->log, 2, MSG_PROVE), 2);
+    end(w);
+}
+
+static void test_who_can_read_it_all_gets_it_from_peers(void **state)
+{
+    struct world *w = begin_staged(2);
+
+    want(w, 2, JOB + 1, 6);
+    look(w, 2, 4);
+    assert_int_equal(proved(w, 2), 0);
+    assert_binding(w, 2, VINE_OK, 1);
+    assert_int_equal(sent_count(&w->log, 2, MSG_CLOSE), 1);
+    assert_int_equal(sent_count(&w->log, 2, MSG_FETCH), 1);
+    release(w, 2, JOB + 1);
+    want(w, 2, JOB + 2, 6); /* and is known from then on */
+    look(w, 2, 4);
+    assert_int_equal(sent_count(&w->log, 2, MSG_PROVE), 1);
+    assert_binding(w, 2, VINE_OK, 1);
+    end(w);
+}
+
+static void test_one_proof_a_key_at_a_time(void **state)
+{
+    struct world *w = begin_staged(4);
+    uint32_t next;
+
+    for (uint32_t i = 2; i <= 4; i++) {
+        want(w, i, JOB + i, 6);
+        look(w, i, 4);
+    }
+    assert_int_equal(sent_count(&w->log, 0, MSG_PROVE), 1);
+    mgr_disconnected(w->mgr, 2, w->now); /* another takes over */
+    wait_ms(w, 500);
+    assert_int_equal(sent_count(&w->log, 0, MSG_PROVE), 1);
+    next = sent_count(&w->log, 3, MSG_BUILD) > 0 ? 3 : 4;
+    assert_int_equal(resolved_packed(w, next, ticket_of(w, next), 4, 1), 0);
+    assert_int_equal(sent_count(&w->log, next, MSG_PROVE), 1);
+    assert_int_equal(proved(w, next), 0);
+    assert_binding(w, 3, VINE_OK, 1);
+    assert_binding(w, 4, VINE_OK, 1);
+    end(w);
+}
+
+/* n2's file has the trailer; it is asked for first. n1's bytes must not reach n2. */
+static void test_an_unproved_stream_keeps_others_waiting(void **state)
+{
+    struct world *w = begin(2);
+
+    want(w, 2, JOB + 1, 6);
+    look(w, 2, 4);
+    assert_binding(w, 2, VINE_OK, 1); /* all it gets is what it reads itself */
+    have(w, 2, 1, 0, 2);
+    want(w, 1, JOB, 5);
+    look(w, 1, 3);
+    assert_int_equal(sent_count(&w->log, 1, MSG_BINDING), 0);
+    wait_ms(w, 1000);
+    assert_int_equal(sent_count(&w->log, 1, MSG_PROVE), 0);
+    ended(w, 2, MSG_BUILT, ticket_of(w, 2), VINE_ECORRUPT, "wrong bytes");
+    assert_binding(w, 2, VINE_ECORRUPT, 0);
+    wait_ms(w, 1000);
+    assert_int_equal(sent_count(&w->log, 1, MSG_PROVE), 1);
+    want(w, 2, JOB + 2, 6); /* it tries again: its own pieces are still there */
+    look(w, 2, 4);
+    assert_int_equal(proved(w, 1), 0);
+    assert_int_equal(sent_count(&w->log, 1, MSG_BINDING), 0);
+    release(w, 2, JOB + 2);
+    wait_ms(w, 1000);
+    assert_binding(w, 1, VINE_OK, 1);
+    want(w, 2, JOB + 3, 6); /* but not with n1's beside them */
+    look(w, 2, 4);
+    assert_int_equal(sent_count(&w->log, 2, MSG_PROVE), 1);
+    assert_int_equal(sent_count(&w->log, 2, MSG_FETCH), 0);
+    end(w);
+}
+
+static void test_two_that_read_the_same_both_get_it(void **state)
+{
+    struct world *w = begin(2);
+
+    want(w, 1, JOB, 5);
+    look(w, 1, 3);
+    want(w, 2, JOB + 1, 6);
+    look(w, 2, 4);
+    have(w, 1, 1, 0, PIECES);
+    wait_ms(w, 500);
+    assert_int_equal(sent_count(&w->log, 2, MSG_PROVE), 1);
+    assert_int_equal(proved(w, 2), 0);
+    assert_binding(w, 2, VINE_OK, 1);
+    end(w);
+}
+
+static void test_answers_nobody_asked_for_are_refused(void **state)
+{
+    struct world *w = begin_staged(2);
+
+    want(w, 2, JOB + 1, 6);
+    assert_int_equal(proved(w, 2), -1);
+    assert_int_equal(resolved_packed(w, 2, ticket_of(w, 2), 4, 1), 0);
+    assert_int_equal(resolved_packed(w, 2, ticket_of(w, 2), 4, 1), -1);
+    assert_int_equal(ended(w, 2, MSG_PROVED, 4711, VINE_OK, ""), -1);
+    end(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_key_read_to_its_end_is_told_and_known),
+        cmocka_unit_test(test_a_trailer_alone_gets_nothing),
+        cmocka_unit_test(test_who_can_read_it_all_gets_it_from_peers),
+        cmocka_unit_test(test_one_proof_a_key_at_a_time),
+        cmocka_unit_test(test_an_unproved_stream_keeps_others_waiting),
+        cmocka_unit_test(test_two_that_read_the_same_both_get_it),
+        cmocka_unit_test(test_answers_nobody_asked_for_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
