@@ -53,7 +53,7 @@ all: $(PROGRAMS) $(PLUGIN)
 
 # Installs what is missing; everything there: one dpkg-query. Packagers: BOOTSTRAP=:
 BOOTSTRAP ?= contrib/bootstrap
-BOOTSTRAPS := bootstrap-build bootstrap-check bootstrap-demo
+BOOTSTRAPS := bootstrap-build bootstrap-check bootstrap-demo bootstrap-bench
 $(BOOTSTRAPS):
 	@$(BOOTSTRAP) --for $(@:bootstrap-%=%)
 
@@ -111,7 +111,7 @@ FUZZ_MK := $(wildcard tests/fuzz/fuzz.mk)
 VENV     := build/venv/bin
 JOBS     := $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 SUBMAKE   = $(MAKE) --no-print-directory $(JOBS)
-PYTESTS  := $(wildcard tests/lint tests/demo tests/image tests/cluster)
+PYTESTS  := $(wildcard tests/lint tests/demo tests/bench tests/image tests/cluster)
 
 lint: bootstrap-check
 	$(VENV)/python contrib/lint.py
@@ -137,14 +137,18 @@ demo: bootstrap-demo
 	@$(SUBMAKE) -s all
 	$(VENV)/python demo/run.py --begun $(BEGUN)
 
-# One benchmark of tests/bench, say `make bench-dataplane`. Exit status: a bound is missed.
-bench-%: bootstrap-check
+# All of tests/bench, or one of it, say `make bench-dataplane`. Exit status: a bound is
+# missed.
+bench: bootstrap-bench
+	$(SUBMAKE) -s all $(BUILD)/sim
+	$(VENV)/python tests/bench/run.py
+bench-%: bootstrap-bench
 	$(SUBMAKE) -s all $(BUILD)/sim
 	$(VENV)/python tests/bench/$*.py
 
 clean:
 	rm -rf $(BUILD) build-dev build-clang
 
-.PHONY: all unit unit-tests install clean lint check demo $(BOOTSTRAPS)
+.PHONY: all unit unit-tests install clean lint check demo bench $(BOOTSTRAPS)
 .SECONDARY:
 -include $(shell find $(BUILD)/daemon $(BUILD)/tests -name '*.d' 2>/dev/null)

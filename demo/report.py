@@ -127,17 +127,19 @@ def verify(summary: Run, results: list[Run], tasks: int) -> list[str]:
     return faults + verify_bytes(summary)
 
 
-def put_table(summary: Run, document: Path) -> None:
-    """Between the two marks in the document."""
-    marks = re.compile(
-        r"(<!-- demo table: begin -->\n).*(<!-- demo table: end -->)", re.S
-    )
-    text, count = marks.subn(
-        lambda match: f"{match[1]}{table(summary)}\n{match[2]}", document.read_text()
+def put_between(document: Path, mark: str, text: str) -> None:
+    """Replace what the document has between the two comments that bear the mark."""
+    marks = re.compile(rf"(<!-- {mark}: begin -->\n).*(<!-- {mark}: end -->)", re.S)
+    whole, count = marks.subn(
+        lambda match: f"{match[1]}{text}\n{match[2]}", document.read_text()
     )
     if count != 1:
-        sys.exit(f"{document}: no marks 'demo table: begin' and 'end'")
-    document.write_text(text)
+        sys.exit(f"{document}: no marks '{mark}: begin' and 'end'")
+    document.write_text(whole)
+
+
+def put_table(summary: Run, document: Path) -> None:
+    put_between(document, "demo table", table(summary))
 
 
 if __name__ == "__main__":
