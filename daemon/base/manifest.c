@@ -249,6 +249,13 @@ int manifest_seal(struct manifest *m, struct vine_err *err)
     return 0;
 }
 
+int manifest_finish(struct manifest *m, struct vine_err *err)
+{
+    if (pieces_index(m, err) < 0)
+        return -1;
+    return manifest_seal(m, err);
+}
+
 int manifest_builder_end(struct manifest_builder *b, struct manifest *out,
                          struct vine_err *err)
 {

@@ -3,7 +3,7 @@
  * info.h        what an image says about itself
  * pack.h        packed files: object, manifest, signature
  * builder.h     the argument vector of the image builder, tar2sqfs
- * hash.h        the manifest of a file
+ * hash.h        the manifest of a file; follow.h: begun while it is written
  * source.h      reading sources; used by vine-source and image_pack_local
  *
  * How the daemon builds: vine-source (as the user) writes a tar to a pipe, tar2sqfs

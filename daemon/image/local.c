@@ -28,6 +28,7 @@ extern char **environ;
 struct packing {
     const struct image_pack_options *options;
     struct image_source *source;
+    struct image_follow *follow; /* of the build under way */
     char temporary[VINE_PATH_MAX];
     int fd; /* of temporary */
     struct image_totals totals;
@@ -145,6 +146,8 @@ static int build(struct packing *p, struct vine_err *err)
         return -1;
     }
     close(ends[0]);
+    image_follow_free(p->follow); /* of the try before */
+    p->follow = image_follow_start(p->fd);
     (void)image_source_build(p->source, ends[1], &progress, &p->totals, &tar_err);
     close(ends[1]);
     (void)wait_builder(pid, words, &builder_err);
@@ -202,6 +205,14 @@ static int add_info(struct packing *p, struct vine_err *err)
     return image_info_write(p->fd, info, &p->object_size, err);
 }
 
+static int hash_object(struct packing *p, struct vine_err *err)
+{
+    const struct image_hash_options options = {.threads = p->options->processors,
+                                               .follow = p->follow};
+
+    return image_hash_file(p->fd, p->object_size, &options, &p->manifest, err);
+}
+
 static int add_trailer(struct packing *p, struct vine_err *err)
 {
     size_t len;
@@ -237,9 +248,7 @@ static int pack(struct packing *p, struct vine_err *err)
     struct stat st;
 
     if (build_unchanged(p, err) < 0 || add_info(p, err) < 0 ||
-        image_hash_file(p->fd, p->object_size, p->options->processors, &p->manifest,
-                        err) < 0 ||
-        add_trailer(p, err) < 0)
+        hash_object(p, err) < 0 || add_trailer(p, err) < 0)
         return -1;
     if (fstat(p->fd, &st) < 0 || fchmod(p->fd, st.st_mode & 0444) < 0)
         return vine_err_sys(err, "cannot finish '%s'", p->temporary);
@@ -295,6 +304,7 @@ int image_pack_local(const struct image_pack_options *options,
         close(p->fd);
     }
     manifest_free(&p->manifest);
+    image_follow_free(p->follow);
     image_source_free(p->source);
     free(p);
     return outcome;

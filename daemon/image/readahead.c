@@ -20,7 +20,8 @@
 #include "daemon/image/pool.h"
 #include "vine/limits.h"
 
-#define WINDOW_BYTES (64u << 20)
+/* Enough to keep all threads reading; more only leaves the processor's caches. */
+#define WINDOW_BYTES (16u << 20)
 #define RING 512u              /* jobs between the consumer and the last thread */
 #define LARGE_BYTES (4u << 20) /* more: chunk by chunk */
 #define CHUNK_BYTES (2u << 20)

@@ -3,7 +3,8 @@
  * Restricted pax: plain ustar headers where they suffice, pax ones for long names,
  * large numbers and sparse maps. hdrcharset=BINARY: names are bytes and are never
  * converted. Owners are numbers; names of users would be looked up by the reader.
- * Blocks are large because each is one write to a pipe. */
+ * Each write to the pipe should be a large one, so what is small is collected; what is
+ * large goes from the reader's buffer straight into the pipe. */
 #include "daemon/image/tar_out.h"
 
 #include <archive.h>
@@ -14,28 +15,55 @@
 
 #include "daemon/image/bytes.h"
 
-#define BLOCK_BYTES (256 << 10)
+#define COLLECT_BYTES (256u << 10)
+#define LARGE_BYTES (64u << 10)
 #define ZEROS_BYTES (1u << 20)
 
 struct tar_out {
     struct archive *archive;
     struct archive_entry *entry;
-    uint8_t *zeros;
+    uint8_t *zeros, *collected;
+    size_t collected_len;
     int fd;
     uint64_t bytes;
     bool given_up; /* nothing more is written */
 };
 
+static int put(struct tar_out *tar, const void *buf, size_t len)
+{
+    if (tar->given_up)
+        return 0;
+    tar->bytes += len;
+    return write_whole(tar->fd, buf, len);
+}
+
+static int flush(struct tar_out *tar)
+{
+    size_t len = tar->collected_len;
+
+    tar->collected_len = 0;
+    return len > 0 ? put(tar, tar->collected, len) : 0;
+}
+
+/* libarchive gives headers, padding and the callers' data as they come. */
 static la_ssize_t on_write(struct archive *archive, void *ctx, const void *buf,
                            size_t len)
 {
     struct tar_out *tar = ctx;
+    int result = 0;
 
-    if (!tar->given_up && write_whole(tar->fd, buf, len) < 0) {
+    if (len > COLLECT_BYTES - tar->collected_len || len >= LARGE_BYTES)
+        result = flush(tar);
+    if (result == 0 && len >= LARGE_BYTES) {
+        result = put(tar, buf, len);
+    } else if (result == 0) {
+        memcpy(tar->collected + tar->collected_len, buf, len);
+        tar->collected_len += len;
+    }
+    if (result < 0) {
         archive_set_error(archive, errno, "%s", strerror(errno));
         return -1;
     }
-    tar->bytes += len;
     return (la_ssize_t)len;
 }
 
@@ -52,6 +80,7 @@ struct tar_out *tar_out_new(int fd, struct vine_err *err)
     struct tar_out *tar = calloc(1, sizeof(*tar));
 
     if (tar == NULL || (tar->zeros = calloc(1, ZEROS_BYTES)) == NULL ||
+        (tar->collected = malloc(COLLECT_BYTES)) == NULL ||
         (tar->archive = archive_write_new()) == NULL ||
         (tar->entry = archive_entry_new()) == NULL) {
         vine_err_set(err, VINE_ENOMEM, "out of memory");
@@ -62,8 +91,7 @@ struct tar_out *tar_out_new(int fd, struct vine_err *err)
     if (archive_write_set_format_pax_restricted(tar->archive) != ARCHIVE_OK ||
         archive_write_set_format_option(tar->archive, "pax", "hdrcharset", "BINARY") !=
             ARCHIVE_OK ||
-        archive_write_set_bytes_per_block(tar->archive, BLOCK_BYTES) != ARCHIVE_OK ||
-        archive_write_set_bytes_in_last_block(tar->archive, 1) != ARCHIVE_OK ||
+        archive_write_set_bytes_per_block(tar->archive, 0) != ARCHIVE_OK ||
         archive_write_open2(tar->archive, tar, NULL, on_write, NULL, NULL) !=
             ARCHIVE_OK) {
         failed(tar, "tar", err);
@@ -149,6 +177,8 @@ int tar_out_end(struct tar_out *tar, struct vine_err *err)
 {
     if (archive_write_close(tar->archive) != ARCHIVE_OK)
         return failed(tar, "the end", err);
+    if (flush(tar) < 0)
+        return vine_err_sys(err, "cannot write the end to the image builder");
     return 0;
 }
 
@@ -168,5 +198,6 @@ void tar_out_free(struct tar_out *tar)
         archive_write_free(tar->archive);
     archive_entry_free(tar->entry);
     free(tar->zeros);
+    free(tar->collected);
     free(tar);
 }

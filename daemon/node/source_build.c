@@ -29,6 +29,8 @@ struct source_build {
     bool has_process, process_ended;
     int64_t status;
     bool child_done;
+    struct image_follow *follow; /* NULL: none */
+    uint64_t begin_ms, whole_ms; /* when the builder began, and was done */
     /* Plain images. */
     uint64_t copied;
     char *step;
@@ -41,7 +43,7 @@ struct finish_job {
     int fd; /* own duplicate */
     struct image_info info;
     bool add_info;
-    unsigned threads;
+    struct image_hash_options hash;
     struct manifest manifest;
     struct vine_err err;
 };
@@ -53,8 +55,8 @@ static void hash_file(struct finish_job *job)
     if (fstat(job->fd, &st) < 0)
         vine_err_sys(&job->err, "cannot look at the new image");
     else
-        (void)image_hash_file(job->fd, (uint64_t)st.st_size, job->threads,
-                              &job->manifest, &job->err);
+        (void)image_hash_file(job->fd, (uint64_t)st.st_size, &job->hash, &job->manifest,
+                              &job->err);
 }
 
 static void run_finish(uv_work_t *work)
@@ -70,6 +72,20 @@ static void run_finish(uv_work_t *work)
         hash_file(job);
 }
 
+static void log_built(const struct source *s)
+{
+    const struct source_build *b = s->build;
+
+    vine_log(
+        VINE_LOG_INFO,
+        "event=built ticket=%llx path=%s bytes=%llu source_bytes=%llu build_ms=%llu "
+        "hash_ms=%llu",
+        (unsigned long long)s->ticket, vine_q(s->path),
+        (unsigned long long)s->manifest.size, (unsigned long long)s->bytes,
+        (unsigned long long)(b->whole_ms - b->begin_ms),
+        (unsigned long long)(vined_now(s->vined) - b->whole_ms));
+}
+
 static void after_finish(uv_work_t *work, int status)
 {
     struct finish_job *job = work->data;
@@ -80,11 +96,13 @@ static void after_finish(uv_work_t *work, int status)
         s->manifest = job->manifest;
         memset(&job->manifest, 0, sizeof(job->manifest));
         s->has_manifest = true;
+        log_built(s);
         s->ops.built(s->ctx, s);
     } else if (!s->freed) {
         source_fail(s, &job->err);
     }
     manifest_free(&job->manifest);
+    image_follow_free(job->hash.follow);
     (void)close(job->fd);
     source_unpin(s);
     free(job);
@@ -113,7 +131,7 @@ static void finish(struct source *s)
         return;
     }
     job->source = s;
-    job->threads = (unsigned)s->vined->conf.build_threads;
+    job->hash.threads = (unsigned)s->vined->conf.build_threads;
     job->fd = fcntl(s->temp_fd, F_DUPFD_CLOEXEC, 3);
     if (job->fd < 0) {
         vine_err_sys(&err, "cannot keep the new image");
@@ -121,6 +139,8 @@ static void finish(struct source *s)
         source_fail(s, &err);
         return;
     }
+    job->hash.follow = s->build->follow; /* ours from now on */
+    s->build->follow = NULL;
     job->add_info = s->kind != SOURCE_IMAGE;
     fill_info(s, &job->info);
     job->work.data = job;
@@ -155,6 +175,7 @@ static void finish_if_whole(struct source *s)
         return;
     if (!b->child_done || (b->has_process && !b->process_ended))
         return;
+    b->whole_ms = vined_now(s->vined);
     finish(s);
 }
 
@@ -286,6 +307,7 @@ int build_start(struct source *s, struct vine_err *err)
     if (b == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
     b->source = s;
+    b->begin_ms = vined_now(s->vined);
     s->build = b;
     if (store_temp(s->vined->store, s->ticket, s->temp_name, &s->temp_fd, err) < 0)
         return -1;
@@ -296,6 +318,7 @@ int build_start(struct source *s, struct vine_err *err)
     (void)close(tar_fd);
     if (result < 0)
         return -1;
+    b->follow = image_follow_start(s->temp_fd);
     return child_send(s, json_pack("{s:s}", "cmd", "build"), err);
 }
 
@@ -312,6 +335,8 @@ void build_end(struct source *s)
         return;
     s->build = NULL;
     b->source = NULL;
+    image_follow_free(b->follow);
+    b->follow = NULL;
     free(b->step);
     b->step = NULL;
     if (!b->has_process) {

@@ -47,6 +47,8 @@ uint32_t manifest_builder_chunks(const struct manifest_builder *b,
  * them into the manifest then calls manifest_seal, which computes m->digest. */
 struct manifest_builder *manifest_builder_new_cutter(void);
 int manifest_seal(struct manifest *m, struct vine_err *err);
+/* For one made by hand, chunk by chunk: computes all that follows from its chunks. */
+int manifest_finish(struct manifest *m, struct vine_err *err);
 
 /* Bytes of the canonical form of a manifest with `count` chunks. */
 size_t manifest_encoded_size(uint32_t count);

@@ -94,6 +94,38 @@ def test_archive_becomes_an_image(vine: Cluster, name: str) -> None:
     assert found == ""
 
 
+def build_on(cluster: Cluster, node: str, path: str) -> str:
+    """The digest of what this node alone makes of it; nothing of it stays there."""
+    cluster.run(node, "vine-env", "evict", "--all")
+    before = totals(cluster)
+    cluster.run(node, "vine-env", "stage", path, user="vine1")
+    assert moved(before, totals(cluster))["bytes_built"] > 0, "it was not built here"
+    (made,) = cluster.status(node)["objects"]
+    cluster.run(node, "vine-env", "evict", "--all")
+    digest: str = made["digest"]
+    return digest
+
+
+def test_two_nodes_build_the_same_object(vine: Cluster, oddtree: None) -> None:
+    """And its digests are right, though the builder takes back what it wrote twice."""
+    path = f"/pfs/home/vine1/same-{secrets.token_hex(4)}"
+    code = MAKE.format(path=path, tiny=500)
+    vine.run("n1", "/usr/bin/python3", "-c", code, user="vine1", timeout=300)
+    vine.sh(
+        "n1",
+        f"cd {path} && for i in a b c; do head -c 9000000 /dev/urandom > 0-$i &&"
+        "cp 0-$i 1-$i && cp 0-$i 2-$i; done",
+        user="vine1",
+    )
+    first = build_on(vine, "n3", path)
+    assert build_on(vine, "n4", path) == first
+    # A receiver checks each chunk against the digests.
+    vine.run("n3", "vine-env", "stage", path, "--nodes", "n[3,4]", user="vine1")
+    states = [vine.status(node)["objects"][0] for node in ("n3", "n4")]
+    assert [s["digest"] for s in states] == [first, first]
+    assert [s["state"] for s in states] == ["complete", "complete"]
+
+
 CHANGER = """
 import os, sys, time
 path, go = sys.argv[1], sys.argv[2]
