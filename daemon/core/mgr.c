@@ -152,6 +152,7 @@ void mgr_free(struct mgr *mgr)
     for (uint32_t i = 0; i < mgr->switches.count; i++)
         free(mgr->switches.at[i]);
     free(mgr->switches.at);
+    mgr_lazy_free_all(mgr);
     free(mgr->dirty.at);
     free(mgr->fresh.at);
     free(mgr);
@@ -384,6 +385,10 @@ static int dispatch(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         return on_evicted(mgr, node, m);
     case MSG_STAGE:
         return mgr_stage_begin(mgr, node, m, err);
+    case MSG_URGENT:
+        return mgr_lazy_urgent(mgr, node, m, err);
+    case MSG_TOUCHED:
+        return mgr_lazy_touched(mgr, node, m, err);
     case MSG_PING:
         return on_ping(mgr, node);
     case MSG_PONG:

@@ -9,6 +9,7 @@
  *   mgr_proof.c    who may have what others have
  *   mgr_source.c   the books of sources and wants
  *   mgr_stage.c    `vine-env stage`
+ *   mgr_lazy.c     jobs that start before their object is there
  *
  * Everything hangs together by pointers: a node has holders (its share of an object)
  * and wants (its interest in a source); a source is bound to an object. What ends takes
@@ -79,6 +80,7 @@ struct shun { /* a sender that this receiver does not ask for a while */
 struct intake {           /* what a holder needs while it receives */
     uint64_t *asked;      /* by flights and feeds */
     uint32_t outstanding; /* pieces of flights */
+    uint64_t *urgent;     /* tasks wait for these; NULL: none ever */
     struct flight *flight;
     uint32_t flights, room;
     struct feed feed[FEEDS_MAX];
@@ -165,6 +167,7 @@ struct object {
     uint32_t missing; /* pieces without a copy */
     uint64_t missing_since_ms;
     uint32_t mean_ms; /* of a flight, moving */
+    uint32_t urgents; /* holders with urgent pieces */
     struct ranks senders, receivers;
     struct feeding feed;
 };
@@ -228,6 +231,15 @@ struct stage {
     struct mgr_node **node; /* [pending]: those that do not have it yet */
 };
 
+#define TOUCHED_OBJECTS_MAX 64 /* of which the manager remembers what starts read */
+
+struct touched {
+    struct vine_digest digest;
+    uint32_t pieces;
+    uint64_t *set; /* NULL: free place */
+    uint64_t used_ms;
+};
+
 struct list { /* growing array of pointers */
     void **at;
     uint32_t count, room;
@@ -253,6 +265,7 @@ struct mgr {
     struct list switches; /* names; the first has id 1 */
     struct list dirty;    /* holders to plan for */
     struct list fresh;    /* holders with fresh flights */
+    struct touched touched[TOUCHED_OBJECTS_MAX];
 };
 
 /* mgr.c */
@@ -390,6 +403,15 @@ void mgr_source_check_object(struct mgr *mgr, struct object *o);
 void mgr_source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code code,
                             const char *text);
 void mgr_source_free_all(struct mgr *mgr);
+
+/* mgr_lazy.c */
+int mgr_lazy_urgent(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                    struct vine_err *err);
+int mgr_lazy_touched(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                     struct vine_err *err);
+/* What starts read of it, if that is known. */
+void mgr_lazy_tell(struct mgr *mgr, struct mgr_node *node, const struct object *o);
+void mgr_lazy_free_all(struct mgr *mgr);
 
 /* mgr_stage.c */
 int mgr_stage_begin(struct mgr *mgr, struct mgr_node *node, const struct msg *m,

@@ -434,6 +434,9 @@ static void intake_free(struct mgr *mgr, struct holder *h)
     while (h->in->flights > 0)
         mgr_flight_remove(mgr, h, h->in->flights - 1);
     mgr_feed_drop_all(mgr, h);
+    if (h->in->urgent != NULL)
+        h->object->urgents--;
+    free(h->in->urgent);
     free(h->in->asked);
     free(h->in->flight);
     free(h->in);

@@ -19,10 +19,11 @@
 
 #include "daemon/core/mgr_int.h"
 
-#define PAIRS_PER_EVENT 256u /* tried for one holder; more wait for the sweep */
-#define SLOW_FACTOR 4u       /* times the usual duration before a flight is slow */
-#define SLOTS_FEEDING 2u     /* a sender's, beside its feeds */
-#define FORGOTTEN_FACTOR 30u /* times slow_ms: nobody is that slow, ask again */
+#define PAIRS_PER_EVENT 256u    /* tried for one holder; more wait for the sweep */
+#define SLOW_FACTOR 4u          /* times the usual duration before a flight is slow */
+#define SLOTS_FEEDING 2u        /* a sender's, beside its feeds */
+#define FORGOTTEN_FACTOR 30u    /* times slow_ms: nobody is that slow, ask again */
+#define WINDOW_BESIDE_URGENT 2u /* other pieces out while a task waits for one */
 
 static uint32_t node_slots(const struct mgr *mgr, const struct mgr_node *node)
 {
@@ -41,6 +42,15 @@ bool mgr_plan_may_send(const struct mgr *mgr, const struct holder *h)
            h->node->sending < node_slots(mgr, h->node);
 }
 
+/* Somebody at `to` waits for a piece that is not even asked for. */
+static bool urgent_waits(const struct object *o, const struct holder *to)
+{
+    for (uint32_t i = 0; to->in->urgent != NULL && i < bits_words(o->pieces); i++)
+        if ((to->in->urgent[i] & ~to->have[i] & ~to->in->asked[i]) != 0)
+            return true;
+    return false;
+}
+
 bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h)
 {
     if (h->in == NULL || h->complete || h->node->receiving >= mgr->limits.window)
@@ -49,7 +59,7 @@ bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h)
         return h->in->outstanding == 0;
     if (h->object->feed.state == FEED_GATHER)
         return false;
-    return h->in->feeds == 0 || mgr_feed_loose(h);
+    return h->in->feeds == 0 || mgr_feed_loose(h) || urgent_waits(h->object, h);
 }
 
 uint64_t mgr_plan_piece_bytes(const struct object *o)
@@ -72,19 +82,20 @@ static uint64_t fed_word(const struct object *o, uint32_t i)
     return word;
 }
 
-/* The rarest piece that `from` has and `to` neither has nor awaits; pieces: none. */
-static uint32_t pick_piece(const struct object *o, const struct holder *from,
-                           const struct holder *to)
+/* The rarest piece that `from` has and `to` neither has nor awaits, and that is in
+ * `among` (NULL: any); pieces: none. */
+static uint32_t rarest_piece(const struct object *o, const struct holder *from,
+                             const struct holder *to, const uint64_t *among)
 {
     uint32_t best = o->pieces, words = bits_words(o->pieces);
     uint32_t best_spread = UINT32_MAX;
 
-    if (!bits_get(to->have, 0))
-        return mgr_holder_has(from, 0) && !bits_get(to->in->asked, 0) ? 0 : o->pieces;
     for (uint32_t i = 0; i < words; i++) {
         uint64_t has = from->complete ? bits_full_word(o->pieces, i) : from->have[i];
         uint64_t left = has & ~to->have[i] & ~to->in->asked[i];
-        if (to->in->feeds > 0)
+        if (among != NULL)
+            left &= among[i];
+        else if (to->in->feeds > 0)
             left &= fed_word(o, i);
         for (; left != 0; left &= left - 1) {
             uint32_t piece = i * 64 + (uint32_t)__builtin_ctzll(left);
@@ -95,6 +106,25 @@ static uint32_t pick_piece(const struct object *o, const struct holder *from,
         }
     }
     return best;
+}
+
+/* What tasks at `to` wait for comes first; while such a piece is still to be had, the
+ * way is kept short for it. */
+static uint32_t pick_piece(const struct object *o, const struct holder *from,
+                           const struct holder *to, bool urgent_only)
+{
+    uint32_t piece = o->pieces;
+
+    if (!bits_get(to->have, 0))
+        return !urgent_only && mgr_holder_has(from, 0) && !bits_get(to->in->asked, 0)
+                   ? 0
+                   : o->pieces;
+    if (to->in->urgent != NULL)
+        piece = rarest_piece(o, from, to, to->in->urgent);
+    if (piece < o->pieces || urgent_only ||
+        (to->in->outstanding >= WINDOW_BESIDE_URGENT && urgent_waits(o, to)))
+        return piece;
+    return rarest_piece(o, from, to, NULL);
 }
 
 static struct flight *flight_push(struct intake *in)
@@ -147,7 +177,8 @@ static bool pair_ok(const struct mgr *mgr, const struct holder *from,
 }
 
 /* One flight between `h` and the poorest fitting holder of the other side. */
-static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, uint32_t tries)
+static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, bool urgent_only,
+                      uint32_t tries)
 {
     struct object *o = h->object;
     struct ranks *others = h_sends ? &o->receivers : &o->senders;
@@ -158,8 +189,9 @@ static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, uint32_t 
         struct holder *other = others->head[bucket];
         while (other != NULL && tries-- > 0) {
             struct holder *from = h_sends ? h : other, *to = h_sends ? other : h;
-            uint32_t piece =
-                pair_ok(mgr, from, to) ? pick_piece(o, from, to) : o->pieces;
+            uint32_t piece = pair_ok(mgr, from, to)
+                                 ? pick_piece(o, from, to, urgent_only)
+                                 : o->pieces;
             if (piece < o->pieces)
                 return assign(mgr, from, to, piece, false);
             other = h_sends ? other->receive.next : other->send.next;
@@ -172,9 +204,15 @@ static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, uint32_t 
 
 static void plan_for(struct mgr *mgr, struct holder *h, uint32_t tries)
 {
-    while (h->send.at != 0 && match_one(mgr, h, true, tries))
+    bool urgent = h->object->urgents > 0;
+
+    while (urgent && h->send.at != 0 && match_one(mgr, h, true, true, tries))
         ;
-    while (h->receive.at != 0 && match_one(mgr, h, false, tries))
+    while (h->send.at != 0 && match_one(mgr, h, true, false, tries))
+        ;
+    while (urgent && h->receive.at != 0 && match_one(mgr, h, false, true, tries))
+        ;
+    while (h->receive.at != 0 && match_one(mgr, h, false, false, tries))
         ;
 }
 

@@ -266,6 +266,8 @@ void mgr_want_bind(struct mgr *mgr, struct want *w)
         w->holder = h;
     }
     send_binding(mgr, w, VINE_OK, "");
+    if (!w->holder->complete)
+        mgr_lazy_tell(mgr, w->node, s->object);
     if (s->stage != NULL && w->holder->complete)
         mgr_stage_node_done(mgr, s->stage, w->node);
 }

@@ -204,6 +204,7 @@ void node_manager_up(struct node *node, uint64_t now_ms)
     for (struct node_object *o = node->first_object; o != NULL; o = o->next)
         if (o->state != OBJECT_COMPLETE)
             node_have_tell_all(node, o);
+    node_lazy_tell_all(node);
     node_job_want_all(node);
 }
 
@@ -340,6 +341,9 @@ int node_message(struct node *node, const struct msg *m, uint64_t now_ms,
     case MSG_STATUS:
         on_answer(node, m);
         return 0;
+    case MSG_URGENT:
+    case MSG_TOUCHED:
+        return node_lazy_message(node, m, err);
     case MSG_PING:
         on_ping(node);
         return 0;
@@ -380,6 +384,9 @@ uint64_t node_next_deadline(const struct node *node)
     if (other < deadline)
         deadline = other;
     other = node_clients_deadline(node);
+    if (other < deadline)
+        deadline = other;
+    other = node_lazy_deadline(node);
     return other < deadline ? other : deadline;
 }
 
@@ -390,6 +397,7 @@ void node_tick(struct node *node, uint64_t now_ms)
     node_time(node, now_ms);
     node_transfer_tick(node);
     node_clients_tick(node);
+    node_lazy_tick(node);
     if (ping_deadline(node) <= node->now_ms)
         node_send(node, &ping);
 }

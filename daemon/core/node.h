@@ -16,6 +16,10 @@
  * a manager: a bound or locally complete answer still works; else the request fails
  * with EDOWN after `manager_wait_ms`.
  *
+ * Lazy start: a client whose spec says so is answered when a trusted object can be
+ * mounted, though it is not complete; the edge serves what is there and names the
+ * pieces that tasks wait for. The rest is fetched as ever.
+ *
  * Transfers: each has a deadline `stall_ms` after its last progress; a failed one is
  * reported (FAILED) and its pieces await a new assignment. Data pieces are only begun
  * when piece 0 is there. A streaming origin fetches its own pieces from the source,
@@ -77,6 +81,18 @@ struct node_ops {
     /* This source's key gives this complete object: note it on disk. No answer. */
     void (*remember_key)(void *ctx, const struct vine_digest *digest,
                          const struct vine_digest *key);
+    /* Lazy start, node_lazy.c. Find the tables of an image whose first piece is here ->
+     * node_lazy_tables. */
+    void (*lazy_look)(void *ctx, const struct vine_digest *digest);
+    /* Mount it as it is, served as far as it is there -> node_lazy_mounted. */
+    void (*lazy_mount)(void *ctx, const struct vine_digest *digest);
+    /* A piece came of an object that is lazily mounted. */
+    void (*lazy_have)(void *ctx, const struct vine_digest *digest, uint32_t piece);
+    /* No job wants it any more though it is not complete: unmount -> node_unmounted. */
+    void (*lazy_leave)(void *ctx, const struct vine_digest *digest);
+    /* What starts read of it, told by the manager: to be kept with the object. */
+    void (*touched)(void *ctx, const struct vine_digest *digest,
+                    const struct msg_range *ranges, uint32_t count);
     /* Unmount (lazily), remove complete or partial files. No answer. */
     void (*remove)(void *ctx, const struct vine_digest *digest);
 
@@ -176,6 +192,27 @@ void node_mounted(struct node *node, const struct vine_digest *digest,
 /* The edge found the mount gone (FUSE process died): mount again on next use. */
 void node_unmounted(struct node *node, const struct vine_digest *digest,
                     uint32_t mount_uid, uint64_t now_ms);
+
+/* Lazy start: answers and events of the edge. */
+void node_lazy_tables(struct node *node, const struct vine_digest *digest,
+                      struct msg_range tables, const struct vine_err *err,
+                      uint64_t now_ms);
+void node_lazy_mounted(struct node *node, const struct vine_digest *digest,
+                       const struct vine_err *err, uint64_t now_ms);
+/* Whoever served it is gone: nobody else begins on it before it is complete. */
+void node_lazy_lost(struct node *node, const struct vine_digest *digest,
+                    uint64_t now_ms);
+/* A mount of a daemon before us still reads from it. */
+void node_lazy_adopt(struct node *node, const struct vine_digest *digest);
+/* A task waits for these pieces. */
+void node_lazy_need(struct node *node, const struct vine_digest *digest,
+                    struct msg_range range, uint64_t now_ms);
+/* What a start has read. */
+void node_touched(struct node *node, const struct vine_digest *digest,
+                  const struct msg_range *ranges, uint32_t count, uint64_t now_ms);
+/* Why pieces of it may be long in coming; "" if nothing is known. Borrowed. */
+const char *node_lazy_trouble(const struct node *node,
+                              const struct vine_digest *digest);
 
 uint64_t node_next_deadline(const struct node *node);
 void node_tick(struct node *node, uint64_t now_ms);

@@ -5,6 +5,7 @@
  *   node_object.c    objects: space, publishing, mounts, eviction
  *   node_transfer.c  pieces on their way
  *   node_origin.c    this node as origin: tickets, builds, streams
+ *   node_lazy.c      jobs that start before their object is there
  *   node_info.c      progress, lists, totals
  *
  * A job has sources; a source is bound to an object and so leases it; an object has
@@ -37,6 +38,16 @@ enum object_state {
     OBJECT_COMPLETE,
 };
 
+enum lazy_state { /* of an object that is not complete */
+                  LAZY_OFF,
+                  LAZY_WAITING, /* for the piece with the superblock */
+                  LAZY_LOOKING, /* the edge looks where the tables are */
+                  LAZY_TABLES,  /* for the pieces with the tables */
+                  LAZY_MOUNTING,
+                  LAZY_MOUNTED,
+                  LAZY_FAILED, /* jobs wait until it is complete */
+};
+
 struct node_object {
     struct table_link link;
     struct node_object *next, *prev;
@@ -60,6 +71,14 @@ struct node_object {
     struct msg_range untold[NODE_UNTOLD_MAX]; /* pieces the manager does not know of */
     uint32_t untold_count;
     uint64_t untold_ms; /* since when */
+    enum lazy_state lazy;
+    bool lazy_leaving;       /* its lazy mount is on its way out */
+    bool lazy_served;        /* the edge wants to know of pieces */
+    struct msg_range tables; /* LAZY_TABLES */
+    uint64_t *first;         /* pieces wanted before others; NULL: none */
+    uint64_t *touched;       /* pieces that starts read; NULL: not known */
+    struct vine_err trouble; /* of its source, while it is lazily mounted */
+    uint64_t retry_ms;       /* then it is wanted again; 0: not */
 };
 
 struct transfer {
@@ -85,6 +104,7 @@ struct job_source {
     struct node_job *job;
     struct job_source *next;
     enum source_state state;
+    bool lazy;                  /* somebody asked for a lazy start */
     struct node_object *object; /* when bound: leased */
     char path[];
 };
@@ -106,6 +126,7 @@ struct client {
     uint64_t id;
     struct node_job *job;
     uint64_t since_ms;
+    bool lazy;
     uint32_t count;
     struct job_source *source[VINE_SOURCES_MAX];
     struct vine_err err[VINE_SOURCES_MAX]; /* set: that source failed for this client */
@@ -188,6 +209,7 @@ void node_source_bind(struct node *node, struct job_source *s, struct node_objec
 /* Its clients are told; the binding is given up. */
 void node_source_failed(struct node *node, struct job_source *s,
                         const struct vine_err *err);
+void node_source_want(struct node *node, struct job_source *s); /* ask the manager */
 void node_clients_check(
     struct node *node); /* answer those that wait for nothing more */
 void node_clients_mount_failed(struct node *node, const struct node_object *o,
@@ -226,6 +248,9 @@ void node_object_refuse(struct node *node, const struct vine_digest *digest,
 int node_store_admit(struct node *node, uint64_t bytes, const char *what,
                      struct vine_err *err);
 struct mount *node_mount_find(const struct node_object *o, uint32_t uid);
+/* NULL: out of memory. Not mounted yet. */
+struct mount *node_mount_new(struct node_object *o, uint32_t uid);
+void node_mount_free(struct node_object *o, struct mount *gone);
 
 /* node_transfer.c */
 int node_transfer_fetch(struct node *node, const struct msg *m, struct vine_err *err);
@@ -246,6 +271,23 @@ void node_have_tell_soon(struct node *node, struct node_object *o, uint32_t piec
 void node_have_tell_untold(struct node *node);
 void node_have_forget_untold(struct node *node, struct node_object *o);
 void node_have_tell_all(struct node *node, struct node_object *o);
+
+/* node_lazy.c */
+/* A client that starts lazily need not wait for this source any longer. */
+bool node_lazy_ready(const struct job_source *s);
+void node_lazy_advance(struct node *node, struct node_object *o);
+void node_lazy_piece(struct node *node, struct node_object *o, uint32_t piece);
+void node_lazy_complete(struct node_object *o);
+void node_lazy_leave(struct node *node, struct node_object *o); /* no lease is left */
+/* The manager says that its source fails. True: a job runs on it already, so it stays
+ * wanted, and is asked for again later. */
+bool node_lazy_keeps(struct node *node, struct job_source *s,
+                     const struct vine_err *err);
+int node_lazy_message(struct node *node, const struct msg *m, struct vine_err *err);
+void node_lazy_tell_all(struct node *node); /* after REGISTER */
+void node_lazy_tick(struct node *node);
+uint64_t node_lazy_deadline(const struct node *node);
+void node_lazy_free(struct node_object *o);
 
 /* node_origin.c */
 int node_origin_message(struct node *node, const struct msg *m, struct vine_err *err);

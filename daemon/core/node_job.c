@@ -95,7 +95,7 @@ struct job_source *node_job_add_source(struct node *node, struct node_job *job,
     return s;
 }
 
-static void source_want(struct node *node, struct job_source *s)
+void node_source_want(struct node *node, struct job_source *s)
 {
     struct msg m = {.type = MSG_WANT,
                     .job = s->job->job,
@@ -103,7 +103,8 @@ static void source_want(struct node *node, struct job_source *s)
                     .gid = s->job->gid,
                     .path = s->path};
 
-    s->state = SOURCE_WANTED;
+    if (s->state != SOURCE_BOUND)
+        s->state = SOURCE_WANTED;
     node_send(node, &m);
 }
 
@@ -118,6 +119,8 @@ static void source_unbind(struct node *node, struct job_source *s)
     node_object_used(node, o);
     if (--o->leases == 0 && o->stream == NULL)
         node_transfer_give_up(node, o);
+    if (o->leases == 0)
+        node_lazy_leave(node, o);
     node->ops.save(node->ctx);
 }
 
@@ -213,7 +216,8 @@ static void client_reply(struct node *node, struct client *c)
 static bool client_settled(const struct client *c)
 {
     for (uint32_t i = 0; i < c->count; i++)
-        if (c->err[i].code == VINE_OK && !node_source_ready(c->source[i]))
+        if (c->err[i].code == VINE_OK && !node_source_ready(c->source[i]) &&
+            !(c->lazy && node_lazy_ready(c->source[i])))
             return false;
     return true;
 }
@@ -279,7 +283,7 @@ void node_job_free(struct node *node, struct node_job *job)
 static void source_ask(struct node *node, struct job_source *s)
 {
     if (s->state == SOURCE_IDLE)
-        source_want(node, s);
+        node_source_want(node, s);
 }
 
 static int job_sources(struct node *node, struct node_job *job,
@@ -291,8 +295,10 @@ static int job_sources(struct node *node, struct node_job *job,
         if (sources[i] == NULL)
             return -1;
     }
-    for (unsigned i = 0; i < spec->count; i++)
+    for (unsigned i = 0; i < spec->count; i++) {
+        sources[i]->lazy |= spec->lazy;
         source_ask(node, sources[i]);
+    }
     return 0;
 }
 
@@ -367,6 +373,7 @@ int node_stage(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
     }
     c->id = client;
     c->since_ms = node->now_ms;
+    c->lazy = spec->lazy;
     c->count = spec->count;
     c->next = node->first_client;
     if (c->next != NULL)
@@ -433,6 +440,8 @@ static void binding_failed(struct node *node, struct job_source *s,
                            const struct vine_err *err)
 {
     if (s->state == SOURCE_BOUND && s->object->state == OBJECT_COMPLETE)
+        return;
+    if (node_lazy_keeps(node, s, err))
         return;
     node_source_failed(node, s, err);
     node_clients_check(node);
@@ -513,7 +522,7 @@ void node_job_want_all(struct node *node)
     for (struct node_job *job = node->first_job; job != NULL; job = job->next)
         for (struct job_source *s = job->sources; s != NULL; s = s->next)
             if (s->state == SOURCE_WANTED)
-                source_want(node, s);
+                node_source_want(node, s);
     node_clients_check(node);
 }
 

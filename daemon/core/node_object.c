@@ -76,6 +76,7 @@ void node_object_free(struct node *node, struct node_object *o)
     *(o->prev != NULL ? &o->prev->next : &node->first_object) = o->next;
     if (o->next != NULL)
         o->next->prev = o->prev;
+    node_lazy_free(o);
     free(o->have);
     free(o);
 }
@@ -226,6 +227,7 @@ void node_object_set_complete(struct node *node, struct node_object *o)
     for (uint32_t i = 0; i < bits_words(o->pieces); i++)
         o->have[i] = bits_full_word(o->pieces, i);
     o->local_fails = 0;
+    node_lazy_complete(o);
 }
 
 struct mount *node_mount_find(const struct node_object *o, uint32_t uid)
@@ -237,22 +239,29 @@ struct mount *node_mount_find(const struct node_object *o, uint32_t uid)
     return m;
 }
 
+struct mount *node_mount_new(struct node_object *o, uint32_t uid)
+{
+    struct mount *m = calloc(1, sizeof(*m));
+
+    if (m == NULL)
+        return NULL;
+    m->uid = uid;
+    m->next = o->mounts;
+    o->mounts = m;
+    return m;
+}
+
 static void mount_begin(struct node *node, struct node_object *o, uint32_t uid)
 {
-    struct mount *m;
     struct vine_err err = {0};
 
     if (node_mount_find(o, uid) != NULL)
         return;
-    m = calloc(1, sizeof(*m));
-    if (m == NULL) {
+    if (node_mount_new(o, uid) == NULL) {
         vine_err_set(&err, VINE_ENOMEM, "out of memory");
         node_clients_mount_failed(node, o, uid, &err);
         return;
     }
-    m->uid = uid;
-    m->next = o->mounts;
-    o->mounts = m;
     node->ops.mount(node->ctx, &o->digest, uid, o->trusted);
 }
 
@@ -273,6 +282,8 @@ void node_object_advance(struct node *node, struct node_object *o)
     }
     if (o->state == OBJECT_COMPLETE)
         mount_for_leases(node, o);
+    if (o->state == OBJECT_PARTIAL)
+        node_lazy_advance(node, o);
     node_clients_check(node);
 }
 
@@ -346,7 +357,7 @@ void node_published(struct node *node, const struct vine_digest *digest,
     node_object_advance(node, o);
 }
 
-static void mount_free(struct node_object *o, struct mount *gone)
+void node_mount_free(struct node_object *o, struct mount *gone)
 {
     struct mount **at = &o->mounts;
 
@@ -366,7 +377,7 @@ void node_mounted(struct node *node, const struct vine_digest *digest,
     if (m == NULL || m->mounted)
         return;
     if (err != NULL && err->code != VINE_OK) {
-        mount_free(o, m);
+        node_mount_free(o, m);
         node_clients_mount_failed(node, o, mount_uid, err);
     } else {
         m->mounted = true;
@@ -382,8 +393,13 @@ void node_unmounted(struct node *node, const struct vine_digest *digest,
     struct mount *m = o == NULL ? NULL : node_mount_find(o, mount_uid);
 
     node_time(node, now_ms);
-    if (m != NULL && m->mounted)
-        mount_free(o, m);
+    if (m == NULL || !m->mounted)
+        return;
+    node_mount_free(o, m);
+    if (o->lazy_leaving) {
+        o->lazy_leaving = false;
+        node_object_advance(node, o);
+    }
 }
 
 int node_evict(struct node *node, const struct vine_digest *digest, uint64_t now_ms,

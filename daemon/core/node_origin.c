@@ -222,26 +222,41 @@ static void stream_begin(struct node *node, struct ticket *t)
     node_origin_advance(node, t);
 }
 
-/* Keep origin_window pieces on their way from the source, in ascending order. */
-void node_origin_advance(struct node *node, struct ticket *t)
+/* Ask for pieces of `among` (NULL: any) until `busy` reaches the window. */
+static uint32_t stream_pieces(struct node *node, struct ticket *t,
+                              const uint64_t *among, uint32_t busy)
 {
     struct node_object *o = t->object;
     uint32_t window = node_object_has(o, 0) ? node->limits.origin_window : 1;
-    uint32_t end = node_object_has(o, 0) ? o->pieces : 1, busy = 0;
+    uint32_t end = node_object_has(o, 0) ? o->pieces : 1;
 
-    for (const struct transfer *f = o->transfers; f != NULL; f = f->object_next)
-        busy += f->origin == t;
     for (uint32_t p = 0; p < end && busy < window; p++) {
         struct transfer *f;
-        if (node_object_has(o, p) || node_transfer_covers(o, p))
+        if ((among != NULL && !bits_get(among, p)) || node_object_has(o, p) ||
+            node_transfer_covers(o, p))
             continue;
         f = node_transfer_new(node, o, (struct msg_range){p, 1});
         if (f == NULL)
-            return;
+            return window;
         f->origin = t;
         busy++;
         node->ops.fetch_origin(node->ctx, f->id, &o->digest, t->id, f->range);
     }
+    return busy;
+}
+
+/* Keep origin_window pieces on their way from the source: those that tasks wait for
+ * before the others, and in ascending order. */
+void node_origin_advance(struct node *node, struct ticket *t)
+{
+    struct node_object *o = t->object;
+    uint32_t busy = 0;
+
+    for (const struct transfer *f = o->transfers; f != NULL; f = f->object_next)
+        busy += f->origin == t;
+    if (o->first != NULL && node_object_has(o, 0))
+        busy = stream_pieces(node, t, o->first, busy);
+    (void)stream_pieces(node, t, NULL, busy);
 }
 
 static int on_build(struct node *node, const struct msg *m, struct vine_err *err)

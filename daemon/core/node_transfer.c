@@ -394,6 +394,7 @@ void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
                             t->range.count < LONG_RUN ||
                                 t->reported == t->range.count ||
                                 o->have_count == o->pieces);
+        node_lazy_piece(node, o, piece);
     }
     finished_free(node, o);
     if (o->have_count == o->pieces)

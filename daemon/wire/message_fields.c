@@ -149,6 +149,9 @@ const struct message_type message_types[MSG_TYPES] = {
     [MSG_PING] = {"ping", 0, {{NULL, ALWAYS}}},
     [MSG_PONG] = {"pong", 0, {{NULL, ALWAYS}}},
     [MSG_ASK_STATUS] = {"ask_status", 1, {R(ticket)}},
+    /* either direction */
+    [MSG_URGENT] = {"urgent", 2, {R(digest), R(ranges)}},
+    [MSG_TOUCHED] = {"touched", 2, {R(digest), R(ranges)}},
     /* manager -> node */
     [MSG_REGISTERED] = {"registered", 1, {R(heartbeat)}},
     [MSG_RESOLVE] = {"resolve", 5, {R(ticket), R(job), R(uid), R(gid), R(path)}},

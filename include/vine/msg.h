@@ -41,6 +41,10 @@ enum msg_type {
     MSG_PING,    /* keep-alive, either direction; answered with MSG_PONG */
     MSG_PONG,
     MSG_ASK_STATUS, /* ticket */
+    MSG_URGENT,     /* digest ranges[]: a task waits for these pieces, plan them before
+                       others. To the origin of a stream: read these first */
+    MSG_TOUCHED, /* digest ranges[]: what the start of a job reads of it, for those who
+                    start before they have it whole. Either direction; a hint only */
 
     /* manager -> node */
     MSG_REGISTERED, /* heartbeat_ms */

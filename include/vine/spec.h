@@ -6,6 +6,8 @@
 #ifndef VINE_SPEC_H
 #define VINE_SPEC_H
 
+#include <stdbool.h>
+
 #include "vine/err.h"
 #include "vine/limits.h"
 
@@ -16,6 +18,7 @@ struct vine_source {
 
 struct vine_spec {
     unsigned count;
+    bool lazy; /* start before all is there; not part of the text */
     struct vine_source source[VINE_SOURCES_MAX];
 };
 

@@ -31,6 +31,11 @@ enum op {
     OP_REPLY,
     OP_ANSWER,
     OP_SAVE,
+    OP_LAZY_LOOK,
+    OP_LAZY_MOUNT,
+    OP_LAZY_HAVE,
+    OP_LAZY_LEAVE,
+    OP_TOUCHED,
     OPS
 };
 
@@ -180,6 +185,33 @@ static inline void on_save(void *ctx)
     did(ctx, OP_SAVE);
 }
 
+static inline void on_lazy_look(void *ctx, const struct vine_digest *digest)
+{
+    did(ctx, OP_LAZY_LOOK)->digest = *digest;
+}
+
+static inline void on_lazy_mount(void *ctx, const struct vine_digest *digest)
+{
+    did(ctx, OP_LAZY_MOUNT)->digest = *digest;
+}
+
+static inline void on_lazy_have(void *ctx, const struct vine_digest *digest,
+                                uint32_t piece)
+{
+    did(ctx, OP_LAZY_HAVE)->id = piece;
+}
+
+static inline void on_lazy_leave(void *ctx, const struct vine_digest *digest)
+{
+    did(ctx, OP_LAZY_LEAVE)->digest = *digest;
+}
+
+static inline void on_touched(void *ctx, const struct vine_digest *digest,
+                              const struct msg_range *ranges, uint32_t count)
+{
+    did(ctx, OP_TOUCHED)->range = ranges[0];
+}
+
 static inline struct world *begin_with(uint64_t cache_max)
 {
     static const struct node_ops ops = {.send = on_send,
@@ -197,7 +229,12 @@ static inline struct world *begin_with(uint64_t cache_max)
                                         .remove = on_remove,
                                         .reply = on_reply,
                                         .answer = on_answer,
-                                        .save = on_save};
+                                        .save = on_save,
+                                        .lazy_look = on_lazy_look,
+                                        .lazy_mount = on_lazy_mount,
+                                        .lazy_have = on_lazy_have,
+                                        .lazy_leave = on_lazy_leave,
+                                        .touched = on_touched};
     struct world *w = calloc(1, sizeof(*w));
     struct node_limits limits;
 

@@ -1,0 +1,144 @@
+/* The manager's part in lazy starts: what is urgent comes first, what was read is
+ * remembered. */
+#include "tests/unit/mgr_world.h"
+
+#define MANY 100u
+
+/* n1 has the object whole, n2 and n3 want it and have its manifest. */
+static struct world *begin_seeded(void)
+{
+    struct vine_digest key = digest_no(3);
+    struct msg_object object = {.digest = digest_no(1),
+                                .size = MANY * 1000,
+                                .pieces = MANY,
+                                .complete = true,
+                                .key_count = 1,
+                                .keys = &key};
+    struct msg m = {.type = MSG_REGISTER,
+                    .port = 7111,
+                    .switch_name = "",
+                    .objects = &object,
+                    .object_count = 1};
+    struct world *w = begin(0);
+
+    join_silent(w, 1);
+    assert_int_equal(say(w, 1, &m), 0);
+    join(w, 2);
+    want(w, 2, JOB, 5);
+    resolved(w, 2, ticket_of(w, 2), 3);
+    return w;
+}
+
+static int tell(struct world *w, uint32_t conn, enum msg_type type, uint32_t first,
+                uint32_t count)
+{
+    struct msg_range range = {first, count};
+    struct msg m = {
+        .type = type, .digest = digest_no(1), .ranges = &range, .range_count = 1};
+
+    return say(w, conn, &m);
+}
+
+/* The next piece that `conn` is told to fetch when it has told of `done`. */
+static uint32_t next_piece(struct world *w, uint32_t conn, uint32_t done)
+{
+    const struct sent *s;
+
+    w->log.count = 0;
+    assert_int_equal(have(w, conn, 1, done, 1), 0);
+    s = sent_last(&w->log, conn, MSG_FETCH);
+    return s == NULL ? UINT32_MAX : s->assigns[0].range.first;
+}
+
+static void test_urgent_pieces_come_before_others(void **state)
+{
+    struct world *w = begin_seeded();
+    const struct sent *s;
+    uint32_t window;
+
+    assert_int_equal(tell(w, 2, MSG_URGENT, 70, 3), 0);
+    assert_int_equal(have(w, 2, 1, 0, 1), 0);
+    s = sent_last(&w->log, 2, MSG_FETCH);
+    assert_non_null(s);
+    assert_int_equal(s->assigns[0].range.first, 70);
+    assert_int_equal(s->assigns[0].range.count, 3);
+    window = 0;
+    for (uint32_t i = 0; i < s->m.assign_count; i++)
+        window += s->assigns[i].range.count;
+    assert_in_range(window, 4, 6);
+    /* One that comes later passes all that is not out yet. */
+    assert_int_equal(tell(w, 2, MSG_URGENT, 90, 1), 0);
+    assert_int_equal(next_piece(w, 2, 70), 90);
+    end(w);
+}
+
+static void test_urgent_is_asked_of_nobody_who_is_not_supplied(void **state)
+{
+    struct world *w = begin_seeded();
+
+    join(w, 3);
+    assert_int_equal(tell(w, 3, MSG_URGENT, 5, 1), 0);
+    assert_null(sent_last(&w->log, 3, MSG_FETCH));
+    end(w);
+}
+
+static void test_pieces_that_are_none_are_refused(void **state)
+{
+    struct world *w = begin_seeded();
+
+    assert_int_equal(tell(w, 2, MSG_URGENT, MANY, 1), -1);
+    assert_int_equal(tell(w, 2, MSG_URGENT, MANY - 1, 2), -1);
+    assert_int_equal(tell(w, 2, MSG_TOUCHED, MANY, 1), -1);
+    end(w);
+}
+
+static void test_what_was_read_is_told_to_the_next(void **state)
+{
+    struct world *w = begin_seeded();
+    const struct sent *s;
+
+    assert_null(sent_last(&w->log, 2, MSG_TOUCHED));
+    assert_int_equal(tell(w, 1, MSG_TOUCHED, 10, 4), 0);
+    assert_int_equal(tell(w, 2, MSG_TOUCHED, 13, 2), 0);
+    join(w, 3);
+    want(w, 3, JOB, 5);
+    s = sent_last(&w->log, 3, MSG_TOUCHED);
+    assert_non_null(s);
+    assert_int_equal(s->m.range_count, 1);
+    assert_int_equal(s->ranges[0].first, 10);
+    assert_int_equal(s->ranges[0].count, 5);
+    end(w);
+}
+
+static void test_an_origin_that_streams_is_told(void **state)
+{
+    struct world *w = begin(2);
+    struct msg_range range = {3, 1};
+    struct msg m = {
+        .type = MSG_URGENT, .digest = digest_no(1), .ranges = &range, .range_count = 1};
+
+    want(w, 1, JOB, 5);
+    want(w, 2, JOB, 5);
+    resolved_packed(w, 1, ticket_of(w, 1), 3, 1);
+    w->log.count = 0;
+    assert_int_equal(say(w, 2, &m), 0);
+    assert_non_null(sent_last(&w->log, 1, MSG_URGENT));
+    /* What it waits for itself it knows. */
+    w->log.count = 0;
+    assert_int_equal(say(w, 1, &m), 0);
+    assert_null(sent_last(&w->log, 1, MSG_URGENT));
+    end(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_urgent_pieces_come_before_others),
+        cmocka_unit_test(test_urgent_is_asked_of_nobody_who_is_not_supplied),
+        cmocka_unit_test(test_pieces_that_are_none_are_refused),
+        cmocka_unit_test(test_what_was_read_is_told_to_the_next),
+        cmocka_unit_test(test_an_origin_that_streams_is_told),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
