@@ -44,7 +44,8 @@ ARCHIVES := $(foreach l,$(LIBS),$(BUILD)/lib$(l).a)
 LINK_LIBS := $(foreach l,node image edge core wire base,$(BUILD)/lib$(l).a)
 LDLIBS   = $(shell $(PKG_CONFIG) --libs $(PKGS)) -lpthread
 
-PROGRAMS := $(BUILD)/vined $(BUILD)/vine-managerd $(BUILD)/vine-env $(BUILD)/vine-source
+PROGRAMS := $(BUILD)/vined $(BUILD)/vine-managerd $(BUILD)/vine-env $(BUILD)/vine-source \
+            $(BUILD)/vine-lazy
 PLUGIN   := $(BUILD)/vine_env.so
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
@@ -78,6 +79,11 @@ $(BUILD)/vine-env: $(call OBJ,$(wildcard daemon/cli/*.c)) $(ARCHIVES)
 	$(link)
 $(BUILD)/vine-source: $(call OBJ,$(wildcard daemon/source/*.c)) $(ARCHIVES)
 	$(link)
+
+# Alone with libfuse: it opens nothing and speaks to nobody but vined and the kernel.
+$(BUILD)/daemon/lazy/%.o: PKGS := fuse3
+$(BUILD)/vine-lazy: $(call OBJ,$(wildcard daemon/lazy/*.c))
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs fuse3)
 
 # The plugin lives in slurmstepd and srun: never sanitized, links jansson only, and shows
 # nothing but the symbols of spank/export.map.

@@ -13,11 +13,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { OPTION_ENV, OPTION_FALLBACK, OPTION_QUIET, OPTION_COUNT };
+enum { OPTION_ENV, OPTION_FALLBACK, OPTION_START, OPTION_QUIET, OPTION_COUNT };
 
 /* The client's values. One byte over the limit is enough to be refused as too long. */
 static struct {
-    char *spec, *fallback;
+    char *spec, *fallback, *start;
 } client;
 
 static int keep(char **slot, const char *value)
@@ -39,6 +39,8 @@ static int on_option(int val, const char *value, int remote)
         return keep(&client.spec, value);
     if (val == OPTION_FALLBACK)
         return keep(&client.fallback, value);
+    if (val == OPTION_START)
+        return keep(&client.start, value);
     return 0;
 }
 
@@ -51,6 +53,11 @@ static struct spank_option table[OPTION_COUNT] = {
     {(char *)"vine-fallback", (char *)"origin|fail",
      (char *)"When it cannot be staged: run from the source itself (origin), or fail",
      1, OPTION_FALLBACK, on_option},
+    {(char *)"vine-start", (char *)"full|lazy",
+     (char
+          *)"Start tasks when all of it is on the node (full), or as soon as it can be "
+            "mounted, while the rest is still on its way (lazy)",
+     1, OPTION_START, on_option},
     {(char *)"vine-quiet", NULL,
      (char *)"No progress lines while the environment is staged", 0, OPTION_QUIET,
      on_option},
@@ -93,10 +100,25 @@ static int check_spec(const char *text, struct vine_err *err)
     return result;
 }
 
+static bool is_start(const char *text)
+{
+    return strcmp(text, "full") == 0 || strcmp(text, "lazy") == 0;
+}
+
 int options_check_client(struct vine_err *err)
 {
     const char *text =
         client.spec != NULL ? client.spec : getenv(OPTIONS_SPEC_VARIABLE);
+    const char *start = getenv(OPTIONS_START_VARIABLE);
+
+    if (client.start != NULL && !is_start(client.start))
+        return vine_err_set(err, VINE_EINVAL,
+                            "--vine-start takes full or lazy, not '%.60s'",
+                            client.start);
+    if (client.start == NULL && start != NULL && !is_start(start))
+        return vine_err_set(err, VINE_EINVAL,
+                            OPTIONS_START_VARIABLE " takes full or lazy, not '%.60s'",
+                            start);
 
     if (client.fallback != NULL && strcmp(client.fallback, "origin") != 0 &&
         strcmp(client.fallback, "fail") != 0)
@@ -165,6 +187,27 @@ bool options_fallback_origin(spank_t sp, bool site_default)
         return strcmp(value, "fail") != 0;
     carried = option_from_env(sp, "vine_fallback");
     result = carried != NULL ? strcmp(carried, "fail") != 0 : site_default;
+    free(carried);
+    return result;
+}
+
+bool options_start_lazy(spank_t sp, bool env, bool site_default)
+{
+    char *value = NULL, *carried, text[16];
+    bool result = site_default;
+
+    if (spank_option_getopt(sp, &table[OPTION_START], &value) == ESPANK_SUCCESS &&
+        value != NULL)
+        return strcmp(value, "lazy") == 0;
+    if (!env)
+        return site_default;
+    carried = option_from_env(sp, "vine_start");
+    if (carried != NULL)
+        result = strcmp(carried, "lazy") == 0;
+    else if (spank_getenv(sp, OPTIONS_START_VARIABLE, text, sizeof(text)) ==
+                 ESPANK_SUCCESS &&
+             is_start(text))
+        result = strcmp(text, "lazy") == 0;
     free(carried);
     return result;
 }

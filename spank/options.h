@@ -10,6 +10,7 @@
 #include "vine/spec.h"
 
 #define OPTIONS_SPEC_VARIABLE "VINE_ENV_SPEC"
+#define OPTIONS_START_VARIABLE "VINE_ENV_START"
 
 /* From slurm_spank_init. 0 or -1. */
 int options_register(spank_t sp);
@@ -25,6 +26,8 @@ int options_spec_text(spank_t sp, bool env, char **text, struct vine_err *err);
 
 /* --vine-fallback, or the site's default; --vine-quiet. */
 bool options_fallback_origin(spank_t sp, bool site_default);
+/* --vine-start, else (if `env`) OPTIONS_START_VARIABLE, else the site's default. */
+bool options_start_lazy(spank_t sp, bool env, bool site_default);
 bool options_quiet(spank_t sp);
 
 #endif

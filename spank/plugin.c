@@ -88,6 +88,14 @@ int slurm_spank_task_init(spank_t sp, int ac, char **av)
     return ESPANK_SUCCESS;
 }
 
+int slurm_spank_task_exit(spank_t sp, int ac, char **av)
+{
+    struct settings settings = load_settings(ac, av);
+
+    step_task_exit(sp, &settings);
+    return ESPANK_SUCCESS;
+}
+
 int slurm_spank_job_epilog(spank_t sp, int ac, char **av)
 {
     struct settings settings = load_settings(ac, av);

@@ -45,6 +45,7 @@ int settings_load(int ac, char *const av[], struct settings *out, struct vine_er
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
     result = vine_conf_load(config != NULL ? config : VINE_CONF_PATH, conf, err);
     out->fallback_origin = conf->fallback_origin;
+    out->start_lazy = conf->start_lazy;
     out->stage_timeout_s = conf->stage_timeout_s;
     out->progress_s = conf->progress_s;
     out->prolog_timeout_ms = conf->prolog_timeout_ms;

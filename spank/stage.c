@@ -61,6 +61,11 @@ static json_t *make_request(const struct stage_request *r, const char *op,
                         (json_int_t)r->uid, "gid", (json_int_t)r->gid, "spec", escaped);
     free(escaped);
     free(text);
+    if (out != NULL && r->spec->lazy &&
+        json_object_set_new(out, "start", json_string("lazy")) < 0) {
+        json_decref(out);
+        out = NULL;
+    }
     if (out == NULL)
         vine_err_set(err, VINE_ENOMEM, "out of memory");
     return out;
@@ -110,17 +115,48 @@ static int left_of(int64_t deadline)
     return left < 0 ? 0 : (int)left;
 }
 
+/* *event: the answer, caller's; NULL on error. */
 static int tell(struct vine_client *c, const json_t *request, int64_t deadline,
-                struct vine_err *err)
+                json_t **event, struct vine_err *err)
 {
-    json_t *event = NULL;
     int result = -1;
 
+    *event = NULL;
     if (vine_client_send(c, request, left_of(deadline), err) == 0 &&
-        vine_client_next(c, left_of(deadline), &event, err) == 0)
-        result = vine_client_check(event, err);
-    json_decref(event);
+        vine_client_next(c, left_of(deadline), event, err) == 0)
+        result = vine_client_check(*event, err);
+    if (result < 0) {
+        json_decref(*event);
+        *event = NULL;
+    }
     return result;
+}
+
+static json_t *make_job_request(const struct stage_request *r, const char *op)
+{
+    char job[16];
+
+    (void)snprintf(job, sizeof(job), "%u", r->job);
+    return json_pack("{s:s,s:s}", "op", op, "job", job);
+}
+
+void stage_trouble(const struct stage_request *request, int timeout_ms, char *text,
+                   size_t size)
+{
+    int64_t deadline = now_ms() + timeout_ms;
+    json_t *message = make_job_request(request, "trouble"), *event = NULL;
+    struct vine_client *c = NULL;
+    struct vine_err err = {0};
+    const char *said = NULL;
+
+    if (message != NULL &&
+        open_as_root(request->socket_path, timeout_ms, &c, &err) == 0 &&
+        tell(c, message, deadline, &event, &err) == 0)
+        said = json_string_value(json_object_get(event, "text"));
+    (void)snprintf(text, size, "%s", said != NULL ? said : "");
+    vine_client_close(c);
+    json_decref(event);
+    json_decref(message);
 }
 
 int stage_tell(const struct stage_request *request, const char *op, int timeout_ms,
@@ -128,13 +164,11 @@ int stage_tell(const struct stage_request *request, const char *op, int timeout_
 {
     int64_t deadline = now_ms() + timeout_ms;
     struct vine_client *c = NULL;
-    json_t *message = NULL;
-    char job[16];
+    json_t *message = NULL, *event = NULL;
     int result = -1;
 
     if (strcmp(op, "end") == 0) {
-        (void)snprintf(job, sizeof(job), "%u", request->job);
-        message = json_pack("{s:s,s:s}", "op", op, "job", job);
+        message = make_job_request(request, op);
         if (message == NULL)
             return vine_err_set(err, VINE_ENOMEM, "out of memory");
     } else {
@@ -143,7 +177,8 @@ int stage_tell(const struct stage_request *request, const char *op, int timeout_
             return -1;
     }
     if (open_as_root(request->socket_path, timeout_ms, &c, err) == 0)
-        result = tell(c, message, deadline, err);
+        result = tell(c, message, deadline, &event, err);
+    json_decref(event);
     vine_client_close(c);
     json_decref(message);
     return result;

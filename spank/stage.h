@@ -13,7 +13,7 @@
 struct stage_request {
     const char *socket_path;
     uint32_t job, uid, gid;
-    const struct vine_spec *spec;
+    const struct vine_spec *spec; /* `lazy` in it is heeded */
     uint64_t timeout_s, progress_s;
     /* Asked every STAGE_SLICE_MS; true ends the wait with VINE_ECANCELED. NULL: never.
      */
@@ -44,6 +44,10 @@ struct stage_source {
 /* Fill one result for each source of the spec; results has spec->count places. A
  * failure of the whole is put into every place. Never fails itself. */
 void stage_wait(const struct stage_request *request, struct stage_source *results);
+
+/* What tasks of a job that started lazily could not read; "" nothing, or no answer. */
+void stage_trouble(const struct stage_request *request, int timeout_ms, char *text,
+                   size_t size);
 
 /* Tell the daemon that a job begins ("begin": the spec and ids are used) or ended
  * ("end"), within timeout_ms in all. */

@@ -27,6 +27,8 @@
 
 #define WARNED_VARIABLE "VINE_ENV_WARNED"
 
+#define TROUBLE_WAIT_MS 500
+
 /* Slurm's step ids from the end of the range; only newer headers name them. */
 #define STEP_EXTERN ((uint32_t)0xfffffffc)
 
@@ -113,6 +115,7 @@ void step_stage(spank_t sp, const struct settings *settings)
         return;
     (void)snprintf(step.private_dir, sizeof(step.private_dir), "%s",
                    settings->private_dir);
+    step.spec->lazy = options_start_lazy(sp, true, settings->start_lazy);
     step.fallback_origin = options_fallback_origin(sp, settings->fallback_origin);
     step.results = calloc(step.spec->count, sizeof(*step.results));
     if (step.results == NULL) {
@@ -402,6 +405,26 @@ void step_activate(spank_t sp)
                                                            : NULL);
 }
 
+/* ---- task_exit ---------------------------------------------------------------- */
+
+void step_task_exit(spank_t sp, const struct settings *settings)
+{
+    struct stage_request request = {.socket_path = settings->socket_path,
+                                    .job = step.job};
+    char text[TEXT_LINE_MAX], line[2 * TEXT_LINE_MAX];
+    static bool said;
+
+    if (said || !step.wanted || step.spec == NULL || !step.spec->lazy)
+        return;
+    stage_trouble(&request, TROUBLE_WAIT_MS, text, sizeof(text));
+    if (text[0] == '\0')
+        return;
+    said = true;
+    (void)snprintf(line, sizeof(line), "vine-env: %s: %s", step.node_name, text);
+    text_clean(line);
+    slurm_spank_log("%s", line);
+}
+
 /* ---- job_prolog, job_epilog -------------------------------------------------- */
 
 /* In these a fresh process has Slurm's variables in its own environment. */
@@ -432,6 +455,7 @@ void step_job_begin(spank_t sp, const struct settings *settings)
         number_from_env("SLURM_JOB_ID", &request.job) == 0 &&
         number_from_env("SLURM_JOB_UID", &request.uid) == 0 &&
         number_from_env("SLURM_JOB_GID", &request.gid) == 0) {
+        spec->lazy = options_start_lazy(sp, false, settings->start_lazy);
         request.spec = spec;
         if (stage_tell(&request, "begin", (int)settings->prolog_timeout_ms, &err) < 0)
             slurm_info("vine-env: job %u is staged later, by its first step: %s",

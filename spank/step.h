@@ -21,4 +21,7 @@ void step_activate(spank_t sp);
 void step_job_begin(spank_t sp, const struct settings *settings);
 void step_job_end(spank_t sp, const struct settings *settings);
 
+/* A task has ended: if it started lazily and could not read all it wanted, say why. */
+void step_task_exit(spank_t sp, const struct settings *settings);
+
 #endif

@@ -15,7 +15,7 @@
 
 #define FILE_MAX (64u << 10)
 
-enum kind { TEXT, PATH, NUMBER, YES_NO, FALLBACK, CACHING };
+enum kind { TEXT, PATH, NUMBER, YES_NO, FALLBACK, START, CACHING };
 
 static const struct key {
     const char *section, *name;
@@ -47,7 +47,9 @@ static const struct key {
     {"node", "build_threads", NUMBER, FIELD(build_threads), 0, 1024, NULL, 0},
     {"node", "nice", NUMBER, FIELD(nice), 0, 19, NULL, 0},
     {"node", "log_level", TEXT, FIELD(log_level), 0, 0, "info", 0},
+    {"node", "lazy_timeout", NUMBER, FIELD(lazy_timeout_s), 1, 86400, NULL, 60},
     {"plugin", "fallback", FALLBACK, FIELD(fallback_origin), 0, 0, NULL, 1},
+    {"plugin", "start", START, FIELD(start_lazy), 0, 0, NULL, 0},
     {"plugin", "stage_timeout", NUMBER, FIELD(stage_timeout_s), 1, 86400, NULL, 600},
     {"plugin", "progress", NUMBER, FIELD(progress_s), 1, 3600, NULL, 3},
     {"plugin", "prolog_timeout_ms", NUMBER, FIELD(prolog_timeout_ms), 10, 5000, NULL,
@@ -161,6 +163,12 @@ static int set_value(struct vine_conf *conf, const struct key *key, const char *
             return vine_err_set(err, VINE_EINVAL,
                                 "%s, line %u: '%s' takes origin or fail, not '%s'",
                                 path, line, key->name, value);
+        break;
+    case START:
+        if (parse_word(value, "lazy", "full", &n) < 0)
+            return vine_err_set(err, VINE_EINVAL,
+                                "%s, line %u: '%s' takes full or lazy, not '%s'", path,
+                                line, key->name, value);
         break;
     }
     set_number(conf, key, n);

@@ -159,3 +159,16 @@ bool image_superblock_valid(const uint8_t super[96], uint64_t file_size, uint64_
     *used = bytes_used;
     return true;
 }
+
+uint64_t image_tables_start(const uint8_t super[96])
+{
+    static const size_t at[] = {48, 56, 64, 72, 80, 88}; /* of each table's start */
+    uint64_t start = get_le(super + 40, 8);              /* the end of all */
+
+    for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+        uint64_t table = get_le(super + at[i], 8);
+        if (table >= 96 && table < start)
+            start = table;
+    }
+    return start;
+}

@@ -51,4 +51,7 @@ bool image_signature_valid(const void *key, size_t key_len,
 bool image_superblock_valid(const uint8_t super[96], uint64_t file_size,
                             uint64_t *used);
 
+/* Where the tables of a valid superblock begin; they reach to its used bytes' end. */
+uint64_t image_tables_start(const uint8_t super[96]);
+
 #endif

@@ -282,6 +282,8 @@ static struct vine_spec *need_spec(const json_t *request, struct vine_err *err)
         vine_err_set(err, VINE_ENOMEM, "out of memory");
     else if (need_text(request, "spec", &text, err) == 0 &&
              vine_spec_parse(text, spec, err) == 0) {
+        const char *start = json_string_value(json_object_get(request, "start"));
+        spec->lazy = start != NULL && strcmp(start, "lazy") == 0;
         free(text);
         return spec;
     }
@@ -377,6 +379,18 @@ static int op_end(struct client *c, const json_t *request, struct vine_err *err)
         return -1;
     node_job_end(c->vined->core, job, vined_now(c->vined));
     send_ok(c);
+    return 0;
+}
+
+static int op_trouble(struct client *c, const json_t *request, struct vine_err *err)
+{
+    char text[VINE_PATH_MAX];
+    uint64_t job;
+
+    if (need_job(request, &job, err) < 0)
+        return -1;
+    lazy_trouble(c->vined, job, text, sizeof(text));
+    client_send(c, json_pack("{s:s, s:o}", "event", "ok", "text", client_text(text)));
     return 0;
 }
 
@@ -506,7 +520,7 @@ static const struct op {
     {"stage", false, op_stage},   {"end", true, op_end},
     {"status", false, op_status}, {"cluster_status", false, op_cluster_status},
     {"evict", true, op_evict},    {"stage_nodes", false, op_stage_nodes},
-    {"pack", false, op_pack},
+    {"pack", false, op_pack},     {"trouble", true, op_trouble},
 };
 
 static void take_request(struct client *c, const json_t *request)

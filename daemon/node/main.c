@@ -192,6 +192,7 @@ static void publish_late(struct vined *vined, void *arg)
         vine_err_set(&err, VINE_ENOENT, "the object to be published is gone");
     } else if (!object->complete &&
                store_publish(vined->store, object, p->trusted, &err) == 0) {
+        lazy_published(vined, object);
         vined_sync_object(vined, object);
     }
     node_published(vined->core, &p->digest, err.code != VINE_OK ? &err : NULL,
@@ -232,9 +233,43 @@ static void op_remove(void *ctx, const struct vine_digest *digest)
     struct vined *vined = ctx;
     struct store_object *object = store_find(vined->store, digest);
 
+    lazy_remove(vined, digest);
     mount_remove(vined, digest);
     if (object != NULL)
         store_remove(vined->store, object);
+}
+
+static void op_lazy_look(void *ctx, const struct vine_digest *digest)
+{
+    lazy_look(ctx, digest);
+}
+
+static void op_lazy_mount(void *ctx, const struct vine_digest *digest)
+{
+    lazy_mount(ctx, digest);
+}
+
+static void op_lazy_have(void *ctx, const struct vine_digest *digest, uint32_t piece)
+{
+    lazy_have(ctx, digest, piece);
+}
+
+static void op_lazy_leave(void *ctx, const struct vine_digest *digest)
+{
+    lazy_leave(ctx, digest);
+}
+
+static void op_touched(void *ctx, const struct vine_digest *digest,
+                       const struct msg_range *ranges, uint32_t count)
+{
+    struct vined *vined = ctx;
+    struct store_object *object = store_find(vined->store, digest);
+
+    if (object == NULL)
+        return;
+    for (uint32_t i = 0; i < count; i++)
+        store_note_reads(vined->store, object, ranges[i].first, ranges[i].count);
+    store_save_reads(vined->store, object);
 }
 
 static void op_reply(void *ctx, uint64_t client, const struct node_result *results,
@@ -272,6 +307,11 @@ static const struct node_ops core_ops = {
     .mount = op_mount,
     .remember_key = op_remember_key,
     .remove = op_remove,
+    .lazy_look = op_lazy_look,
+    .lazy_mount = op_lazy_mount,
+    .lazy_have = op_lazy_have,
+    .lazy_leave = op_lazy_leave,
+    .touched = op_touched,
     .reply = op_reply,
     .answer = op_answer,
     .save = op_save,
@@ -349,6 +389,20 @@ static int load_image_key(struct vined *vined, struct vine_err *err)
     return 0;
 }
 
+/* What starts read of an object, from its meta.json. */
+static void restore_reads(struct vined *vined, const struct store_object *o)
+{
+    struct msg_range *runs = calloc(o->pieces, sizeof(*runs));
+    uint32_t count = 0;
+
+    for (uint32_t p = 1; runs != NULL && o->touched != NULL && p < o->pieces; p++)
+        if (o->touched[p])
+            runs[count++] = (struct msg_range){p, 1};
+    if (count > 0)
+        node_touched(vined->core, &o->manifest.digest, runs, count, vined_now(vined));
+    free(runs);
+}
+
 static int restore_objects(struct vined *vined, struct vine_err *err)
 {
     struct timespec wall;
@@ -368,6 +422,7 @@ static int restore_objects(struct vined *vined, struct vine_err *err)
         if (node_restore_object(vined->core, &object, o->have,
                                 now > ago ? now - ago : 0, err) < 0)
             return -1;
+        restore_reads(vined, o);
     }
     return 0;
 }
@@ -405,8 +460,9 @@ static int start(struct vined *vined, struct vine_err *err)
         store_open(vined->conf.cache_dir, &vined->store, err) < 0 ||
         /* The store's lock says that no other daemon has mounts here. */
         mounts_start(vined, err) < 0 || start_core(vined, err) < 0 ||
-        transfers_start(vined, err) < 0 || sources_start(vined, err) < 0 ||
-        fetch_start(vined, err) < 0 || jobs_start(vined, err) < 0)
+        lazies_start(vined, err) < 0 || transfers_start(vined, err) < 0 ||
+        sources_start(vined, err) < 0 || fetch_start(vined, err) < 0 ||
+        jobs_start(vined, err) < 0)
         return -1;
     daemon_alarm_start(&vined->alarm, &vined->loop, vined, next_deadline, tick);
     if (serve_start(vined, err) < 0 || local_start(vined, err) < 0)
@@ -427,6 +483,7 @@ static void stop(void *ctx)
     fetch_stop(vined);
     jobs_stop(vined);
     sources_stop(vined);
+    lazies_stop(vined);
     mounts_stop(vined);
 }
 

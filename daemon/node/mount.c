@@ -67,11 +67,11 @@ static void path_of(const struct mounts *mounts, const struct vine_digest *diges
 
 /* A loop device on the image. Returns its descriptor; the device lives as long as that
  * or a mount of it. */
-static int open_loop(int image_fd, char path[32], struct vine_err *err)
+static int open_loop(int image_fd, uint32_t flags, char path[32], struct vine_err *err)
 {
     struct loop_config config = {
         .fd = (uint32_t)image_fd,
-        .info = {.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR},
+        .info = {.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR | flags},
     };
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
     int number, fd = -1;
@@ -101,16 +101,28 @@ static int open_loop(int image_fd, char path[32], struct vine_err *err)
     return fd;
 }
 
+int mount_image(int image_fd, uint32_t flags, const char *path, char device[32],
+                struct vine_err *err)
+{
+    int loop = open_loop(image_fd, flags, device, err);
+
+    if (loop < 0)
+        return -1;
+    if (mount(device, path, "squashfs", MOUNT_FLAGS, "errors=continue") < 0) {
+        vine_err_sys(err, "cannot mount the image at '%s'", path);
+        (void)close(loop);
+        return -1;
+    }
+    return loop;
+}
+
 static void mount_by_kernel(struct mount_job *job)
 {
     char device[32];
-    int loop = open_loop(job->object->image_fd, device, &job->err);
+    int loop = mount_image(job->object->image_fd, 0, job->path, device, &job->err);
 
-    if (loop < 0)
-        return;
-    if (mount(device, job->path, "squashfs", MOUNT_FLAGS, "errors=continue") < 0)
-        vine_err_sys(&job->err, "cannot mount the image at '%s'", job->path);
-    (void)close(loop);
+    if (loop >= 0)
+        (void)close(loop);
 }
 
 /* The FUSE mount is made here, as root; the process that serves it comes later. */
@@ -159,7 +171,7 @@ static void run_mount(uv_work_t *work)
         (void)rmdir(job->path);
 }
 
-static void unmount_path(const char *path)
+void mount_undo(const char *path)
 {
     if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL)
         vine_log(VINE_LOG_WARNING, "event=unmount-failed path=%s reason=%s",
@@ -195,7 +207,7 @@ static void on_squashfuse_exit(uv_process_t *process, int64_t status, int signal
                  "event=squashfuse-ended uid=%u status=%lld signal=%d", m->uid,
                  (long long)status, signal_number);
         path_of(vined->mounts, &m->digest, m->uid, path);
-        unmount_path(path);
+        mount_undo(path);
         unlink_mounted(vined->mounts, m);
         if (!vined->stopping) {
             node_unmounted(vined->core, &m->digest, m->uid, vined_now(vined));
@@ -274,7 +286,7 @@ static void after_mount(uv_work_t *work, int status)
     struct vined *vined = job->vined;
 
     if (job->err.code == VINE_OK && (vined->stopping || remember(job) == NULL))
-        unmount_path(job->path);
+        mount_undo(job->path);
     if (job->fuse_fd >= 0)
         (void)close(job->fuse_fd);
     if (job->image_fd >= 0)
@@ -357,7 +369,7 @@ static void drop(struct mounts *mounts, struct mounted *m)
     unlink_mounted(mounts, m);
     m->gone = true;
     /* A FUSE process ends by itself when its last user has gone; so do tasks' binds. */
-    unmount_path(path);
+    mount_undo(path);
     if (!m->has_process)
         free(m);
 }
@@ -372,6 +384,20 @@ void mount_remove(struct vined *vined, const struct vine_digest *digest)
             drop(vined->mounts, m);
         m = next;
     }
+}
+
+int mount_adopt(struct vined *vined, const struct vine_digest *digest)
+{
+    struct mounted *m = calloc(1, sizeof(*m));
+
+    if (m == NULL)
+        return -1;
+    m->vined = vined;
+    m->digest = *digest;
+    m->uid = NODE_ANY_UID;
+    m->next = vined->mounts->first;
+    vined->mounts->first = m;
+    return 0;
 }
 
 void mount_path(struct vined *vined, const struct vine_digest *digest,
@@ -393,7 +419,7 @@ static void clear_leftovers(const char *dir)
         if (entry->d_name[0] == '.')
             continue;
         (void)snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name);
-        unmount_path(path);
+        mount_undo(path);
     }
     (void)closedir(d);
 }

@@ -48,6 +48,16 @@ struct store_object *object_new(struct manifest *manifest, struct vine_err *err)
     return object;
 }
 
+void object_note_reads(struct store_object *object, uint32_t first, uint32_t count)
+{
+    if (first >= object->pieces || count > object->pieces - first)
+        return;
+    if (object->touched == NULL)
+        object->touched = calloc(object->pieces, sizeof(bool));
+    for (uint32_t p = first; object->touched != NULL && p < first + count; p++)
+        object->touched[p] = true;
+}
+
 void object_free(struct store_object *object)
 {
     if (object == NULL)
@@ -58,6 +68,7 @@ void object_free(struct store_object *object)
         (void)close(object->have_fd);
     manifest_free(&object->manifest);
     free(object->have);
+    free(object->touched);
     free(object);
 }
 
@@ -452,6 +463,18 @@ void store_add_key(struct store *store, struct store_object *object,
                 --object->key_count * sizeof(object->keys[0]));
     object->keys[object->key_count++] = *key;
     if (object->complete) /* else store_publish writes it down */
+        save_meta(store, object);
+}
+
+void store_note_reads(struct store *store, struct store_object *object, uint32_t first,
+                      uint32_t count)
+{
+    object_note_reads(object, first, count);
+}
+
+void store_save_reads(struct store *store, struct store_object *object)
+{
+    if (object->complete && !object->removed) /* else store_publish does */
         save_meta(store, object);
 }
 

@@ -35,6 +35,7 @@ struct store_object {
     bool synced; /* else a restart hashes it */
     uint32_t key_count;
     struct vine_digest keys[VINE_KEYS_MAX];
+    bool *touched;    /* by piece: what starts read, a hint; NULL: not known */
     uint64_t used_ms; /* last use, wall clock */
     /* private */
     bool removed;
@@ -97,6 +98,10 @@ int store_adopt(struct store *store, const char *name, struct manifest *manifest
 void store_add_key(struct store *store, struct store_object *object,
                    const struct vine_digest *key);
 void store_touch(struct store *store, struct store_object *object); /* used now */
+/* Remember that the start of a job reads these pieces, beside those known before. */
+void store_note_reads(struct store *store, struct store_object *object, uint32_t first,
+                      uint32_t count);
+void store_save_reads(struct store *store, struct store_object *object);
 
 /* Remove from disk at once; the struct lives until the last reference is put. */
 void store_remove(struct store *store, struct store_object *object);

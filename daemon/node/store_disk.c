@@ -139,12 +139,42 @@ void disk_remove_tree(int at, const char *name)
                  vine_q(name), vine_q(strerror(errno)));
 }
 
+/* Runs of pieces that starts read: [[first, count], ...]. */
+static json_t *reads_of(const struct store_object *object)
+{
+    json_t *list = json_array();
+    uint32_t p = 0;
+
+    while (object->touched != NULL && p < object->pieces) {
+        uint32_t first = p;
+        while (p < object->pieces && object->touched[p])
+            p++;
+        if (p > first)
+            (void)json_array_append_new(
+                list, json_pack("[I, I]", (json_int_t)first, (json_int_t)(p - first)));
+        p++;
+    }
+    return list;
+}
+
+static void load_reads(const json_t *list, struct store_object *object)
+{
+    for (size_t i = 0; i < json_array_size(list) && i < VINE_PIECES_MAX; i++) {
+        const json_t *run = json_array_get(list, i);
+        json_int_t first = json_integer_value(json_array_get(run, 0));
+        json_int_t count = json_integer_value(json_array_get(run, 1));
+        if (first > 0 && first < VINE_PIECES_MAX && count > 0 &&
+            count <= VINE_PIECES_MAX)
+            object_note_reads(object, (uint32_t)first, (uint32_t)count);
+    }
+}
+
 int meta_save(int dir_fd, const struct store_object *object, bool synced,
               struct vine_err *err)
 {
     json_t *keys = json_array();
-    json_t *root = json_pack("{s:b, s:b, s:o}", "trusted", object->trusted, "synced",
-                             synced, "keys", keys);
+    json_t *root = json_pack("{s:b, s:b, s:o, s:o}", "trusted", object->trusted,
+                             "synced", synced, "keys", keys, "reads", reads_of(object));
     char hex[VINE_HEX_LEN + 1], *text;
     int result;
 
@@ -190,6 +220,7 @@ void meta_load(int dir_fd, struct store_object *object, bool *synced)
     object->trusted = json_is_true(json_object_get(root, "trusted"));
     *synced = json_is_true(json_object_get(root, "synced"));
     load_keys(json_object_get(root, "keys"), object);
+    load_reads(json_object_get(root, "reads"), object);
     if (fstatat(dir_fd, META_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0)
         object->used_ms =
             (uint64_t)st.st_mtim.tv_sec * 1000 + (uint64_t)st.st_mtim.tv_nsec / 1000000;

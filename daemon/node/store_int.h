@@ -33,6 +33,8 @@ void meta_load(int dir_fd, struct store_object *object, bool *synced);
 
 void object_name(const struct store_object *object, char name[VINE_HEX_LEN + 1]);
 struct store_object *object_new(struct manifest *manifest, struct vine_err *err);
+/* Ignores what are no pieces of it. */
+void object_note_reads(struct store_object *object, uint32_t first, uint32_t count);
 void object_free(struct store_object *object);
 
 int store_scan(struct store *store, struct vine_err *err);

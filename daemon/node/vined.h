@@ -7,6 +7,7 @@
  *   serve.c      data connections from peers: answering
  *   source.c     sources this node is origin of: vine-source, tar2sqfs
  *   mount.c      images mounted
+ *   lazy*.c      images mounted while they are on their way
  *   local.c      the Unix socket for plugin and CLI; status.c its documents; packing.c
  *   jobs.c       which jobs live; leases on disk
  *   store*.c     objects on disk
@@ -30,6 +31,7 @@ struct fetcher;
 struct server;
 struct sources;
 struct mounts;
+struct lazies;
 struct local;
 struct jobs;
 
@@ -51,6 +53,7 @@ struct vined {
     struct server *server;
     struct sources *sources;
     struct mounts *mounts;
+    struct lazies *lazies;
     struct local *local;
     struct jobs *jobs;
     bool stopping;
@@ -141,6 +144,26 @@ void mount_remove(struct vined *vined, const struct vine_digest *digest);
 void mount_path(struct vined *vined, const struct vine_digest *digest,
                 uint32_t mount_uid, char out[VINE_PATH_MAX]);
 void mounts_stop(struct vined *vined);
+/* For lazy.c. (worker) An image, as squashfs, at a directory that is there: the loop
+ * device's descriptor, and its name. flags: LO_FLAGS_* beside the usual. */
+int mount_image(int image_fd, uint32_t flags, const char *path, char device[32],
+                struct vine_err *err);
+void mount_undo(const char *path); /* and the directory goes */
+/* It is at mount_path, made by somebody else, for all users. */
+int mount_adopt(struct vined *vined, const struct vine_digest *digest);
+
+/* lazy.c - mounts of images that are still on their way (core's ops of these names) */
+int lazies_start(struct vined *vined, struct vine_err *err);
+void lazy_look(struct vined *vined, const struct vine_digest *digest);
+void lazy_mount(struct vined *vined, const struct vine_digest *digest);
+void lazy_have(struct vined *vined, const struct vine_digest *digest, uint32_t piece);
+void lazy_leave(struct vined *vined, const struct vine_digest *digest);
+/* The object is complete now: its mount, if it is a lazy one, moves to the file. */
+void lazy_published(struct vined *vined, struct store_object *object);
+void lazy_remove(struct vined *vined, const struct vine_digest *digest);
+/* What a job that started lazily could not read; "" if nothing. */
+void lazy_trouble(struct vined *vined, uint64_t job, char *text, size_t size);
+void lazies_stop(struct vined *vined);
 
 /* local.c */
 int local_start(struct vined *vined, struct vine_err *err);

@@ -43,6 +43,8 @@ static void test_faults_are_named(void **state)
         {"[node]\ntrust_user_images = maybe\n", "line 2", "yes or no"},
         {"[node]\nsource_caching = no\n", "line 2", "coherent"},
         {"[plugin]\nfallback = never\n", "line 2", "origin or fail"},
+        {"[plugin]\nstart = soon\n", "line 2", "full or lazy"},
+        {"[node]\nlazy_timeout = 0\n", "line 2", "1 to 86400"},
         {"[node]\nnice = 1\nnice = 2\n", "line 3", "twice"},
     };
 
