@@ -143,6 +143,10 @@ demo: bootstrap-demo
 	@$(SUBMAKE) -s all
 	$(VENV)/python demo/run.py --begun $(BEGUN)
 
+$(BUILD)/thin: $(BUILD)/tests/bench/thin.o $(ARCHIVES)
+	$(link)
+bench bench-idle: $(BUILD)/thin
+
 # All of tests/bench, or one of it, say `make bench-dataplane`. Exit status: a bound is
 # missed.
 bench: bootstrap-bench

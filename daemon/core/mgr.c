@@ -17,7 +17,6 @@
 
 #define TICK_BUSY_MS 250u
 #define TICK_FEED_MS 50u /* while objects are fed by trees */
-#define IDLE_FACTOR 10u  /* idle nodes speak this much less often */
 
 void mgr_limits_default(struct mgr_limits *limits)
 {
@@ -165,7 +164,7 @@ static void tick_plan(struct mgr *mgr)
     bool busy =
         mgr->first_active != NULL || mgr->tickets.count > 0 || mgr->due_sources > 0;
     uint64_t wait =
-        busy ? TICK_BUSY_MS : (uint64_t)mgr->limits.dead_ms * IDLE_FACTOR / 8;
+        busy ? TICK_BUSY_MS : (uint64_t)mgr->limits.dead_ms * VINE_IDLE_FACTOR / 8;
 
     for (const struct object *o = mgr->first_active; o != NULL; o = o->active_next)
         if (o->feed.state != FEED_OFF)
@@ -460,7 +459,8 @@ static void drop_silent(struct mgr *mgr)
         if (silent < mgr->limits.dead_ms)
             continue;
         if (probe_failed(mgr, node) ||
-            silent >= (uint64_t)mgr->limits.dead_ms * IDLE_FACTOR || node_works(node))
+            silent >= (uint64_t)mgr->limits.dead_ms * VINE_IDLE_FACTOR ||
+            node_works(node))
             node_drop(mgr, node, "silent for too long");
     }
 }

@@ -58,9 +58,10 @@ struct mgr_limits {
     uint32_t slow_ms;  /* endgame after this */
     uint32_t feed_min; /* so many receivers are fed by trees; 0: never */
     uint32_t suspect_ms, corrupt_ms;
-    uint32_t
-        heartbeat_ms; /* nodes with work ping this often; idle ones 10 x as seldom */
-    uint32_t dead_ms; /* silent for so long while it has work: gone (idle: 10 x) */
+    uint32_t heartbeat_ms; /* nodes with work ping this often; idle ones
+                              VINE_IDLE_FACTOR as seldom */
+    uint32_t dead_ms;      /* silent for so long while it has work: gone (idle:
+                              VINE_IDLE_FACTOR x) */
 };
 void mgr_limits_default(struct mgr_limits *limits);
 

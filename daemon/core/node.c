@@ -10,8 +10,6 @@
 
 #include "daemon/core/node_int.h"
 
-#define IDLE_FACTOR 10u /* see mgr.h: idle nodes speak this much less often */
-
 void node_limits_default(struct node_limits *limits)
 {
     *limits = (struct node_limits){
@@ -374,7 +372,7 @@ static uint64_t ping_deadline(const struct node *node)
 
     if (!node->manager_up || pause == 0)
         return UINT64_MAX;
-    return node->sent_ms + (node_works(node) ? pause : pause * IDLE_FACTOR);
+    return node->sent_ms + (node_works(node) ? pause : pause * VINE_IDLE_FACTOR);
 }
 
 uint64_t node_next_deadline(const struct node *node)

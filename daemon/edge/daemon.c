@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "vine/log.h"
 
@@ -20,6 +21,17 @@ static int wrong_usage(const struct daemon_about *about)
 {
     (void)fprintf(stderr, "%s: try '%s --help'\n", about->name, about->name);
     return 2;
+}
+
+/* One or two descriptors an object, one a connection. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
 }
 
 int daemon_begin(const struct daemon_about *about, int argc, char **argv,
@@ -67,6 +79,7 @@ int daemon_begin(const struct daemon_about *about, int argc, char **argv,
     }
     vine_log_set_level(level);
     (void)signal(SIGPIPE, SIG_IGN);
+    raise_file_limit();
     return -1;
 }
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <malloc.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -323,9 +324,21 @@ static uint64_t next_deadline(void *ctx)
     return node_next_deadline(((struct vined *)ctx)->core);
 }
 
+/* A compute node belongs to the job: what transfers and requests needed goes back. An
+ * idle daemon comes here with each heartbeat. */
+static void give_memory_back(struct vined *vined)
+{
+    struct node_totals t;
+
+    node_totals(vined->core, &t);
+    if (t.transfers == 0)
+        (void)malloc_trim(0);
+}
+
 static void tick(void *ctx, uint64_t now_ms)
 {
     node_tick(((struct vined *)ctx)->core, now_ms);
+    give_memory_back(ctx);
 }
 
 /* Start. */
@@ -505,17 +518,6 @@ static const struct daemon_about about = {
         "See vined(8) and vine-env.conf(5).\n",
 };
 
-/* One or two descriptors an object, one a connection. */
-static void raise_file_limit(void)
-{
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-    }
-}
-
 int main(int argc, char **argv)
 {
     static struct vined vined;
@@ -525,7 +527,8 @@ int main(int argc, char **argv)
     if (status >= 0)
         return status;
     (void)umask(077);
-    raise_file_limit();
+    (void)mallopt(M_ARENA_MAX,
+                  1); /* workers allocate little: one heap, all of it ours */
     (void)prctl(PR_SET_DUMPABLE, 0); /* keys of connections are in our memory */
     if (vined.conf.nice > 0)
         (void)setpriority(PRIO_PROCESS, 0, (int)vined.conf.nice);

@@ -25,6 +25,10 @@
  * connections in VINE_CHUNK_MAX parts. */
 #define VINE_FRAME_MAX (4u << 20)
 #define VINE_NODES_MAX 8192
+/* An idle node speaks this much less often than one that works: every 30 s. That one
+ * that lost its power is listed for some minutes longer harms nobody, since it is
+ * asked when it is needed; 4,096 pings a second would. */
+#define VINE_IDLE_FACTOR 30u
 #define VINE_OBJECTS_MAX 1024 /* objects a node keeps */
 #define VINE_KEYS_MAX 16      /* source keys remembered with an object */
 #define VINE_JOBS_MAX 1024    /* jobs with a lease on one node */

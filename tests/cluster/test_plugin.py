@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from cluster import Cluster, Result, wait_for
+from environments import make_environment, make_image
 
 FORM = "SRC[:DST]"
 WARNING = "vine-env: warning: "
@@ -432,3 +433,33 @@ def test_a_daemon_that_restarts_is_asked_again(slurm: Cluster) -> None:
     result = running.wait(90)
     assert result.out.strip() == f"local {env.path} {env.path}", str(result)
     assert not warnings(result.err)
+
+
+def test_64_steps_at_once_share_one_mount_and_no_turn(vine: Cluster) -> None:
+    """All are there before any goes on: no step waits for another's end."""
+    env = make_environment(vine)
+    image, _ = make_image(vine, env)
+    here = f"{env.path}-steps"
+    task = (
+        f"touch {here}/$SLURM_STEP_ID;"
+        f"until [ $(ls {here} | wc -l) -ge 64 ]; do sleep 0.1; done;"
+        f'grep " {env.path} " /proc/self/mountinfo | grep -o " - squashfs [^ ]*"'
+    )
+    script = f"""
+        mkdir {here}
+        for i in $(seq 64); do
+            srun --overlap -N1 -n1 --mem=0 --vine-env={image} bash -c '{task}' &
+        done
+        wait
+        echo job=$SLURM_JOB_ID
+    """
+    result = vine.srun("-N1", "-w", "n2", "-n1", "--mem=0", "bash", "-c", script)
+    *lines, job = result.out.splitlines()
+    assert len(lines) == 64, result.err
+    assert len(set(lines)) == 1  # the same loop device for all
+    mounts = vine.sh("n2", f"grep -c '^{lines[0].split()[-1]} ' /proc/mounts")
+    assert mounts.strip() == "1"
+    # Asked once for the job, not once a step.
+    said = vine.log("ctl").splitlines()
+    assert sum("event=resolve " in line and f" {job} " in line for line in said) == 1
+    vine.sh("n1", f"rm -rf {here} {image}", user="vine1")
