@@ -147,6 +147,10 @@ $(BUILD)/thin: $(BUILD)/tests/bench/thin.o $(ARCHIVES)
 	$(link)
 bench bench-idle: $(BUILD)/thin
 
+# Thousands of nodes for one manager, see tests/bench/crowd.c.
+$(BUILD)/crowd: $(BUILD)/tests/bench/crowd.o $(ARCHIVES)
+	$(link)
+
 # All of tests/bench, or one of it, say `make bench-dataplane`. Exit status: a bound is
 # missed.
 bench: bootstrap-bench

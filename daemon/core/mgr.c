@@ -23,7 +23,7 @@ void mgr_limits_default(struct mgr_limits *limits)
     *limits = (struct mgr_limits){
         .window = 6,
         .uploads = 6,
-        .slow_ms = 2000,
+        .slow_ms = 1000,
         .feed_min = 24,
         .suspect_ms = 10000,
         .corrupt_ms = 60000,

@@ -19,7 +19,7 @@
  */
 #include <string.h>
 
-#include "daemon/core/mgr_int.h"
+#include "daemon/core/mgr_feed.h"
 
 #define SEGMENT_FIRST 8u   /* pieces: the first ones show who is slow */
 #define SEGMENT_MAX 64u    /* a stripe of it fits a feed's word */
@@ -27,36 +27,15 @@
 #define SEGMENT_MS 200u    /* long enough: larger ones are no cheaper */
 #define SEGMENTS_AHEAD 3u  /* given out that few have yet */
 #define MANY 40u           /* percent: the rest of a segment's feeds should follow */
-#define GRACE_MS 60u       /* and what the segment took, for the rest */
+#define GRACE_MS 60u
+#define GRACE_OFF_MS 600u /* more, when trees have been given up */
+#define CALM_MS 200u      /* and what a segment takes, after one was found slow */
+#define SLOW_FIRST_MS 300u
+#define SLOW_MAX_MS 60000u
+#define DISTURBED_PART 16u /* of the members may join late or, as heavy as so many, */
+#define DISTURBED_SLOW 4u  /* be slow or die; then trees are not worth it */
+#define SETTLE_MS 300u     /* before they are tried again */
 #define GATHER_MS 100u     /* at most, for the nodes to have the manifest */
-
-static uint64_t word_of(const uint64_t *set, uint32_t words, uint32_t first)
-{
-    uint32_t i = first / 64, shift = first % 64;
-    uint64_t low = i < words ? set[i] >> shift : 0;
-
-    return shift == 0 || i + 1 >= words ? low : low | set[i + 1] << (64 - shift);
-}
-
-static uint64_t mask_of(uint32_t count)
-{
-    return count >= 64 ? ~0ull : (1ull << count) - 1;
-}
-
-/* Pieces of the range that the holder has. */
-static uint64_t has_mask(const struct holder *h, struct msg_range range)
-{
-    if (h->complete)
-        return mask_of(range.count);
-    return word_of(h->have, bits_words(h->object->pieces), range.first) &
-           mask_of(range.count);
-}
-
-static uint64_t asked_mask(const struct holder *h, struct msg_range range)
-{
-    return word_of(h->in->asked, bits_words(h->object->pieces), range.first) &
-           mask_of(range.count);
-}
 
 bool mgr_feed_awaits(const struct intake *in, uint32_t piece)
 {
@@ -79,9 +58,13 @@ static bool flight_awaits(const struct intake *in, uint32_t piece)
 
 /* ---- a feed ends ---- */
 
-static uint32_t slot_of(uint32_t segment)
+/* Long enough that messages are few, short enough that a slow node holds up little. */
+static void size_adapt(struct feeding *feed)
 {
-    return segment % SEGMENTS_KEPT;
+    if (feed->took_ms < SEGMENT_MS && feed->size < SEGMENT_MAX)
+        feed->size *= 2;
+    else if (feed->took_ms > 3 * SEGMENT_MS && feed->size > SEGMENT_FIRST)
+        feed->size /= 2;
 }
 
 /* When many of a segment's feeds are over, the others should be soon. */
@@ -97,6 +80,7 @@ static void segment_count(struct mgr *mgr, struct feeding *feed, uint32_t segmen
     feed->had_ms[slot] = mgr->now_ms;
     feed->took_ms = mgr->now_ms - feed->last_had_ms;
     feed->last_had_ms = mgr->now_ms;
+    size_adapt(feed);
     feed->pending--;
     mgr->feed_due = true;
 }
@@ -120,6 +104,7 @@ static void feed_cut(struct mgr *mgr, struct holder *h, struct feed *f, uint64_t
     f->awaited &= ~mask;
     for (; cut != 0; cut &= cut - 1) {
         uint32_t piece = f->first + (uint32_t)__builtin_ctzll(cut);
+        h->object->spread[piece]--;
         if (!flight_awaits(h->in, piece))
             bits_clear(h->in->asked, piece);
         h->in->loose = true;
@@ -137,6 +122,7 @@ void mgr_feed_arrived(struct mgr *mgr, struct holder *h, uint32_t piece)
             !(f->awaited >> (piece - f->first) & 1))
             continue;
         f->awaited &= ~(1ull << (piece - f->first));
+        h->object->spread[piece]--;
         bits_clear(h->in->asked, piece);
         if (f->awaited == 0)
             feed_over(mgr, h, f);
@@ -163,7 +149,7 @@ void mgr_feed_failed(struct mgr *mgr, struct holder *h, struct msg_range range,
     }
 }
 
-uint32_t mgr_feed_cut(struct mgr *mgr, struct holder *h, const struct mgr_node *from,
+uint32_t mgr_feed_cut(struct mgr *mgr, struct holder *h, struct mgr_node *from,
                       struct msg_range *ranges, uint32_t room)
 {
     uint32_t count = 0;
@@ -218,290 +204,14 @@ bool mgr_feed_loose(const struct holder *h)
     return false;
 }
 
-/* ---- a segment is planned ---- */
-
-struct tree { /* a source and those it feeds */
-    struct holder *source;
-    struct holder **at; /* by switch */
-    uint32_t *group;    /* first index of each group, and the end */
-    uint32_t groups;
-};
-
-static struct holder *member(const struct tree *t, uint32_t stripe, uint32_t group,
-                             uint32_t i)
-{
-    uint32_t g = stripe == 0 || group == 0 ? group : t->groups - group;
-    uint32_t size = t->group[g + 1] - t->group[g];
-
-    return t->at[t->group[g] + (stripe == 0 ? i : size - 1 - i)];
-}
-
-static uint32_t group_size(const struct tree *t, uint32_t stripe, uint32_t group)
-{
-    uint32_t g = stripe == 0 || group == 0 ? group : t->groups - group;
-
-    return t->group[g + 1] - t->group[g];
-}
-
-/* Groups that hang on this one: the first has one child, the others form a heap. */
-static uint32_t group_children(const struct tree *t, uint32_t group)
-{
-    uint32_t others = t->groups - 1, heap = group - 1;
-
-    if (group == 0)
-        return others > 0;
-    return (2 * heap + 1 < others) + (2 * heap + 2 < others);
-}
-
-static void feed_add(struct mgr *mgr, struct mgr_node *from, struct holder *to,
-                     struct msg_range range)
-{
-    struct object *o = to->object;
-    struct intake *in = to->in;
-    uint64_t want =
-        ~(has_mask(to, range) | asked_mask(to, range)) & mask_of(range.count);
-    struct feed *f = NULL;
-
-    if (want == 0)
-        return;
-    in->loose = true; /* until it is seen that all is asked for */
-    for (uint32_t i = 0; i < FEEDS_MAX && f == NULL; i++)
-        f = in->feed[i].from == NULL ? &in->feed[i] : NULL;
-    if (f == NULL || (!to->fresh && mgr_list_push(&mgr->fresh, to) < 0))
-        return;
-    to->fresh = true;
-    *f = (struct feed){.from = from,
-                       .first = range.first,
-                       .awaited = want,
-                       .segment = o->feed.segment,
-                       .fresh = true};
-    for (; want != 0; want &= want - 1)
-        bits_set(in->asked, range.first + (uint32_t)__builtin_ctzll(want));
-    in->feeds++;
-    from->feeding++;
-    from->bytes_planned_out += mgr_plan_piece_bytes(o) * range.count;
-    o->feed.total[slot_of(o->feed.segment)]++;
-    mgr_holder_changed(mgr, to);
-    mgr_node_changed(mgr, from);
-}
-
-static struct mgr_node *group_sender(const struct tree *t, uint32_t stripe,
-                                     uint32_t group)
-{
-    uint32_t parent, turn;
-
-    if (group == 0)
-        return t->source->node;
-    parent = group == 1 ? 0 : 1 + (group - 2) / 2;
-    turn = group == 1 ? 0 : group % 2; /* the second child hangs on the second node */
-    if (turn >= group_size(t, stripe, parent))
-        turn = 0;
-    return member(t, stripe, parent, turn)->node;
-}
-
-/* One stripe down one tree. In a group the first nodes have two children each, less
- * those of other groups. */
-static void plant(struct mgr *mgr, const struct tree *t, uint32_t stripe,
-                  struct msg_range range)
-{
-    for (uint32_t g = 0; g < t->groups; g++) {
-        uint32_t size = group_size(t, stripe, g), children = group_children(t, g);
-        uint32_t parent = 0, used = children > 0;
-        if (range.count == 0 || size == 0)
-            continue;
-        if (size == 1)
-            used = children;
-        feed_add(mgr, group_sender(t, stripe, g), member(t, stripe, g, 0), range);
-        for (uint32_t i = 1; i < size; i++) {
-            if (used == 2) {
-                parent++;
-                used = parent == 1 && children == 2;
-            }
-            feed_add(mgr, member(t, stripe, g, parent)->node, member(t, stripe, g, i),
-                     range);
-            used++;
-        }
-    }
-}
-
-static bool source_fits(const struct mgr *mgr, const struct holder *h,
-                        struct msg_range range)
-{
-    if (h->avoided || mgr->now_ms < h->node->suspect_until_ms ||
-        mgr->now_ms < h->node->slow_until_ms || h->node->feeding >= FEEDS_OUT_MAX)
-        return false;
-    return h->complete || has_mask(h, range) == mask_of(range.count);
-}
-
-static bool receiver_fits(const struct mgr *mgr, const struct holder *h,
-                          struct msg_range range)
-{
-    uint64_t here;
-
-    if (h->in == NULL || h->complete || !bits_get(h->have, 0) || h->avoided ||
-        h->in->feeds + 2 > FEEDS_MAX || mgr->now_ms < h->node->slow_until_ms ||
-        mgr->now_ms < h->node->suspect_until_ms)
-        return false;
-    here = has_mask(h, range) | asked_mask(h, range);
-    return 2 * (uint32_t)__builtin_popcountll(here) <= range.count;
-}
-
-/* The origin that reads the object now, if it has come so far. */
-static struct holder *stream_source(const struct mgr *mgr, const struct object *o,
-                                    uint32_t piece)
-{
-    for (const struct source *s = o->sources; s != NULL; s = s->object_next) {
-        struct holder *h = s->streaming && s->origin != NULL
-                               ? mgr_holder_find(mgr, o, s->origin)
-                               : NULL;
-        if (h != NULL && !h->avoided && mgr_holder_has(h, piece))
-            return h;
-    }
-    return NULL;
-}
-
-struct cast { /* who takes part in a segment */
-    struct holder **source, **receiver;
-    uint32_t sources, receivers;
-};
-
-static int by_switch(const void *a, const void *b)
-{
-    const struct mgr_node *x = (*(struct holder *const *)a)->node;
-    const struct mgr_node *y = (*(struct holder *const *)b)->node;
-
-    if (x->switch_id != y->switch_id)
-        return x->switch_id < y->switch_id ? -1 : 1;
-    return x->id < y->id ? -1 : x->id > y->id;
-}
-
-static void cast_collect(const struct mgr *mgr, const struct object *o,
-                         struct msg_range range, struct cast *cast)
-{
-    struct holder *stream = stream_source(mgr, o, range.first);
-
-    for (struct holder *h = o->holders; h != NULL; h = h->object_next) {
-        if (h == stream || source_fits(mgr, h, range))
-            cast->source[cast->sources++] = h;
-        else if (receiver_fits(mgr, h, range))
-            cast->receiver[cast->receivers++] = h;
-    }
-    qsort(cast->source, cast->sources, sizeof(struct holder *), by_switch);
-    qsort(cast->receiver, cast->receivers, sizeof(struct holder *), by_switch);
-}
-
-static bool same_switch(const struct holder *a, const struct holder *b)
-{
-    return a->node->switch_id == b->node->switch_id;
-}
-
-/* The receivers of one switch, cast->receiver[from..to), to the sources there, or, as
- * `orphans`, to any. */
-struct share {
-    uint32_t first, count; /* receivers */
-    uint32_t source;
-};
-
-static uint32_t share_out(const struct cast *cast, struct share *share)
-{
-    uint32_t shares = 0, lost = 0;
-
-    for (uint32_t first = 0, end, s = 0; first < cast->receivers; first = end) {
-        struct holder *head = cast->receiver[first];
-        uint32_t here = 0, parts, size;
-        for (end = first;
-             end < cast->receivers && same_switch(cast->receiver[end], head); end++)
-            ;
-        while (s < cast->sources &&
-               cast->source[s]->node->switch_id < head->node->switch_id)
-            s++;
-        while (s + here < cast->sources && same_switch(cast->source[s + here], head))
-            here++;
-        size = end - first;
-        parts = here < size ? here : size;
-        if (parts == 0)
-            share[shares++] = (struct share){first, size, lost++ % cast->sources};
-        for (uint32_t i = 0; i < parts; i++)
-            share[shares++] =
-                (struct share){first + size * i / parts,
-                               size * (i + 1) / parts - size * i / parts, s + i};
-    }
-    return shares;
-}
-
-static void tree_grow(struct tree *t, const struct cast *cast,
-                      const struct share *share)
-{
-    uint32_t end = t->group[t->groups];
-
-    memcpy(t->at + end, cast->receiver + share->first,
-           share->count * sizeof(struct holder *));
-    t->groups++;
-    t->group[t->groups] = end + share->count;
-}
-
-/* The trees of all sources, one after the other: its own switch's share first. */
-static void plant_all(struct mgr *mgr, const struct cast *cast,
-                      const struct share *share, uint32_t shares, struct tree *t,
-                      const struct msg_range half[2])
-{
-    for (uint32_t s = 0; s < cast->sources; s++) {
-        t->source = cast->source[s];
-        t->groups = 0;
-        t->group[0] = 0;
-        for (int own = 1; own >= 0; own--)
-            for (uint32_t i = 0; i < shares; i++)
-                if (share[i].source == s &&
-                    same_switch(cast->receiver[share[i].first], t->source) == own)
-                    tree_grow(t, cast, &share[i]);
-        for (uint32_t stripe = 0; stripe < 2 && t->groups > 0; stripe++)
-            plant(mgr, t, stripe, half[stripe]);
-    }
-}
-
-static void plant_segment(struct mgr *mgr, struct object *o, const struct cast *cast,
-                          struct msg_range range)
-{
-    struct msg_range half[2] = {{range.first, (range.count + 1) / 2}};
-    struct share *share = calloc(cast->receivers + 1, sizeof(*share));
-    struct tree t = {.at = calloc(cast->receivers + 1, sizeof(struct holder *)),
-                     .group = calloc(cast->receivers + 2, sizeof(uint32_t))};
-    uint32_t slot = slot_of(o->feed.segment);
-
-    half[1] =
-        (struct msg_range){range.first + half[0].count, range.count - half[0].count};
-    o->feed.total[slot] = o->feed.over[slot] = 0;
-    o->feed.had_ms[slot] = 0;
-    o->feed.first[slot] = range.first;
-    o->feed.size = range.count;
-    if (share != NULL && t.at != NULL && t.group != NULL)
-        plant_all(mgr, cast, share, share_out(cast, share), &t, half);
-    if (o->feed.total[slot] > 0)
-        o->feed.pending++;
-    else
-        o->feed.had_ms[slot] = mgr->now_ms;
-    o->feed.segment++;
-    free(share);
-    free(t.at);
-    free(t.group);
-}
-
 /* ---- when ---- */
 
 static struct msg_range next_range(const struct object *o)
 {
-    uint32_t left = o->pieces - o->feed.next, size = SEGMENT_FIRST;
+    uint32_t left = o->pieces - o->feed.next, size = o->feed.size;
 
-    if (o->feed.size > 0)
-        size = o->feed.took_ms < SEGMENT_MS       ? 2 * o->feed.size
-               : o->feed.took_ms > 2 * SEGMENT_MS ? o->feed.size / 2
-                                                  : o->feed.size;
-    if (size > SEGMENT_MAX)
-        size = SEGMENT_MAX;
     if (o->seeds == 0 && size > SEGMENT_STREAM)
         size = SEGMENT_STREAM;
-    if (size < SEGMENT_FIRST)
-        size = SEGMENT_FIRST;
     return (struct msg_range){o->feed.next, left < size ? left : size};
 }
 
@@ -528,16 +238,16 @@ static bool next_segment(struct mgr *mgr, struct object *o)
     bool planned = false;
 
     if (range.count == 0 || (o->seeds == 0 && !mgr->feed_search &&
-                             stream_source(mgr, o, range.first) == NULL))
+                             mgr_tree_stream(mgr, o, range.first) == NULL))
         return false;
     cast.source = calloc(o->holder_count + 1, sizeof(struct holder *));
     cast.receiver = calloc(o->holder_count + 1, sizeof(struct holder *));
     if (cast.source != NULL && cast.receiver != NULL) {
-        cast_collect(mgr, o, range, &cast);
+        mgr_tree_cast(mgr, o, range, &cast);
         planned = cast.sources > 0;
     }
     if (planned && cast.receivers >= mgr->limits.feed_min)
-        plant_segment(mgr, o, &cast, range);
+        mgr_tree_plant(mgr, o, &cast, range);
     if (planned)
         o->feed.next += range.count;
     low_update(o);
@@ -554,7 +264,7 @@ static bool many_lack(const struct mgr *mgr, const struct object *o)
 
     for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
         count += h->in != NULL && h->in->feeds == 0 && 2 * h->have_count < o->pieces &&
-                 mgr->now_ms >= h->node->slow_until_ms;
+                 !h->node->slow;
     return count >= mgr->limits.feed_min;
 }
 
@@ -569,10 +279,31 @@ static void gather(struct mgr *mgr, struct object *o)
         return;
     o->feed.state = FEED_ON;
     o->feed.next = o->feed.low = 1;
-    o->feed.segment = o->feed.pending = o->feed.size = 0;
+    o->feed.segment = o->feed.pending = 0;
+    o->feed.size = SEGMENT_FIRST;
+    o->feed.members = o->hungry;
+    o->feed.disturbed = 0;
     o->feed.took_ms = 0;
     o->feed.last_had_ms = mgr->now_ms;
     holders_changed(mgr, o);
+}
+
+static void feeding_over(struct mgr *mgr, struct object *o)
+{
+    o->feed.state = FEED_OFF;
+    o->feed.next = o->pieces;
+    holders_changed(mgr, o);
+}
+
+void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight)
+{
+    if (o->feed.state != FEED_GATHER)
+        o->feed.since_ms = mgr->now_ms;
+    if (o->feed.state != FEED_ON)
+        return;
+    o->feed.disturbed += weight;
+    if (o->feed.disturbed * DISTURBED_PART > o->feed.members)
+        feeding_over(mgr, o);
 }
 
 static void object_run(struct mgr *mgr, struct object *o)
@@ -580,7 +311,8 @@ static void object_run(struct mgr *mgr, struct object *o)
     if (o->feed.state != FEED_ON && mgr->limits.feed_min > 0 &&
         o->hungry >= mgr->limits.feed_min &&
         (o->feed.state == FEED_GATHER || o->feed.next == 0 ||
-         (mgr->feed_search && many_lack(mgr, o))))
+         (mgr->feed_search && mgr->now_ms >= o->feed.since_ms + SETTLE_MS &&
+          many_lack(mgr, o))))
         gather(mgr, o);
     else if (o->feed.state == FEED_GATHER) {
         o->feed.state = FEED_OFF;
@@ -589,10 +321,8 @@ static void object_run(struct mgr *mgr, struct object *o)
     while (o->feed.state == FEED_ON && o->feed.pending < SEGMENTS_AHEAD)
         if (!next_segment(mgr, o))
             break;
-    if (o->feed.state == FEED_ON && o->feed.next >= o->pieces && o->feed.pending == 0) {
-        o->feed.state = FEED_OFF;
-        holders_changed(mgr, o);
-    }
+    if (o->feed.state == FEED_ON && o->feed.next >= o->pieces && o->feed.pending == 0)
+        feeding_over(mgr, o);
 }
 
 void mgr_feed_run(struct mgr *mgr)
@@ -606,13 +336,40 @@ void mgr_feed_run(struct mgr *mgr)
 
 /* ---- who holds the others up ---- */
 
-static void slow_mark(struct mgr *mgr, struct object *o, struct mgr_node *node)
+/* It feeds nobody any more. Then it is tried again, where few hang on it. */
+static void slow_mark(struct mgr *mgr, struct holder *h)
 {
-    if (mgr->now_ms < node->slow_until_ms)
+    struct mgr_node *node = h->node;
+
+    if (node->slow || !node->found_slow)
         return;
+    node->slow = true;
+    node->slow_for_ms = node->slow_for_ms == 0 ? SLOW_FIRST_MS : 4 * node->slow_for_ms;
+    if (node->slow_for_ms > SLOW_MAX_MS)
+        node->slow_for_ms = SLOW_MAX_MS;
+    node->slow_until_ms = mgr->now_ms + node->slow_for_ms;
+    if (h->in != NULL)
+        h->in->order = ++mgr->last_order;
     mgr_log(mgr, VINE_LOG_INFO, "event=slow node=%s", node->name);
-    node->slow_until_ms = mgr->now_ms + mgr->limits.suspect_ms;
-    mgr_feed_sender_gone(mgr, o, node);
+    mgr_node_changed(mgr, node);
+}
+
+static bool is_fed(const struct mgr_node *node)
+{
+    for (const struct holder *h = node->active; h != NULL; h = h->active_next)
+        if (h->in != NULL && h->in->feeds > 0)
+            return true;
+    return false;
+}
+
+/* Who has what it was given meanwhile is not slow now. */
+static void slow_forgive(struct mgr *mgr)
+{
+    for (struct mgr_node *node = mgr->first_node; node != NULL; node = node->next)
+        if (node->slow && mgr->now_ms >= node->slow_until_ms && !is_fed(node)) {
+            node->slow = false;
+            mgr_node_changed(mgr, node);
+        }
 }
 
 /* Its segment's time is over, and its sender has all of it. */
@@ -620,10 +377,14 @@ static bool feed_late(const struct mgr *mgr, const struct object *o,
                       const struct feed *f)
 {
     uint64_t had = o->feed.had_ms[slot_of(f->segment)];
+    uint64_t grace = GRACE_MS + o->feed.took_ms;
     const struct holder *sender;
 
+    if (o->feed.state != FEED_ON) /* the matching keeps links busy, too */
+        grace += GRACE_OFF_MS;
+
     if (f->segment + SEGMENTS_KEPT >= o->feed.segment &&
-        (had == 0 || mgr->now_ms < had + GRACE_MS + o->feed.took_ms))
+        (had == 0 || mgr->now_ms < had + grace))
         return false;
     sender = mgr_holder_find(mgr, o, f->from);
     if (sender == NULL || sender->complete)
@@ -632,38 +393,75 @@ static bool feed_late(const struct mgr *mgr, const struct object *o,
            f->awaited;
 }
 
-/* Late from both sides: it is the receiver. Else it is who sends to it. */
-static void holder_check(struct mgr *mgr, struct object *o, struct holder *h)
+/* Counts at either end what is late. */
+static void late_count(struct mgr *mgr, struct object *o, struct holder *h)
 {
-    struct mgr_node *late = NULL;
-    uint32_t senders = 0, others = 0;
+    const struct mgr_node *counted = NULL;
 
     for (uint32_t i = 0; i < FEEDS_MAX; i++) {
         const struct feed *f = &h->in->feed[i];
-        if (f->from == NULL || f->from == late)
+        if (f->from == NULL || f->from == counted || !feed_late(mgr, o, f))
             continue;
-        if (!feed_late(mgr, o, f)) {
-            others++;
-            continue;
-        }
-        senders++;
-        late = f->from;
+        counted = f->from;
+        h->node->late_in++;
+        f->from->late_out++;
+        mgr->feed_found = true;
     }
-    if (senders == 0)
+}
+
+/* Who sends late to several that get the rest in time is slow; else the receiver is. */
+static void late_judge(struct mgr *mgr, struct object *o, struct holder *h)
+{
+    for (uint32_t i = 0; i < FEEDS_MAX; i++) {
+        const struct feed *f = &h->in->feed[i];
+        if (f->from == NULL || !feed_late(mgr, o, f))
+            continue;
+        if (f->from->late_out > 1 && h->node->late_in == 1 && h->in->feeds > 1)
+            f->from->found_slow = true;
+        else
+            h->node->found_slow = true;
+    }
+}
+
+static bool takes_part(const struct holder *h)
+{
+    return h->in != NULL && h->in->feeds > 0 && !h->node->slow;
+}
+
+static void object_check(struct mgr *mgr, struct object *o)
+{
+    if (o->feed.segment == 0 || mgr->now_ms < o->feed.calm_ms)
         return;
-    slow_mark(mgr, o, senders > 1 || others == 0 ? h->node : late);
+    mgr->feed_found = false;
+    mgr->feed_found = false;
+    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
+        h->node->late_in = h->node->late_out = 0;
+    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
+        if (takes_part(h))
+            late_count(mgr, o, h);
+    if (!mgr->feed_found)
+        return;
+    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
+        if (takes_part(h))
+            late_judge(mgr, o, h);
+    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
+        slow_mark(mgr, h);
+    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
+        if (h->node->found_slow) {
+            h->node->found_slow = false;
+            mgr_feed_sender_gone(mgr, o, h->node);
+            mgr_feed_disturbed(mgr, o, DISTURBED_SLOW);
+        }
+    o->feed.calm_ms = mgr->now_ms + CALM_MS + o->feed.took_ms / 2;
 }
 
 void mgr_feed_check(struct mgr *mgr)
 {
     mgr->feed_search = true;
     mgr->feed_due = true;
+    slow_forgive(mgr);
     for (struct object *o = mgr->first_active; o != NULL; o = o->active_next)
-        for (struct holder *h = o->holders; h != NULL && o->feed.segment > 0;
-             h = h->object_next)
-            if (h->in != NULL && h->in->feeds > 0 &&
-                mgr->now_ms >= h->node->slow_until_ms)
-                holder_check(mgr, o, h);
+        object_check(mgr, o);
     mgr_feed_run(mgr);
     mgr->feed_search = false;
 }

@@ -4,6 +4,7 @@
  *   mgr_object.c   objects, and who holds how much of them
  *   mgr_plan.c     which piece goes from whom to whom
  *   mgr_feed.c     standing orders, when many want the same
+ *   mgr_tree.c     the trees along which they go
  *   mgr_fail.c     assignments that failed, blame
  *   mgr_resolve.c  sources: origin, key, build, binding
  *   mgr_proof.c    who may have what others have
@@ -26,7 +27,7 @@
 #define ASSIGNS_MAX 256 /* in one FETCH, see msg.h */
 #define SEGMENTS_KEPT 6 /* of an object's feeds, see mgr_feed.c */
 #define FEEDS_MAX 12    /* at one receiver: two a segment */
-#define FEEDS_OUT_MAX 24
+#define FEEDS_OUT_MAX 48
 
 struct object;
 struct source;
@@ -41,11 +42,14 @@ struct mgr_node {
     uint16_t port;
     uint32_t switch_id; /* of switch_name; 0: unknown */
     uint64_t seen_ms, suspect_until_ms;
-    uint64_t slow_until_ms; /* held others up: feeds nobody, is fed by nobody */
-    uint64_t probed_ms;     /* asked whether it lives, not answered yet; 0: not asked */
-    uint32_t sending;       /* flights from here */
-    uint32_t receiving;     /* pieces on their way here by flights */
-    uint32_t feeding;       /* feeds from here */
+    bool slow; /* held others up: feeds nobody and is fed by nobody */
+    uint64_t slow_until_ms, slow_for_ms;
+    uint32_t late_in, late_out; /* feeds, while they are checked */
+    bool found_slow;
+    uint64_t probed_ms; /* asked whether it lives, not answered yet; 0: not asked */
+    uint32_t sending;   /* flights from here */
+    uint32_t receiving; /* pieces on their way here by flights */
+    uint32_t feeding;   /* feeds from here */
     uint64_t bytes_planned_out;
     struct holder *holders; /* by node_next */
     struct holder *active;  /* those whose object somebody is being supplied with */
@@ -78,6 +82,7 @@ struct shun { /* a sender that this receiver does not ask for a while */
 };
 
 struct intake {           /* what a holder needs while it receives */
+    uint64_t order;       /* later ones began later */
     uint64_t *asked;      /* by flights and feeds */
     uint32_t outstanding; /* pieces of flights */
     uint64_t *urgent;     /* tasks wait for these; NULL: none ever */
@@ -132,13 +137,15 @@ enum feed_state {
 /* The segments of an object that were given out as feeds; arrays by segment. */
 struct feeding {
     enum feed_state state;
-    uint64_t since_ms;    /* of FEED_GATHER */
+    uint64_t since_ms;    /* of FEED_GATHER; or the last disturbance */
     uint32_t next, low;   /* pieces: given out below next; feeds run from low on */
     uint32_t size;        /* pieces of the last segment */
     uint32_t segment;     /* the next */
     uint32_t pending;     /* segments that few have whole */
     uint64_t took_ms;     /* the last that was had took so long after the one before */
     uint64_t last_had_ms; /* when that was */
+    uint32_t members, disturbed;
+    uint64_t calm_ms; /* until then what is late is so by another's fault */
     uint32_t first[SEGMENTS_KEPT], total[SEGMENTS_KEPT], over[SEGMENTS_KEPT];
     uint64_t had_ms[SEGMENTS_KEPT]; /* many have it since; 0: not yet */
 };
@@ -163,7 +170,7 @@ struct object {
     struct object *active_next, *active_prev;
     bool active;
     uint32_t *copies; /* by piece: holders that may serve it */
-    uint32_t *spread; /* copies and flights */
+    uint32_t *spread; /* copies, flights, and what feeds bring */
     uint32_t missing; /* pieces without a copy */
     uint64_t missing_since_ms;
     uint32_t mean_ms; /* of a flight, moving */
@@ -253,6 +260,7 @@ struct mgr {
     uint64_t next_tick_ms;
     uint64_t last_ticket;
     uint32_t last_node_id, last_object_id;
+    uint64_t last_order; /* of intakes */
     struct table conns, names, holders, objects, keys;
     struct table sources, tickets, resolved, stages;
     uint32_t due_sources;
@@ -262,6 +270,7 @@ struct mgr {
     uint64_t next_sweep_ms;
     bool feed_due;        /* a segment may have to be planned */
     bool feed_search;     /* look closely, as at a tick */
+    bool feed_found;      /* somebody is slow */
     struct list switches; /* names; the first has id 1 */
     struct list dirty;    /* holders to plan for */
     struct list fresh;    /* holders with fresh flights */
@@ -324,10 +333,12 @@ void mgr_feed_arrived(struct mgr *mgr, struct holder *h, uint32_t piece);
 void mgr_feed_failed(struct mgr *mgr, struct holder *h, struct msg_range range,
                      const char *peer, struct mgr_node **from);
 /* What `from` was to feed to h ends; the pieces go to ranges. Returns their number. */
-uint32_t mgr_feed_cut(struct mgr *mgr, struct holder *h, const struct mgr_node *from,
+uint32_t mgr_feed_cut(struct mgr *mgr, struct holder *h, struct mgr_node *from,
                       struct msg_range *ranges, uint32_t room);
 /* It sends nothing that it does not have already. */
 void mgr_feed_sender_gone(struct mgr *mgr, struct object *o, struct mgr_node *from);
+/* Somebody joined, was slow or died meanwhile. */
+void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight);
 void mgr_feed_drop_all(struct mgr *mgr, struct holder *h);
 /* A fed holder lacks something that its feeds do not bring. */
 bool mgr_feed_loose(const struct holder *h);

@@ -73,8 +73,9 @@ static void holder_place(struct mgr *mgr, struct holder *h)
     uint32_t send = 0, receive = 0;
 
     if (mgr_plan_may_send(mgr, h))
-        send = 1 + (mgr->now_ms < h->node->suspect_until_ms ? o->pieces + 1
-                                                            : h->have_count);
+        send = 1 + (mgr->now_ms < h->node->suspect_until_ms || h->node->slow
+                        ? o->pieces + 1
+                        : h->have_count);
     if (mgr_plan_has_room(mgr, h))
         receive = 1 + h->have_count + h->in->outstanding;
     rank_move(&o->senders, h, true, send);
@@ -451,9 +452,9 @@ static bool holder_hungry(const struct holder *h)
 /* It no longer takes part as a receiver. */
 static void holder_sated(struct mgr *mgr, struct holder *h)
 {
-    intake_free(mgr, h);
     if (!h->complete)
         mgr_feed_sender_gone(mgr, h->object, h->node);
+    intake_free(mgr, h);
     mgr_holder_changed(mgr, h);
     if (--h->object->hungry == 0)
         object_deactivate(mgr, h->object);
@@ -576,6 +577,8 @@ int mgr_holder_supply(struct mgr *mgr, struct holder *h)
         h->in = NULL;
         return -1;
     }
+    h->in->order = ++mgr->last_order;
+    mgr_feed_disturbed(mgr, o, 1);
     if (++o->hungry >= mgr->limits.feed_min && o->feed.next == 0)
         mgr->feed_due = true;
     h->supply = 1;

@@ -20,26 +20,28 @@
 #include "daemon/core/mgr_int.h"
 
 #define PAIRS_PER_EVENT 256u    /* tried for one holder; more wait for the sweep */
+#define SLOW_LAST_MS 2000u      /* a slow receiver comes last for so long */
+#define SLOW_SENDER_MS 200u     /* instead of slow_ms, from who held up others */
 #define SLOW_FACTOR 4u          /* times the usual duration before a flight is slow */
-#define SLOTS_FEEDING 2u        /* a sender's, beside its feeds */
+#define SLOTS_FEEDING 1u        /* a sender's, beside its feeds */
 #define FORGOTTEN_FACTOR 30u    /* times slow_ms: nobody is that slow, ask again */
 #define WINDOW_BESIDE_URGENT 2u /* other pieces out while a task waits for one */
 
-static uint32_t node_slots(const struct mgr *mgr, const struct mgr_node *node)
+static uint32_t slots_of(const struct mgr *mgr, const struct holder *h)
 {
+    const struct mgr_node *node = h->node;
     uint32_t slots = mgr->limits.uploads;
 
-    if (mgr->now_ms < node->suspect_until_ms)
+    if (mgr->now_ms < node->suspect_until_ms || node->slow)
         slots = slots > 1 ? slots / 2 : 1;
-    if (node->feeding > 0 && slots > SLOTS_FEEDING)
+    if (node->feeding > 0 && h->object->feed.state == FEED_ON && slots > SLOTS_FEEDING)
         slots = SLOTS_FEEDING;
     return slots;
 }
 
 bool mgr_plan_may_send(const struct mgr *mgr, const struct holder *h)
 {
-    return h->have_count > 0 && !h->avoided &&
-           h->node->sending < node_slots(mgr, h->node);
+    return h->have_count > 0 && !h->avoided && h->node->sending < slots_of(mgr, h);
 }
 
 /* Somebody at `to` waits for a piece that is not even asked for. */
@@ -59,7 +61,9 @@ bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h)
         return h->in->outstanding == 0;
     if (h->object->feed.state == FEED_GATHER)
         return false;
-    return h->in->feeds == 0 || mgr_feed_loose(h) || urgent_waits(h->object, h);
+    if (h->object->feed.state != FEED_ON || urgent_waits(h->object, h))
+        return true;
+    return !h->node->slow && mgr_feed_loose(h);
 }
 
 uint64_t mgr_plan_piece_bytes(const struct object *o)
@@ -95,7 +99,7 @@ static uint32_t rarest_piece(const struct object *o, const struct holder *from,
         uint64_t left = has & ~to->have[i] & ~to->in->asked[i];
         if (among != NULL)
             left &= among[i];
-        else if (to->in->feeds > 0)
+        else if (o->feed.state == FEED_ON)
             left &= fed_word(o, i);
         for (; left != 0; left &= left - 1) {
             uint32_t piece = i * 64 + (uint32_t)__builtin_ctzll(left);
@@ -173,6 +177,12 @@ static bool assign(struct mgr *mgr, struct holder *from, struct holder *to,
 static bool pair_ok(const struct mgr *mgr, const struct holder *from,
                     const struct holder *to)
 {
+    /* A slow receiver keeps a slot for long: those of the few who have it all are for
+     * others. */
+    if (to->node->slow_until_ms > 0 &&
+        mgr->now_ms < to->node->slow_until_ms + SLOW_LAST_MS && from->complete &&
+        2 * from->object->seeds < from->object->holder_count)
+        return false;
     return from->node != to->node && !mgr_fail_shunned(mgr, to, from->node);
 }
 
@@ -303,8 +313,9 @@ static bool flight_slow(const struct mgr *mgr, const struct object *o,
                         const struct flight *f)
 {
     uint64_t age = mgr->now_ms - f->planned_ms;
+    uint64_t enough = f->from->slow ? SLOW_SENDER_MS : mgr->limits.slow_ms;
 
-    return !f->doubled && age > mgr->limits.slow_ms && age > SLOW_FACTOR * o->mean_ms;
+    return !f->doubled && age > enough && age > SLOW_FACTOR * o->mean_ms;
 }
 
 /* All of several senders are slow: then it is the receiver, and twice as many pieces on

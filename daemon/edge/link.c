@@ -28,9 +28,9 @@ struct link {
     struct link_ops ops;
     void *ctx;
     char addr[VINE_ADDR_MAX];
-    char read_buffer[READ_BUFFER];
-    const char *rest; /* inside read_buffer: read, not yet fed */
+    const char *rest; /* read, not yet fed: in read_buffer, or in `kept` */
     size_t rest_len;
+    char *kept; /* NULL, or what was read before a munge step */
     char *bulk; /* owner's buffer for the bulk being read */
     size_t queued;
     int handles; /* open uv handles */
@@ -46,6 +46,10 @@ struct write {
     size_t len;
     char bytes[];
 };
+
+/* All links share it, since libuv reads right before it tells: thousands of idle ones
+ * would hold 64 KiB each. */
+static char read_buffer[READ_BUFFER];
 
 int vine_err_uv(struct vine_err *err, int status, const char *what)
 {
@@ -64,6 +68,7 @@ static void free_if_unused(struct link *link)
         return;
     link->ops.closed(link->ctx, link, &link->err);
     session_free(link->session);
+    free(link->kept);
     free(link);
 }
 
@@ -269,6 +274,25 @@ static void feed_rest(struct link *link)
         take_frames(link);
 }
 
+/* What a munge step makes wait must leave the common buffer. */
+static void keep_rest(struct link *link)
+{
+    struct vine_err err = {0};
+
+    if (link->rest_len == 0 || link->closing)
+        return;
+    free(link->kept);
+    link->kept = malloc(link->rest_len);
+    if (link->kept == NULL) {
+        link->rest_len = 0;
+        vine_err_set(&err, VINE_ENOMEM, "out of memory for a connection");
+        link_close(link, &err);
+        return;
+    }
+    memcpy(link->kept, link->rest, link->rest_len);
+    link->rest = link->kept;
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
     struct link *link = stream->data;
@@ -281,10 +305,11 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         link_close(link, &err);
         return;
     }
-    if (buf->base == link->read_buffer) {
-        link->rest = link->read_buffer;
+    if (buf->base == read_buffer) {
+        link->rest = read_buffer;
         link->rest_len = (size_t)n;
         take_rest(link);
+        keep_rest(link);
     } else {
         bulk_arrived(link, (uint32_t)n);
     }
@@ -298,7 +323,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     if (link->bulk != NULL && bulk > 0)
         *buf = uv_buf_init(link->bulk, bulk);
     else
-        *buf = uv_buf_init(link->read_buffer, READ_BUFFER);
+        *buf = uv_buf_init(read_buffer, READ_BUFFER);
 }
 
 /* Feed what was read; go on reading when all of it is taken. */
@@ -309,8 +334,11 @@ static void take_rest(struct link *link)
             start_work(link);
             return;
         }
-        if (link->rest_len == 0)
+        if (link->rest_len == 0) {
+            free(link->kept);
+            link->kept = NULL;
             break;
+        }
         feed_rest(link);
     }
     if (link->closing || link->working || link->reading)
@@ -375,6 +403,7 @@ static void on_quietly_closed(uv_handle_t *handle)
     if (--link->handles > 0)
         return;
     session_free(link->session);
+    free(link->kept);
     free(link);
 }
 

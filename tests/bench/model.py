@@ -8,8 +8,8 @@ the network and the shared file system do grows with the nodes.
 
 from __future__ import annotations
 
+import json
 import math
-import re
 import statistics
 import subprocess
 from collections.abc import Callable
@@ -229,7 +229,7 @@ def fit_vine(p: Parameters, cold: Points, warm: Points, spread: Spread) -> Param
 def simulated(receivers: int) -> float:
     """Makespan over S/B for one seed and so many receivers at equal links."""
     done = subprocess.run(
-        [str(SIM), "--bench", "--nodes", str(receivers)],
+        [str(SIM), "--bench", "--json", "--nodes", str(receivers)],
         check=True,
         capture_output=True,
         text=True,
@@ -240,10 +240,10 @@ def simulated(receivers: int) -> float:
 
 def over_line_rate(output: str, receivers: int) -> float:
     """The simulator's ratio counts from the optimum (S/B)(1 + floor(log2 N)/k)."""
-    row = re.search(rf"^\s*{receivers}\s+(\d+)\s+[\d.]+ s\s+([\d.]+)", output, re.M)
-    if row is None:
-        raise ValueError(f"no makespan for {receivers} receivers in:\n{output}")
-    return float(row[2]) * (1 + math.floor(math.log2(receivers)) / int(row[1]))
+    (run,) = json.loads(output)
+    return float(run["over_optimum"]) * (
+        1 + math.floor(math.log2(receivers)) / run["pieces"]
+    )
 
 
 class Simulator:

@@ -170,12 +170,10 @@ def test_copies_of_a_block_sbcast_sends_one_after_another():
 
 
 def test_simulator_is_asked_once_and_its_ratio_counts_from_the_line():
-    output = (
-        "receivers  pieces  makespan  over optimum\n  7  512  4.2 s  1.100  9 0.0\n"
-    )
+    output = '[{"shape": "equal", "nodes": 7, "pieces": 512, "over_optimum": 1.1}]'
     assert model.over_line_rate(output, 7) == pytest.approx(1.1 * (1 + 2 / 512))
-    with pytest.raises(ValueError, match="no makespan for 8"):
-        model.over_line_rate(output, 8)
+    with pytest.raises(ValueError, match="not enough values"):
+        model.over_line_rate("[]", 8)
     asked = []
     spread = model.Simulator(lambda n: asked.append(n) or 1.0)
     assert spread(3) == spread(3) == 1.0

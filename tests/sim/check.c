@@ -13,7 +13,8 @@ static bool on_disk(const struct host *h, uint32_t thing, uint32_t piece)
     return h->stored[thing].present && bits_get(h->stored[thing].have, piece);
 }
 
-/* The manager gave this piece to the node, or lets it read the source: it will come. */
+/* The manager gave this piece to the node, or looks for somebody to give it, or lets it
+ * read the source: it will come. */
 static bool is_given(const struct sim *sim, const struct host *h, uint32_t thing,
                      uint32_t piece)
 {
@@ -26,7 +27,8 @@ static bool is_given(const struct sim *sim, const struct host *h, uint32_t thing
          s = s->object_next)
         if (s->streaming && s->origin == n)
             return true;
-    return holder != NULL && holder->in != NULL && bits_get(holder->in->asked, piece);
+    return holder != NULL && holder->in != NULL &&
+           (holder->in->loose || bits_get(holder->in->asked, piece));
 }
 
 /* An assignment as the manager sends it: the sender has verified the piece or was given
@@ -85,7 +87,8 @@ static void check_node(struct sim *sim, const struct mgr_node *n)
 }
 
 /* Who is to send has it, was given it, or reads it; asked: less those of feeds. */
-static void check_feeds(struct sim *sim, const struct holder *h, uint32_t *asked)
+static void check_feeds(struct sim *sim, const struct holder *h, uint32_t *asked,
+                        uint32_t *spread)
 {
     uint32_t feeds = 0;
 
@@ -98,6 +101,7 @@ static void check_feeds(struct sim *sim, const struct holder *h, uint32_t *asked
             for (uint32_t j = 0; j < h->in->flights; j++)
                 flies |= h->in->flight[j].piece == piece;
             *asked -= !flies;
+            spread[piece]++;
             if (!bits_get(h->in->asked, piece))
                 fail(sim, "%s: piece %u is fed but not asked for", h->node->name,
                      piece);
@@ -127,7 +131,7 @@ static void check_holder(struct sim *sim, const struct holder *h, uint32_t *copi
     }
     for (uint32_t i = 0; h->in != NULL && i < h->in->flights; i++)
         spread[h->in->flight[i].piece]++;
-    check_feeds(sim, h, &asked);
+    check_feeds(sim, h, &asked, spread);
     if (have != h->have_count)
         fail(sim, "%s: has %u pieces, counted %u", h->node->name, h->have_count, have);
     if (h->in != NULL && asked != h->in->outstanding)

@@ -30,9 +30,8 @@ static void deliver_to_host(struct sim *sim, struct event *e)
     msg_clone_free(m);
 }
 
-static void on_send(void *ctx, uint32_t conn, const struct msg *m)
+static void take(struct sim *sim, uint32_t conn, const struct msg *m)
 {
-    struct sim *sim = ctx;
     struct conn *c = conn_of(sim, conn);
 
     if (c == NULL || c->mgr_epoch != sim->mgr_epoch) {
@@ -47,12 +46,22 @@ static void on_send(void *ctx, uint32_t conn, const struct msg *m)
         if (sim->first_fetch_us == 0)
             sim->first_fetch_us = sim->now_us;
     }
-    at(sim, sim->now_us + sim->latency_us,
+    at(sim, sim->now_us + net_latency_us(sim, &sim->hosts[c->host], NULL),
        (struct event){.run = deliver_to_host,
                       .host = c->host,
                       .a = conn,
                       .p = msg_clone(m),
                       .owned = true});
+}
+
+static void on_send(void *ctx, uint32_t conn, const struct msg *m)
+{
+    struct sim *sim = ctx;
+
+    meter_leave(sim);
+    sim->meter.messages_out++;
+    take(sim, conn, m);
+    meter_enter(sim);
 }
 
 static void lost_by_host(struct sim *sim, struct event *e)
@@ -79,14 +88,18 @@ static void on_drop(void *ctx, uint32_t conn, const char *why)
     note(sim, "manager drops %s: %s", sim->hosts[c->host].name, why);
     if (!c->open)
         return;
+    meter_leave(sim);
     c->open = false;
-    at(sim, sim->now_us + sim->latency_us,
+    at(sim, sim->now_us + net_latency_us(sim, &sim->hosts[c->host], NULL),
        (struct event){.run = lost_by_host, .host = c->host, .a = conn});
+    meter_enter(sim);
 }
 
 static void on_log(void *ctx, int level, const char *line)
 {
+    meter_leave(ctx);
     note(ctx, "manager: %s", line);
+    meter_enter(ctx);
 }
 
 static const struct mgr_ops manager_ops = {
@@ -94,7 +107,9 @@ static const struct mgr_ops manager_ops = {
 
 void manager_start(struct sim *sim)
 {
+    meter_enter(sim);
     sim->mgr = mgr_new(&manager_ops, sim, &sim->mgr_limits);
+    meter_leave(sim);
     sim->mgr_timer_us = EVER;
     note(sim, "manager starts");
 }
@@ -104,7 +119,9 @@ void manager_stop(struct sim *sim)
     if (sim->mgr == NULL)
         return;
     note(sim, "manager stops");
+    meter_enter(sim);
     mgr_free(sim->mgr);
+    meter_leave(sim);
     sim->mgr = NULL;
     sim->mgr_epoch++;
     for (uint32_t i = 0; i < sim->conn_count; i++) {
@@ -112,7 +129,7 @@ void manager_stop(struct sim *sim)
         if (!c->open)
             continue;
         c->open = false;
-        at(sim, sim->now_us + sim->latency_us,
+        at(sim, sim->now_us + net_latency_us(sim, &sim->hosts[c->host], NULL),
            (struct event){.run = lost_by_host, .host = c->host, .a = i + 1});
     }
 }
@@ -127,8 +144,10 @@ static void on_timer(struct sim *sim, struct event *e)
         return;
     sim->mgr_timer_us = EVER;
     before = mgr_next_deadline(sim->mgr);
+    meter_enter(sim);
     if (before <= now_ms(sim))
         mgr_tick(sim->mgr, now_ms(sim));
+    meter_leave(sim);
     if (mgr_next_deadline(sim->mgr) <= now_ms(sim) && ++sim->mgr_idle_ticks > 100)
         fail(sim, "the manager's deadline stays in the past");
     else if (mgr_next_deadline(sim->mgr) > now_ms(sim))
@@ -159,7 +178,9 @@ static void cut_by_manager(struct sim *sim, struct event *e)
         return;
     c->open = false;
     note(sim, "manager lost %s", sim->hosts[c->host].name);
+    meter_enter(sim);
     mgr_disconnected(sim->mgr, (uint32_t)e->a, now_ms(sim));
+    meter_leave(sim);
     manager_timer(sim);
 }
 
@@ -168,6 +189,7 @@ static void deliver_to_manager(struct sim *sim, struct event *e)
     struct conn *c = conn_of(sim, (uint32_t)e->a);
     struct vine_err err = {0};
     struct msg *m = e->p;
+    bool ok;
 
     if (sim->mgr != NULL && c->open && c->mgr_epoch == sim->mgr_epoch) {
         if (m->type != MSG_HAVE)
@@ -176,7 +198,11 @@ static void deliver_to_manager(struct sim *sim, struct event *e)
         else
             note(sim, "manager < have %u+%u from %s", m->ranges[0].first,
                  m->ranges[0].count, sim->hosts[c->host].name);
-        if (mgr_message(sim->mgr, (uint32_t)e->a, m, now_ms(sim), &err) < 0)
+        sim->meter.messages_in++;
+        meter_enter(sim);
+        ok = mgr_message(sim->mgr, (uint32_t)e->a, m, now_ms(sim), &err) == 0;
+        meter_leave(sim);
+        if (!ok)
             fail(sim, "the manager refuses a message of %s: %s",
                  sim->hosts[c->host].name, err.text);
         manager_timer(sim);
@@ -188,7 +214,7 @@ void control_send(struct sim *sim, struct host *h, const struct msg *m)
 {
     if (!h->up)
         fail(sim, "%s sends '%s' without a manager", h->name, msg_type_name(m->type));
-    at(sim, sim->now_us + sim->latency_us,
+    at(sim, sim->now_us + net_latency_us(sim, h, NULL),
        (struct event){
            .run = deliver_to_manager, .a = h->conn, .p = msg_clone(m), .owned = true});
 }
@@ -208,6 +234,7 @@ static void try_connect(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
     struct vine_err err = {0};
+    bool ok;
 
     if (h->core == NULL || h->epoch != e->epoch || h->conn != 0)
         return;
@@ -226,10 +253,13 @@ static void try_connect(struct sim *sim, struct event *e)
                                                   .mgr_epoch = sim->mgr_epoch,
                                                   .open = true};
     h->conn = sim->conn_count;
-    if (mgr_connected(sim->mgr, h->conn, h->name, h->addr, now_ms(sim), &err) < 0)
+    meter_enter(sim);
+    ok = mgr_connected(sim->mgr, h->conn, h->name, h->addr, now_ms(sim), &err) == 0;
+    meter_leave(sim);
+    if (!ok)
         fail(sim, "the manager does not take %s: %s", h->name, err.text);
     manager_timer(sim);
-    at(sim, sim->now_us + sim->latency_us,
+    at(sim, sim->now_us + net_latency_us(sim, h, NULL),
        (struct event){
            .run = host_connected, .host = h->index, .epoch = h->epoch, .a = h->conn});
 }
@@ -247,7 +277,7 @@ void control_cut(struct sim *sim, struct host *h, bool host_notices)
     if (h->conn == 0)
         return;
     if (!h->silent)
-        at(sim, sim->now_us + sim->latency_us,
+        at(sim, sim->now_us + net_latency_us(sim, h, NULL),
            (struct event){.run = cut_by_manager, .a = h->conn});
     if (host_notices)
         at(sim, sim->now_us,
@@ -265,6 +295,8 @@ void control_bury(struct sim *sim)
             (h->core != NULL && h->epoch == c->host_epoch))
             continue;
         c->open = false;
+        meter_enter(sim);
         mgr_disconnected(sim->mgr, i + 1, now_ms(sim));
+        meter_leave(sim);
     }
 }

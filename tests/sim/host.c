@@ -189,7 +189,7 @@ static void published(struct sim *sim, struct event *e)
     h->stored[e->a].trusted = e->b != 0;
     note(sim, "%s complete", h->name);
     node_published(h->core, &sim->things[e->a].digest, NULL, now_ms(sim));
-    sim->last_done_us = sim->now_us;
+    sim->last_done_us = h->done_us = sim->now_us;
     host_timer(sim, h);
 }
 
@@ -410,12 +410,16 @@ static void restore_object(struct sim *sim, struct host *h, uint32_t thing)
 void host_boot(struct sim *sim, struct host *h)
 {
     struct node_limits limits;
+    char leaf[16] = "";
 
     node_limits_default(&limits);
     limits.port = (uint16_t)(7000 + h->index % 50000);
     limits.store_name = "/local/vine";
     limits.manager_name = "ctl:7110";
     limits.cache_max = h->cache_max;
+    if (sim->leaf_count > 1)
+        (void)snprintf(leaf, sizeof(leaf), "leaf%u", h->leaf);
+    limits.switch_name = leaf;
     h->core = node_new(&host_ops, h, &limits);
     h->silent = false;
     h->idle_ticks = 0;

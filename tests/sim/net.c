@@ -4,9 +4,9 @@
  * order. An uplink serves its pipes in turn, a quantum at a time; a quantum then passes
  * the receiver's downlink, first come first served. At most PIPE_WINDOW quanta of a
  * pipe are under way, as TCP's window would have it, so that a slow receiver does not
- * take more of a sender than it can swallow. All latencies are equal, so the order in
- * which quanta leave is the order in which they reach a downlink, whose time is
- * therefore reserved when they leave. */
+ * take more of a sender than it can swallow. Between switches it passes the uplinks of
+ * both. The time of a downlink, and of a switch's uplink, is reserved when a quantum
+ * leaves its sender: with unequal latencies that is nearly the order of arrival. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +17,12 @@
 #define VERIFY_RATE 1200000000ull /* bytes a second of one core's SHA-256 */
 
 static void uplink_kick(struct sim *sim, struct host *from);
+
+uint64_t net_latency_us(const struct sim *sim, const struct host *a,
+                        const struct host *b)
+{
+    return sim->latency_us + a->far_us + (b == NULL ? 0 : b->far_us);
+}
 
 static void ring_add(struct host *from, struct pipe *p)
 {
@@ -114,10 +120,10 @@ static void refused(struct sim *sim, struct event *e)
                                               : "the connection was lost");
 }
 
-static void refuse(struct sim *sim, const struct host *to, uint64_t fetch,
-                   enum vine_code code)
+static void refuse(struct sim *sim, const struct host *from, const struct host *to,
+                   uint64_t fetch, enum vine_code code)
 {
-    at(sim, sim->now_us + sim->latency_us,
+    at(sim, sim->now_us + net_latency_us(sim, from, to),
        (struct event){.run = refused,
                       .host = to->index,
                       .epoch = to->epoch,
@@ -177,20 +183,31 @@ static uint64_t link_us(uint64_t bytes, uint64_t rate)
     return (bytes * SECOND + rate - 1) / rate;
 }
 
+static uint64_t passed(uint64_t *free_us, uint64_t start, uint64_t bytes, uint64_t rate)
+{
+    if (*free_us < start)
+        *free_us = start;
+    *free_us += link_us(bytes, rate);
+    return *free_us;
+}
+
 static void left_uplink(struct sim *sim, struct event *e)
 {
     struct quantum *q = e->p;
     struct host *from = &sim->hosts[q->pipe->from], *to = &sim->hosts[q->pipe->to];
-    uint64_t start = sim->now_us + sim->latency_us;
+    uint64_t here = sim->now_us + net_latency_us(sim, from, to), when = here;
 
     from->uplink_busy = false;
-    if (start < to->down_free_us)
-        start = to->down_free_us;
-    start += link_us(q->bytes, to->down_rate);
-    if (start < sim->now_us + sim->latency_us)
-        start = sim->now_us + sim->latency_us;
-    to->down_free_us = start;
-    at(sim, start, (struct event){.run = arrived, .p = q, .owned = true});
+    if (from->leaf != to->leaf) {
+        struct leaf_switch *up = &sim->leaves[from->leaf];
+        struct leaf_switch *down = &sim->leaves[to->leaf];
+        sim->bytes_crossed += q->bytes;
+        when = passed(&up->up_free_us, when, q->bytes, up->rate);
+        when = passed(&down->down_free_us, when, q->bytes, down->rate);
+    }
+    when = passed(&to->down_free_us, when, q->bytes, to->down_rate);
+    at(sim, when < here ? here : when,
+       (struct event){.run = arrived, .p = q, .owned = true});
     uplink_kick(sim, from);
 }
 
@@ -255,7 +272,7 @@ static bool pipe_begin_piece(struct sim *sim, struct host *from, struct pipe *p)
                 return false;
             continue;
         }
-        refuse(sim, &sim->hosts[p->to], fetch,
+        refuse(sim, from, &sim->hosts[p->to], fetch,
                sim->now_us < piece->since_us + NODE_HOLD_MS * MS ? VINE_ENOENT
                                                                  : VINE_ECANCELED);
         pipe_drop_fetch(p, fetch, true);
@@ -323,7 +340,7 @@ static void requested(struct sim *sim, struct event *e)
         return;
     if (from->core == NULL) {
         if (!from->silent)
-            refuse(sim, to, f->id, VINE_EDOWN);
+            refuse(sim, from, to, f->id, VINE_EDOWN);
         return;
     }
     p = pipe_get(sim, from, to);
@@ -339,7 +356,7 @@ static void requested(struct sim *sim, struct event *e)
 
 void net_fetch(struct sim *sim, struct host *h, struct fetch *f)
 {
-    at(sim, sim->now_us + sim->latency_us,
+    at(sim, sim->now_us + net_latency_us(sim, h, &sim->hosts[f->peer]),
        (struct event){.run = requested,
                       .host = h->index,
                       .epoch = h->epoch,
@@ -378,7 +395,7 @@ void net_host_gone(struct sim *sim, struct host *h)
         struct host *other = &sim->hosts[i];
         for (struct fetch *f = other->fetches; f != NULL && !h->silent; f = f->next)
             if (f->peer == h->index)
-                refuse(sim, other, f->id, VINE_EDOWN);
+                refuse(sim, h, other, f->id, VINE_EDOWN);
     }
 }
 

@@ -181,6 +181,21 @@ static void stage_start(struct sim *sim, struct sim_job *j)
     host_timer(sim, h);
 }
 
+uint64_t scenario_ideal_us(const struct sim *sim)
+{
+    return sim->things[0].size * SECOND / RATE;
+}
+
+static uint64_t ask_delay(struct sim *sim, struct host *h)
+{
+    uint64_t delay = sim->options.seeded ? 0 : draw(sim, 300 * MS);
+
+    if (sim->options.shape == SHAPE_LATE && h->index % 2 == 1)
+        delay = draw(sim, scenario_ideal_us(sim));
+    h->joined_us = sim->now_us + delay;
+    return delay;
+}
+
 static void job_start(struct sim *sim, struct event *e)
 {
     struct sim_job *j = e->p;
@@ -195,13 +210,13 @@ static void job_start(struct sim *sim, struct event *e)
         struct vine_err err = {0};
         if (!j->member[i])
             continue;
-        if (h->core != NULL && e->a == 0 &&
+        if (h->core != NULL && e->a == 0 && sim->options.shape != SHAPE_LATE &&
             node_job_begin(h->core, j->job, j->uid, j->uid, spec, now_ms(sim), &err) <
                 0)
             fail(sim, "%s refuses a job: %s", h->name, err.text);
         host_timer(sim, h);
         if (h->core != NULL) /* else when it boots */
-            ask_later(sim, j, i, sim->options.seeded ? 0 : draw(sim, 300 * MS));
+            ask_later(sim, j, i, ask_delay(sim, h));
     }
     if (j->stage)
         stage_start(sim, j);
@@ -306,6 +321,12 @@ static void fault_slow(struct sim *sim, struct event *e)
     h->up_rate = h->down_rate = RATE / 10;
 }
 
+static void die_for_good(struct sim *sim, struct event *e)
+{
+    host_die(sim, &sim->hosts[e->host], chance(sim, 50));
+    scenario_died(sim, &sim->hosts[e->host], true);
+}
+
 static void be_quiet(struct sim *sim, struct event *e)
 {
     sim->quiet = true;
@@ -388,10 +409,53 @@ static void draw_hosts(struct sim *sim)
         struct host *h = &sim->hosts[i];
         host_init(sim, i);
         h->up_rate = h->down_rate = RATE;
+        if (sim->options.shape == SHAPE_SLOW && i % 16 == 8) {
+            h->slow = true;
+            h->up_rate = h->down_rate = RATE / 10;
+        }
         if (!sim->options.calm && chance(sim, 4))
             h->cache_max = sim->things[0].size * (50 + draw(sim, 200)) / 100;
         /* It may evict the only copy there is, which is then read again. */
         sim->faulty |= h->cache_max != UINT64_MAX;
+    }
+}
+
+/* Of a seeded run: who has it, who is late, who dies. */
+static void draw_shape(struct sim *sim, struct sim_job *j)
+{
+    j->member[0] = false;
+    for (uint32_t i = 1; i < sim->host_count; i++) {
+        if (sim->options.shape == SHAPE_WARM && i % 2 == 1) {
+            j->member[i] = false;
+            host_store(sim, &sim->hosts[i], 0);
+        }
+        if (sim->options.shape == SHAPE_DEATHS && i % 20 == 7)
+            at(sim, j->start_us + draw(sim, scenario_ideal_us(sim)),
+               (struct event){.run = die_for_good, .host = i});
+    }
+    sim->faulty |= sim->options.shape == SHAPE_DEATHS;
+}
+
+/* Switches, and how far away each node is. */
+static void draw_topology(struct sim *sim)
+{
+    bool leaves =
+        sim->options.seeded ? sim->options.shape == SHAPE_LEAVES : chance(sim, 25);
+    bool far = !sim->options.seeded && chance(sim, 30);
+    uint32_t rate = sim->options.seeded ? 4 : 1 + (uint32_t)draw(sim, 4);
+
+    sim->leaf_count = !leaves               ? 1
+                      : sim->options.seeded ? (sim->host_count + 15) / 16
+                                            : 2 + (uint32_t)draw(sim, 3);
+    sim->leaves = calloc(sim->leaf_count, sizeof(*sim->leaves));
+    if (sim->leaves == NULL)
+        abort();
+    for (uint32_t i = 0; i < sim->leaf_count; i++)
+        sim->leaves[i].rate = (uint64_t)RATE * rate;
+    for (uint32_t i = 0; i < sim->host_count; i++) {
+        sim->hosts[i].leaf = sim->options.seeded ? i / 16 % sim->leaf_count
+                                                 : (uint32_t)draw(sim, sim->leaf_count);
+        sim->hosts[i].far_us = far ? draw(sim, 5 * MS) : 0;
     }
 }
 
@@ -417,9 +481,9 @@ static void draw_job(struct sim *sim, uint32_t index)
         abort();
     for (uint32_t i = 0; i < sim->host_count; i++)
         j->member[i] = everybody || i == sure || chance(sim, 50);
-    if (sim->options.seeded)
-        j->member[0] = false;
     j->start_us = 100 * MS + (index == 0 ? 0 : draw(sim, 3 * SECOND));
+    if (sim->options.seeded)
+        draw_shape(sim, j);
     at(sim, j->start_us,
        (struct event){.run = job_start, .a = chance(sim, 30), .p = j});
 }
@@ -437,11 +501,14 @@ static void draw_network(struct sim *sim)
         sim->mgr_limits.window = sim->options.window;
     if (sim->options.uploads > 0)
         sim->mgr_limits.uploads = sim->options.uploads;
+    if (sim->options.trees >= 0)
+        sim->mgr_limits.feed_min = (uint32_t)sim->options.trees;
     if (!sim->options.seeded && chance(sim, 30)) {
         sim->mgr_limits.window = 1 + (uint32_t)draw(sim, 8);
         sim->mgr_limits.uploads = 1 + (uint32_t)draw(sim, 8);
     }
-    if (!sim->options.seeded && chance(sim, 60)) /* trees with few nodes, too */
+    if (!sim->options.seeded && sim->options.trees < 0 &&
+        chance(sim, 60)) /* trees with few nodes, too */
         sim->mgr_limits.feed_min = 1 + (uint32_t)draw(sim, 8);
 }
 
@@ -454,14 +521,15 @@ void scenario_draw(struct sim *sim)
     draw_things(sim);
     draw_sources(sim);
     draw_hosts(sim);
+    draw_topology(sim);
     if (sim->options.seeded)
         host_store(sim, &sim->hosts[0], 0);
-    manager_start(sim);
-    for (uint32_t i = 0; i < sim->host_count; i++)
-        host_boot(sim, &sim->hosts[i]);
     sim->job_count = sim->options.seeded ? 1 : 1 + (uint32_t)draw(sim, 4);
     for (uint32_t i = 0; i < sim->job_count; i++)
         draw_job(sim, i);
+    manager_start(sim);
+    for (uint32_t i = 0; i < sim->host_count; i++)
+        host_boot(sim, &sim->hosts[i]);
     if (!sim->options.calm && !sim->options.seeded) {
         faults = (uint32_t)draw(sim, 6);
         quiet_us = FAULTS_END_US + 7 * SECOND;

@@ -1,6 +1,8 @@
 /* sim.h - what the simulator's files share.
  *
- *   sim.c       options, seeds, the bench of makespans
+ *   sim.c       options, seeds
+ *   bench.c     makespans against the optimum, the manager's cost
+ *   meter.c     what the manager takes: processor time, memory
  *   queue.c     events in order of virtual time; random numbers; the trace
  *   clone.c     messages copied, so that they can be on their way
  *   control.c   the manager and its connections
@@ -113,6 +115,10 @@ struct host {
     bool up;                     /* control connection, as this side sees it */
     uint32_t conn;               /* 0: none */
     uint64_t up_rate, down_rate; /* bytes a second */
+    uint64_t far_us;             /* its own part of each latency */
+    uint32_t leaf;               /* its switch */
+    uint64_t joined_us, done_us; /* seeded: asks; has it */
+    bool slow;
     uint64_t cache_max;
     bool corrupt; /* serves wrong bytes */
     struct stored stored[THINGS_MAX];
@@ -162,6 +168,24 @@ struct conn {
     bool open;
 };
 
+enum shape { /* of a seeded run */
+             SHAPE_EQUAL,
+             SHAPE_SLOW,   /* every 16th node at a tenth of the speed */
+             SHAPE_LATE,   /* half of the nodes join while the others receive */
+             SHAPE_WARM,   /* half of the nodes have it */
+             SHAPE_DEATHS, /* every 20th node dies meanwhile */
+             SHAPE_LEAVES, /* switches of 16 nodes, each with an uplink for four */
+             SHAPES
+};
+
+struct leaf_switch { /* its uplink, both ways */
+    uint64_t rate, up_free_us, down_free_us;
+};
+
+struct meter { /* what the manager takes */
+    uint64_t ns, bytes, peak, messages_in, messages_out;
+};
+
 struct options {
     uint64_t seed;
     uint32_t nodes, pieces; /* 0: drawn */
@@ -169,6 +193,8 @@ struct options {
     bool seeded;            /* host 0 has the object; the others want it at once */
     uint64_t slow_nodes;
     uint32_t window, uploads; /* 0: the default */
+    int trees;                /* tree_nodes; -1: the default */
+    enum shape shape;
 };
 
 struct sim {
@@ -194,7 +220,10 @@ struct sim {
     uint32_t job_count;
     uint64_t latency_us, quantum, source_rate, source_free_us, build_rate;
     uint64_t first_fetch_us, last_done_us;
-    uint64_t bytes_sent;
+    uint64_t bytes_sent, bytes_crossed; /* all; between switches */
+    struct leaf_switch *leaves;         /* NULL: one switch, as fast as its nodes */
+    uint32_t leaf_count;
+    struct meter meter;
     bool faulty; /* something died or lied: bounds on bytes do not hold */
     bool quiet;  /* all faults are over */
     uint64_t checks;
@@ -231,6 +260,8 @@ void control_send(struct sim *sim, struct host *h, const struct msg *m);
 void net_fetch(struct sim *sim, struct host *h, struct fetch *f);
 void net_cancel(struct sim *sim, struct host *h, const struct fetch *f);
 void net_kick(struct sim *sim, struct host *h); /* it has more than before */
+uint64_t net_latency_us(const struct sim *sim, const struct host *a,
+                        const struct host *b); /* b NULL: the manager */
 void net_free(struct host *h);
 void net_host_gone(struct sim *sim, struct host *h);
 
@@ -270,6 +301,15 @@ void scenario_answer(struct sim *sim, struct host *h, uint64_t client,
 void scenario_booted(struct sim *sim, struct host *h);
 void scenario_died(struct sim *sim, struct host *h, bool for_good);
 bool scenario_over(const struct sim *sim);
+uint64_t scenario_ideal_us(const struct sim *sim); /* S/B */
+
+/* meter.c - only what happens between enter and leave counts. */
+void meter_enter(struct sim *sim);
+void meter_leave(struct sim *sim);
+
+/* bench.c */
+int bench_shape(const char *name); /* -1: there is none */
+int bench(const struct options *base, bool json);
 
 /* check.c */
 void check_assign(struct sim *sim, uint32_t to, const struct msg *m);

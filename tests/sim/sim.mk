@@ -1,10 +1,12 @@
 # The simulator: core and base alone, no wire, no loop, no library but libcrypto.
+comma := ,
 SIM_OBJ := $(call OBJ,$(wildcard tests/sim/*.c))
+SIM_WRAP := $(foreach f,malloc calloc realloc strdup free,-Wl$(comma)--wrap=$(f))
 SIM_SEEDS ?= 1-10000
 
 $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/libcore.a $(BUILD)/libwire.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $(SIM_OBJ) $(BUILD)/libcore.a $(BUILD)/libwire.a \
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(SIM_WRAP) -o $@ $(SIM_OBJ) $(BUILD)/libcore.a $(BUILD)/libwire.a \
 	  $(BUILD)/libbase.a $(LDLIBS)
 
 # All of it, some two minutes: thousands of seeds beside the benchmarks with their bounds.

@@ -124,6 +124,9 @@ static void test_children_of_the_dead_are_supplied_by_others(void **state)
             dead = sender_of(w, i, 1);
             child = i;
         }
+    for (uint32_t i = 2; i < 2 + MANY; i++)
+        if (i != child)
+            have(w, i, 1, 1, 1);
     sent_clear(&w->log);
     mgr_disconnected(w->mgr, dead, w->now);
     assert_non_null(sent_last(&w->log, child, MSG_REVOKE));
