@@ -16,6 +16,7 @@
 #include "daemon/core/mgr_int.h"
 
 #define TICK_BUSY_MS 250u
+#define TICK_GATHER_MS 5u
 #define TICK_FEED_MS 50u /* while objects are fed by trees */
 
 void mgr_limits_default(struct mgr_limits *limits)
@@ -168,7 +169,7 @@ static void tick_plan(struct mgr *mgr)
 
     for (const struct object *o = mgr->first_active; o != NULL; o = o->active_next)
         if (o->feed.state != FEED_OFF)
-            wait = TICK_FEED_MS;
+            wait = o->feed.state == FEED_GATHER ? TICK_GATHER_MS : TICK_FEED_MS;
 
     if (mgr->first_node == NULL)
         mgr->next_tick_ms = UINT64_MAX;

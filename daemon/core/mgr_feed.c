@@ -35,7 +35,8 @@
 #define DISTURBED_PART 16u /* of the members may join late or, as heavy as so many, */
 #define DISTURBED_SLOW 4u  /* be slow or die; then trees are not worth it */
 #define SETTLE_MS 300u     /* before they are tried again */
-#define GATHER_MS 100u     /* at most, for the nodes to have the manifest */
+#define GATHER_MS 5u       /* in which nobody joined, and all have the manifest */
+#define GATHER_MAX_MS 300u
 
 bool mgr_feed_awaits(const struct intake *in, uint32_t piece)
 {
@@ -275,7 +276,8 @@ static void gather(struct mgr *mgr, struct object *o)
         o->feed.since_ms = mgr->now_ms;
         holders_changed(mgr, o);
     }
-    if (o->copies[0] < o->holder_count && mgr->now_ms < o->feed.since_ms + GATHER_MS)
+    if (mgr->now_ms < o->feed.since_ms + GATHER_MAX_MS &&
+        (o->copies[0] < o->holder_count || mgr->now_ms < o->feed.joined_ms + GATHER_MS))
         return;
     o->feed.state = FEED_ON;
     o->feed.next = o->feed.low = 1;
@@ -285,6 +287,8 @@ static void gather(struct mgr *mgr, struct object *o)
     o->feed.disturbed = 0;
     o->feed.took_ms = 0;
     o->feed.last_had_ms = mgr->now_ms;
+    mgr_log(mgr, VINE_LOG_INFO, "event=trees-begin object=%u members=%u", o->id,
+            o->feed.members);
     holders_changed(mgr, o);
 }
 
@@ -297,13 +301,17 @@ static void feeding_over(struct mgr *mgr, struct object *o)
 
 void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight)
 {
+    o->feed.joined_ms = mgr->now_ms;
     if (o->feed.state != FEED_GATHER)
         o->feed.since_ms = mgr->now_ms;
     if (o->feed.state != FEED_ON)
         return;
     o->feed.disturbed += weight;
-    if (o->feed.disturbed * DISTURBED_PART > o->feed.members)
-        feeding_over(mgr, o);
+    if (o->feed.disturbed * DISTURBED_PART <= o->feed.members)
+        return;
+    mgr_log(mgr, VINE_LOG_INFO, "event=trees-end object=%u members=%u disturbed=%u",
+            o->id, o->feed.members, o->feed.disturbed);
+    feeding_over(mgr, o);
 }
 
 static void object_run(struct mgr *mgr, struct object *o)

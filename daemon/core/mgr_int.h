@@ -145,7 +145,8 @@ struct feeding {
     uint64_t took_ms;     /* the last that was had took so long after the one before */
     uint64_t last_had_ms; /* when that was */
     uint32_t members, disturbed;
-    uint64_t calm_ms; /* until then what is late is so by another's fault */
+    uint64_t joined_ms; /* somebody, or was slow or died */
+    uint64_t calm_ms;   /* until then what is late is so by another's fault */
     uint32_t first[SEGMENTS_KEPT], total[SEGMENTS_KEPT], over[SEGMENTS_KEPT];
     uint64_t had_ms[SEGMENTS_KEPT]; /* many have it since; 0: not yet */
 };

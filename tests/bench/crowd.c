@@ -260,7 +260,20 @@ static double manager_peak_mib(void)
 
 /* ---- time ---- */
 
-/* The next piece that its sender has, in the order in which they were asked for. */
+static void to_the_end(struct member *m, struct arriving *a)
+{
+    struct arriving **at = &m->arriving;
+
+    while (*at != a)
+        at = &(*at)->next;
+    *at = a->next;
+    a->next = NULL;
+    while (*at != NULL)
+        at = &(*at)->next;
+    *at = a;
+}
+
+/* The next piece that its sender has; the senders take turns. */
 static bool receive_one(struct member *m)
 {
     for (struct arriving *a = m->arriving; a != NULL; a = a->next) {
@@ -270,6 +283,7 @@ static bool receive_one(struct member *m)
             continue;
         a->left.first++;
         m->have[piece] = true;
+        to_the_end(m, a);
         if (--a->left.count == 0)
             op_cancel(m, transfer);
         node_piece_done(m->core, transfer, piece, now_ms());

@@ -36,6 +36,7 @@ static struct world *begin_fed(uint32_t afar)
     resolved(w, 2, ticket_of(w, 2), 3);
     for (uint32_t i = 2; i < 2 + MANY; i++)
         have(w, i, 1, 0, 1);
+    wait_ms(w, 20); /* nobody joins any more */
     return w;
 }
 
