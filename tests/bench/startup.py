@@ -145,7 +145,7 @@ def plan(ways: list[Way], nodes: list[int], names: list[str]) -> list[Point]:
     points = [Point(n, "stack", tuple(chosen)) for n in nodes if n > 1]
     small = tuple(way for way in chosen if way.name in ALONE)
     for count, name in SMALL_POINTS:
-        if count in nodes or (count == 1 and 1 not in nodes):
+        if count in nodes:
             points.append(Point(count, name, small))
     return points
 
@@ -204,7 +204,9 @@ def file_system_bounds(middle: model.Rows, size: dict[str, Any]) -> list[Bound]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--nodes", type=int, nargs="+", default=common.node_counts())
+    parser.add_argument(
+        "--nodes", type=int, nargs="+", default=[1, *common.node_counts()]
+    )
     parser.add_argument(
         "--rounds", type=int, default=common.rounds(), help="samples of each point"
     )

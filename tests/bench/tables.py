@@ -152,8 +152,37 @@ def publish() -> None:
     put_between(REPO / "README.md", "bench table", readme(found, middle))
 
 
+def against(middle: Rows, nodes: int, load: str, names: list[str]) -> str:
+    """ "direct 15.3 s, vine-cold 4.5 s": what there is of it, slow or fast."""
+    found = [(name, middle.get((name, nodes, load))) for name in names]
+    return ", ".join(f"{name} {figure(row['seconds'])} s" for name, row in found if row)
+
+
+def does_not_pay(found: dict[str, Any], middle: Rows) -> str:
+    """Said with the same figures as the rest."""
+    packing = figure(found["environment"]["pack_seconds"])
+    packed = ["direct", "vine-cold", "vine-warm"]
+    plain = ["direct", "vine-dir-cold", "vine-dir-warm"]
+    lines = {
+        "Little is imported (only json), 8 nodes": against(middle, 8, "json", packed),
+        "The same on one node": against(middle, 1, "json", packed),
+        "One node, the whole stack": against(middle, 1, "stack", packed),
+        "One node, the plain directory": against(middle, 1, "stack", plain),
+        "8 nodes, the plain directory": against(middle, 8, "stack", plain),
+    }
+    items = [f"- {what}: {figures}." for what, figures in lines.items() if figures]
+    return "\n".join(
+        [
+            "Where it does not pay, or not at once:",
+            "",
+            *items,
+            f"- Packing the image took {packing} s. It is done once a version.",
+        ]
+    )
+
+
 def readme(found: dict[str, Any], middle: Rows) -> str:
-    parts = [facts(found), seconds_table(middle)]
+    parts = [facts(found), seconds_table(middle), does_not_pay(found, middle)]
     if model := found.get("model"):
         parts.append(beside_the_paper(model))
     return "\n" + "\n\n".join(parts) + "\n"
