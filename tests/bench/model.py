@@ -20,7 +20,7 @@ from common import PFS_COSTS, REPO, median
 from results import Key
 
 EXTENDED = (256, 1024)
-SBCAST_FANOUT = 8  # sbcast's default, and the most it takes
+TREE_WIDTH = 50  # of slurm.conf in the cluster, and Slurm's own default in 22.05
 SIM = REPO / "build/sim"
 Points = dict[int, dict[str, float]]  # by nodes
 Rows = dict[Key, dict[str, float]]
@@ -60,16 +60,16 @@ def shared(cores: int | None, nodes: int) -> float:
     return max(1.0, nodes / cores) if cores else 1.0
 
 
-def copies(nodes: int, fanout: int = SBCAST_FANOUT) -> int:
+def copies(nodes: int, width: int = TREE_WIDTH) -> int:
     """Copies of a block that cross one link after another until the last node has it.
 
-    sbcast sends to the first of each of up to `fanout` groups; that one passes it on
+    sbcast sends to the first of each of up to `width` groups; that one passes it on
     within its group when it has the whole block. One of them is the node it runs on.
     """
     total = -1
     left = nodes
     while left > 0:
-        groups = min(left, fanout)
+        groups = min(left, width)
         total += groups
         left = math.ceil(left / groups) - 1
     return total

@@ -163,10 +163,10 @@ def test_a_slow_way_is_measured_twice_and_a_fast_one_each_round():
 
 
 def test_copies_of_a_block_sbcast_sends_one_after_another():
-    assert [model.copies(n) for n in (1, 2, 8)] == [0, 1, 7]
-    assert model.copies(16) == 8  # 8 groups of two: one more step
-    assert model.copies(72) == 15  # 8 groups of nine
-    assert model.copies(1024) < 30
+    assert [model.copies(n) for n in (1, 2, 8, 16)] == [0, 1, 7, 15]
+    assert model.copies(100) == 50  # 50 groups of two: one more step
+    assert model.copies(256) == 54  # 50 groups of up to six
+    assert model.copies(16, width=8) == 8
 
 
 def test_simulator_is_asked_once_and_its_ratio_counts_from_the_line():
