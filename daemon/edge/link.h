@@ -9,6 +9,7 @@
 
 #include <uv.h>
 
+#include "daemon/edge/outbox.h"
 #include "daemon/wire/session.h"
 #include "vine/err.h"
 
@@ -44,6 +45,12 @@ int link_send(struct link *link, uint8_t kind, const void *payload, size_t len);
 /* The same with bulk; `bulk` is malloc'ed and taken over in every case. */
 int link_send_bulk(struct link *link, uint8_t kind, const void *payload, size_t len,
                    void *bulk, uint32_t bulk_len);
+
+/* The same with part of a file as bulk, by sendfile. `file->release` is called in every
+ * case, perhaps before this returns. Reading from the disk would hold up the loop: let
+ * the bytes be in the page cache. */
+int link_send_file(struct link *link, uint8_t kind, const void *payload, size_t len,
+                   const struct outbox_file *file);
 
 size_t link_queued(const struct link *link);         /* bytes not yet written */
 const char *link_peer_name(const struct link *link); /* after ready */

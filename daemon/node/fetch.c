@@ -34,7 +34,7 @@ struct peer {
     uint64_t idle_since;
     /* The bulk being read. */
     struct data_frame frame;
-    void *bulk;
+    void *bulk; /* a buffer; NULL for a manifest somebody waits for */
     struct peer *next;
 };
 
@@ -124,7 +124,7 @@ static void *bulk_for_chunk(struct peer *p, const struct data_frame *f)
             fail_request(p, r, &err);
         }
     }
-    return malloc(f->bulk_len);
+    return buffer_get(p->fetcher->vined);
 }
 
 static void *bulk_for_manifest(struct peer *p, const struct data_frame *f)
@@ -132,7 +132,7 @@ static void *bulk_for_manifest(struct peer *p, const struct data_frame *f)
     struct request *r = find_request(p, f->tag);
 
     if (r == NULL || r->range.first != 0) {
-        p->bulk = malloc(f->bulk_len); /* to be dropped */
+        p->bulk = buffer_get(p->fetcher->vined); /* to be dropped */
         return p->bulk;
     }
     if (r->manifest == NULL) {
@@ -198,7 +198,7 @@ static void chunk_arrived(struct peer *p)
         r = NULL;
     }
     if (r == NULL) {
-        free(bytes);
+        buffer_put(vined, bytes);
         return;
     }
     transfer_chunk(vined, r->id, p->frame.chunk, bytes, p->frame.bulk_len);
@@ -234,7 +234,7 @@ static void on_bulk_end(void *ctx, struct link *link)
         return;
     }
     if (p->bulk != NULL) { /* a manifest nobody waits for */
-        free(p->bulk);
+        buffer_put(p->fetcher->vined, p->bulk);
         p->bulk = NULL;
         return;
     }
@@ -262,7 +262,7 @@ static void on_closed(void *ctx, struct link *link, const struct vine_err *err)
         else
             fail_request(p, p->first, &why);
     }
-    free(p->bulk);
+    buffer_put(vined, p->bulk);
     free(p);
 }
 
@@ -281,6 +281,7 @@ static void on_sweep(uv_timer_t *timer)
     for (struct peer *p = fetcher->first; p != NULL; p = p->next)
         if (!p->closing && p->first == NULL && now - p->idle_since >= IDLE_MS)
             close_peer(p, NULL);
+    buffers_trim(fetcher->vined);
     if (fetcher->first == NULL)
         (void)uv_timer_stop(timer);
 }

@@ -331,8 +331,10 @@ static void give_memory_back(struct vined *vined)
     struct node_totals t;
 
     node_totals(vined->core, &t);
-    if (t.transfers == 0)
-        (void)malloc_trim(0);
+    if (t.transfers > 0)
+        return;
+    buffers_trim(vined);
+    (void)malloc_trim(0);
 }
 
 static void tick(void *ctx, uint64_t now_ms)
@@ -473,9 +475,9 @@ static int start(struct vined *vined, struct vine_err *err)
         store_open(vined->conf.cache_dir, &vined->store, err) < 0 ||
         /* The store's lock says that no other daemon has mounts here. */
         mounts_start(vined, err) < 0 || start_core(vined, err) < 0 ||
-        lazies_start(vined, err) < 0 || transfers_start(vined, err) < 0 ||
-        sources_start(vined, err) < 0 || fetch_start(vined, err) < 0 ||
-        jobs_start(vined, err) < 0)
+        lazies_start(vined, err) < 0 || buffers_start(vined, err) < 0 ||
+        transfers_start(vined, err) < 0 || sources_start(vined, err) < 0 ||
+        fetch_start(vined, err) < 0 || jobs_start(vined, err) < 0)
         return -1;
     daemon_alarm_start(&vined->alarm, &vined->loop, vined, next_deadline, tick);
     if (serve_start(vined, err) < 0 || local_start(vined, err) < 0)
@@ -544,6 +546,7 @@ int main(int argc, char **argv)
              vined.name, vined.conf.cache_dir);
     (void)uv_run(&vined.loop, UV_RUN_DEFAULT);
     transfers_stop(&vined);
+    buffers_stop(&vined);
     node_free(vined.core);
     store_close(vined.store);
     return 0;

@@ -1,11 +1,12 @@
-/* serve.c - answering peers: verified pieces only, read from the store as they stand.
+/* serve.c - answering peers: verified pieces only, from the store as they stand.
  *
- * Requests of a connection are answered in order, chunk by chunk. The next chunk is
- * read only while less than AHEAD bytes wait to be written, so a slow peer costs little
- * memory. A request for pieces we cannot vouch for is refused, the rest of the
- * connection goes on. One for pieces that are on their way here is held: it goes on as
- * they arrive, the requests behind it overtake it meanwhile, and it is refused after
- * NODE_HOLD_MS in which none came. */
+ * Requests of a connection are answered in order, chunk by chunk. Chunks go from the
+ * page cache to the socket without a copy; one that is not there is first read by a
+ * worker. The next chunk is queued only while less than AHEAD bytes wait. A request for
+ * pieces we cannot vouch for is refused, the rest of the connection goes on. One for
+ * pieces that are on their way here is held: it goes on as they arrive, the requests
+ * behind it overtake it meanwhile, and it is refused after NODE_HOLD_MS in which none
+ * came. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,7 @@
 #include "daemon/wire/data.h"
 #include "vine/log.h"
 
-#define AHEAD (2u << 20)
+#define AHEAD (256u << 10)
 #define REQUESTS_MAX 256 /* waiting on one connection */
 #define CLIENTS_MAX 1024
 
@@ -32,7 +33,7 @@ struct served {
     struct link *link;
     struct answer *first;
     unsigned waiting;
-    bool reading, closed; /* a read is on a worker; the link is gone */
+    bool warming, closed; /* a chunk is read by a worker; the link is gone */
     struct served *next;
 };
 
@@ -44,12 +45,11 @@ struct server {
     unsigned count;
 };
 
-struct read_job {
+struct warm_job {
     uv_work_t work;
     struct served *served;
     struct store_object *object;
-    uint32_t tag, chunk, length;
-    void *bytes;
+    uint32_t chunk;
     struct vine_err err;
 };
 
@@ -93,13 +93,6 @@ static void send_bulk(struct served *s, const struct data_frame *frame, void *bu
                              frame->bulk_len);
 }
 
-static void run_read(uv_work_t *work)
-{
-    struct read_job *job = work->data;
-
-    (void)store_read_chunk(job->object, job->chunk, job->bytes, &job->err);
-}
-
 static void free_served(struct served *s)
 {
     struct served **at = &s->server->first;
@@ -113,60 +106,83 @@ static void free_served(struct served *s)
     free(s);
 }
 
-static void after_read(uv_work_t *work, int status)
+static void release_object(void *ctx)
 {
-    struct read_job *job = work->data;
-    struct served *s = job->served;
-    struct data_frame frame = {.kind = DATA_CHUNK,
-                               .tag = job->tag,
-                               .chunk = job->chunk,
-                               .bulk_len = job->length};
+    store_put(ctx);
+}
 
-    s->reading = false;
+/* The next chunk of the first answer. -1: the link is closing. */
+static int send_chunk(struct served *s)
+{
+    struct answer *a = s->first;
+    struct store_object *object = a->object;
+    const struct manifest_chunk *chunk = &object->manifest.chunk[a->next];
+    struct data_frame frame = {
+        .kind = DATA_CHUNK, .tag = a->tag, .chunk = a->next, .bulk_len = chunk->length};
+    struct outbox_file file = {.fd = object->image_fd,
+                               .offset = chunk->offset,
+                               .len = chunk->length,
+                               .release = release_object,
+                               .ctx = object};
+    uint8_t body[DATA_BODY_MAX];
+    size_t len;
+
+    store_get(object);
+    a->since_ms = vined_now(s->server->vined);
+    if (++a->next == a->end)
+        pop(s);
+    if (data_encode(&frame, body, &len, NULL) < 0) {
+        store_put(object);
+        return -1;
+    }
+    return link_send_file(s->link, (uint8_t)frame.kind, body, len, &file);
+}
+
+static void run_warm(uv_work_t *work)
+{
+    struct warm_job *job = work->data;
+
+    (void)store_warm_chunk(job->object, job->chunk, &job->err);
+}
+
+static void after_warm(uv_work_t *work, int status)
+{
+    struct warm_job *job = work->data;
+    struct served *s = job->served;
+
+    s->warming = false;
     if (s->closed) {
-        free(job->bytes);
         free_served(s);
     } else if (job->err.code != VINE_OK) {
         vine_log(VINE_LOG_ERR, "event=read-failed chunk=%u reason=%s", job->chunk,
                  vine_q(job->err.text));
-        free(job->bytes);
-        refuse(s, job->tag, job->err.code);
+        refuse(s, s->first->tag, job->err.code);
         pop(s);
         go_on(s);
-    } else {
-        send_bulk(s, &frame, job->bytes);
-        s->first->since_ms = vined_now(s->server->vined);
-        if (++s->first->next == s->first->end)
-            pop(s);
+    } else if (send_chunk(s) == 0) {
         go_on(s);
     }
     store_put(job->object);
     free(job);
 }
 
-static void read_next(struct served *s)
+static void warm_next(struct served *s)
 {
     struct answer *a = s->first;
-    struct read_job *job = calloc(1, sizeof(*job));
-    uint32_t length = a->object->manifest.chunk[a->next].length;
+    struct warm_job *job = calloc(1, sizeof(*job));
 
-    if (job != NULL)
-        job->bytes = malloc(length);
-    if (job == NULL || job->bytes == NULL) {
-        free(job);
+    if (job == NULL) {
         refuse(s, a->tag, VINE_ENOMEM);
         pop(s);
         return;
     }
     job->served = s;
     job->object = a->object;
-    job->tag = a->tag;
     job->chunk = a->next;
-    job->length = length;
     job->work.data = job;
     store_get(a->object);
-    s->reading = true;
-    (void)uv_queue_work(&s->server->vined->loop, &job->work, run_read, after_read);
+    s->warming = true;
+    (void)uv_queue_work(&s->server->vined->loop, &job->work, run_warm, after_warm);
 }
 
 /* The next part of a manifest; small, so it is made in the loop. */
@@ -236,7 +252,7 @@ static unsigned held_check(struct served *s)
     struct vined *vined = s->server->vined;
     unsigned held = 0;
 
-    for (struct answer **at = &s->first; *at != NULL && !s->reading && !s->closed;) {
+    for (struct answer **at = &s->first; *at != NULL && !s->warming && !s->closed;) {
         struct answer *a = *at;
         bool late = vined_now(vined) >= a->since_ms + NODE_HOLD_MS;
         if (is_here(s, a) ||
@@ -250,7 +266,7 @@ static unsigned held_check(struct served *s)
         refuse(s, a->tag, late ? VINE_ECANCELED : VINE_ENOENT);
         drop(s, a);
     }
-    return s->reading ? s->waiting : held;
+    return s->warming ? s->waiting : held;
 }
 
 static void on_holding(uv_timer_t *timer)
@@ -266,12 +282,15 @@ static void on_holding(uv_timer_t *timer)
 
 static void go_on(struct served *s)
 {
-    while (!s->reading && !s->closed && link_queued(s->link) < AHEAD &&
+    while (!s->warming && !s->closed && link_queued(s->link) < AHEAD &&
            bring_forward(s)) {
-        if (s->first->manifest)
+        const struct answer *a = s->first;
+        if (a->manifest)
             send_manifest_part(s);
-        else
-            read_next(s);
+        else if (!store_chunk_cached(a->object, a->next))
+            warm_next(s);
+        else if (send_chunk(s) < 0)
+            return;
     }
 }
 
@@ -363,7 +382,7 @@ static void on_closed(void *ctx, struct link *link, const struct vine_err *err)
         vine_log(VINE_LOG_WARNING, "event=peer-refused addr=%s reason=%s",
                  link_peer_addr(link), vine_q(err->text));
     s->closed = true;
-    if (!s->reading)
+    if (!s->warming)
         free_served(s);
 }
 

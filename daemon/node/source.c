@@ -22,6 +22,7 @@ struct proof {
 };
 
 struct copy {
+    struct vined *vined;
     uint64_t id;
     uint32_t chunk;
     void *bytes;
@@ -334,7 +335,7 @@ static void drop_copy(void *arg)
 {
     struct copy *c = arg;
 
-    free(c->bytes);
+    buffer_put(c->vined, c->bytes);
     free(c);
 }
 
@@ -345,11 +346,12 @@ static int queue_chunk(struct source *s, uint64_t id, uint32_t chunk,
     uint32_t length = s->manifest.chunk[chunk].length;
 
     if (c != NULL)
-        c->bytes = malloc(length);
+        c->bytes = buffer_get(s->vined);
     if (c == NULL || c->bytes == NULL) {
         free(c);
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
     }
+    c->vined = s->vined;
     c->id = id;
     c->chunk = chunk;
     if (child_read(s, c->bytes, length, copied, drop_copy, c, err) == 0)

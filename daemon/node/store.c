@@ -14,12 +14,17 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "daemon/node/store_int.h"
 
 #define LEASES_MAX (4u << 20)
+#define PROBE_STEP                                                                     \
+    (64u << 10)               /* read-ahead and eviction go by such steps or larger    \
+                               */
+#define WARM_STEP (32u << 10) /* on a worker's stack */
 
 void object_name(const struct store_object *object, char name[VINE_HEX_LEN + 1])
 {
@@ -285,6 +290,40 @@ int store_read_chunk(const struct store_object *object, uint32_t chunk, void *bu
     const struct manifest_chunk *c = &object->manifest.chunk[chunk];
 
     return disk_pread_all(object->image_fd, buf, c->length, c->offset, err);
+}
+
+/* One byte, only if no disk is needed for it. */
+static bool byte_cached(int fd, uint64_t offset)
+{
+    char byte;
+    struct iovec one = {.iov_base = &byte, .iov_len = 1};
+
+    return preadv2(fd, &one, 1, (off_t)offset, RWF_NOWAIT) == 1;
+}
+
+bool store_chunk_cached(const struct store_object *object, uint32_t chunk)
+{
+    const struct manifest_chunk *c = &object->manifest.chunk[chunk];
+
+    for (uint32_t at = 0; at < c->length; at += PROBE_STEP)
+        if (!byte_cached(object->image_fd, c->offset + at))
+            return false;
+    return byte_cached(object->image_fd, c->offset + c->length - 1);
+}
+
+int store_warm_chunk(const struct store_object *object, uint32_t chunk,
+                     struct vine_err *err)
+{
+    const struct manifest_chunk *c = &object->manifest.chunk[chunk];
+    char step[WARM_STEP];
+
+    for (uint32_t at = 0; at < c->length; at += WARM_STEP) {
+        uint32_t left = c->length - at;
+        if (disk_pread_all(object->image_fd, step, left < WARM_STEP ? left : WARM_STEP,
+                           c->offset + at, err) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 void store_mark(struct store_object *object, uint32_t piece)

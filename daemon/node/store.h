@@ -72,6 +72,12 @@ int store_write_chunk(struct store_object *object, uint32_t chunk, const void *b
 int store_read_chunk(const struct store_object *object, uint32_t chunk, void *buf,
                      struct vine_err *err);
 
+/* Is a chunk in the page cache, so that sending it will not wait for the disk? A guess
+ * from some of its pages. If not: (worker) read it, so that it is. */
+bool store_chunk_cached(const struct store_object *object, uint32_t chunk);
+int store_warm_chunk(const struct store_object *object, uint32_t chunk,
+                     struct vine_err *err);
+
 /* All chunks of a data piece are written. */
 void store_mark(struct store_object *object, uint32_t piece);
 

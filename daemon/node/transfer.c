@@ -206,7 +206,7 @@ static void after_write(uv_work_t *work, int status)
     if (!job->vined->stopping)
         chunk_written(job->vined, job);
     store_put(job->object);
-    free(job->bytes);
+    buffer_put(job->vined, job->bytes);
     free(job);
 }
 
@@ -218,12 +218,12 @@ void transfer_chunk(struct vined *vined, uint64_t id, uint32_t chunk, void *byte
     struct chunk_job *job;
 
     if (t == NULL) {
-        free(bytes);
+        buffer_put(vined, bytes);
         return;
     }
     job = calloc(1, sizeof(*job));
     if (job == NULL) {
-        free(bytes);
+        buffer_put(vined, bytes);
         vine_err_set(&err, VINE_ENOMEM, "out of memory");
         transfer_end(vined, id, &err);
         return;

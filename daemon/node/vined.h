@@ -5,6 +5,7 @@
  *   transfer.c   chunks on their way into the store, whoever they come from
  *   fetch.c      data connections to peers: asking
  *   serve.c      data connections from peers: answering
+ *   buffers.c    memory for chunks
  *   source.c     sources this node is origin of: vine-source, tar2sqfs
  *   mount.c      images mounted
  *   lazy*.c      images mounted while they are on their way
@@ -27,6 +28,7 @@
 
 struct manager_link;
 struct transfers;
+struct buffers;
 struct fetcher;
 struct server;
 struct sources;
@@ -49,6 +51,7 @@ struct vined {
     struct store *store;
     struct manager_link *manager;
     struct transfers *transfers;
+    struct buffers *buffers;
     struct fetcher *fetcher;
     struct server *server;
     struct sources *sources;
@@ -81,6 +84,13 @@ void manager_send(struct vined *vined, const struct msg *m);
 const char *manager_name(const struct vined *vined); /* the one connected, or NULL */
 void manager_stop(struct vined *vined);
 
+/* buffers.c - each of VINE_CHUNK_MAX bytes. */
+int buffers_start(struct vined *vined, struct vine_err *err);
+void *buffer_get(struct vined *vined); /* NULL: out of memory */
+void buffer_put(struct vined *vined, void *buffer);
+void buffers_trim(struct vined *vined); /* nothing moves: give the memory back */
+void buffers_stop(struct vined *vined);
+
 /* transfer.c - a transfer is one assignment of the core's: a range of data pieces whose
  * chunks arrive in any order, or piece 0. Ids are the core's. */
 int transfers_start(struct vined *vined, struct vine_err *err);
@@ -91,7 +101,7 @@ int transfer_begin(struct vined *vined, uint64_t id, const struct vine_digest *d
 int transfer_chunks(struct vined *vined, uint64_t id, uint32_t *first, uint32_t *count);
 /* Length that chunk must have; 0: not of this transfer or no such transfer. */
 uint32_t transfer_chunk_length(struct vined *vined, uint64_t id, uint32_t chunk);
-/* A chunk's bytes; malloc'ed, taken over. Verified, written, told to the core. */
+/* A chunk's bytes in a buffer, taken over. Verified, written, told to the core. */
 void transfer_chunk(struct vined *vined, uint64_t id, uint32_t chunk, void *bytes,
                     uint32_t length);
 /* Piece 0 is on its way; transfer_end gives it up. */

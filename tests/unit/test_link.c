@@ -193,6 +193,101 @@ static void test_frames_and_bulk_arrive_in_order(void **state)
     assert_true(w.server.was_closed);
 }
 
+/* A file in which byte i of the part at n * CHUNK_SPACE is n + i. */
+#define CHUNK_SPACE 1000000u
+
+static int chunks_fd = -1;
+static int released;
+
+static int make_file(uint32_t chunks)
+{
+    char name[] = "/tmp/test_link.XXXXXX";
+    uint8_t *part = malloc(CHUNK_SPACE);
+    int fd = mkstemp(name);
+
+    assert_true(fd >= 0);
+    (void)unlink(name);
+    for (uint32_t n = 0; n < chunks; n++) {
+        for (uint32_t i = 0; i < CHUNK_SPACE; i++)
+            part[i] = (uint8_t)(n + i);
+        assert_int_equal(write(fd, part, CHUNK_SPACE), CHUNK_SPACE);
+    }
+    free(part);
+    return fd;
+}
+
+static void count_release(void *ctx)
+{
+    released++;
+}
+
+static void send_files(struct world *w)
+{
+    for (uint32_t n = 0; n < CHUNKS; n++) {
+        uint8_t tag = (uint8_t)n;
+        struct outbox_file file = {.fd = chunks_fd,
+                                   .offset = (uint64_t)n * CHUNK_SPACE,
+                                   .len = 1 + n * 20011 % CHUNK_SPACE,
+                                   .release = count_release};
+        assert_int_equal(link_send_file(w->server.link, 7, &tag, 1, &file), 0);
+        assert_int_equal(link_send(w->server.link, 8, &tag, 1), 0);
+    }
+}
+
+static void test_parts_of_files_arrive_in_order(void **state)
+{
+    struct world w = {.when_ready = send_files};
+
+    released = 0;
+    chunks_fd = make_file(CHUNKS);
+    run(&w, "server");
+    assert_string_equal(w.client.why.text, "");
+    assert_int_equal(w.client.bulks, CHUNKS);
+    assert_int_equal(released, CHUNKS);
+    (void)close(chunks_fd);
+}
+
+static void send_beyond_end(struct world *w)
+{
+    uint8_t tag = 0;
+    struct outbox_file file = {
+        .fd = chunks_fd, .offset = 17, .len = CHUNK_SPACE, .release = count_release};
+
+    (void)link_send_file(w->server.link, 7, &tag, 1, &file);
+}
+
+static void test_a_short_file_ends_the_connection(void **state)
+{
+    struct world w = {.when_ready = send_beyond_end};
+
+    released = 0;
+    chunks_fd = make_file(1);
+    run(&w, "server");
+    assert_int_equal(w.server.why.code, VINE_ECORRUPT);
+    assert_int_equal(w.client.bulks, 0);
+    assert_int_equal(released, 1);
+    (void)close(chunks_fd);
+}
+
+static void send_file_and_close(struct world *w)
+{
+    send_files(w);
+    link_close(w->server.link, NULL);
+    assert_int_equal(link_send(w->server.link, 8, "", 0), -1);
+}
+
+static void test_close_gives_up_files(void **state)
+{
+    struct world w = {.when_ready = send_file_and_close};
+
+    released = 0;
+    chunks_fd = make_file(CHUNKS);
+    run(&w, "server");
+    assert_true(w.client.was_closed && w.server.was_closed);
+    assert_int_equal(released, CHUNKS);
+    (void)close(chunks_fd);
+}
+
 static void test_wrong_name_never_gets_ready(void **state)
 {
     struct world w = {.when_ready = nothing};
@@ -268,6 +363,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_frames_and_bulk_arrive_in_order),
+        cmocka_unit_test(test_parts_of_files_arrive_in_order),
+        cmocka_unit_test(test_a_short_file_ends_the_connection),
+        cmocka_unit_test(test_close_gives_up_files),
         cmocka_unit_test(test_wrong_name_never_gets_ready),
         cmocka_unit_test(test_close_with_bulk_queued),
         cmocka_unit_test(test_refused_connection),
