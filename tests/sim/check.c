@@ -184,7 +184,7 @@ static void check_host_end(struct sim *sim, struct host *h)
     struct node_totals totals;
     uint64_t used = 0;
 
-    if (h->core == NULL)
+    if (h->core == NULL || h->frozen_until_us == EVER)
         return;
     node_totals(h->core, &totals);
     if (totals.transfers > 0 || h->fetches != NULL)

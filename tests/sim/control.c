@@ -21,6 +21,8 @@ static void deliver_to_host(struct sim *sim, struct event *e)
     struct vine_err err = {0};
     struct msg *m = e->p;
 
+    if (h->conn == e->a && host_held(sim, h, e))
+        return;
     if (h->core != NULL && h->conn == e->a && h->up) {
         note(sim, "%s < %s", h->name, msg_type_name(m->type));
         if (node_message(h->core, m, now_ms(sim), &err) < 0)
@@ -68,7 +70,7 @@ static void lost_by_host(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
 
-    if (h->core == NULL || h->conn != e->a)
+    if (h->core == NULL || h->conn != e->a || host_held(sim, h, e))
         return;
     note(sim, "%s lost its manager", h->name);
     h->conn = 0;
@@ -223,7 +225,8 @@ static void host_connected(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
 
-    if (h->core == NULL || h->conn != e->a || h->epoch != e->epoch)
+    if (h->core == NULL || h->conn != e->a || h->epoch != e->epoch ||
+        host_held(sim, h, e))
         return;
     h->up = true;
     node_manager_up(h->core, now_ms(sim));
@@ -236,7 +239,7 @@ static void try_connect(struct sim *sim, struct event *e)
     struct vine_err err = {0};
     bool ok;
 
-    if (h->core == NULL || h->epoch != e->epoch || h->conn != 0)
+    if (h->core == NULL || h->epoch != e->epoch || h->conn != 0 || host_held(sim, h, e))
         return;
     if (sim->mgr == NULL) {
         control_connect(sim, h, 200 * MS + draw(sim, 500 * MS));
@@ -284,15 +287,15 @@ void control_cut(struct sim *sim, struct host *h, bool host_notices)
            (struct event){.run = lost_by_host, .host = h->index, .a = h->conn});
 }
 
-/* Before the end is checked: those who died without a word and were idle are still
- * believed to live. */
+/* Before the end is checked: those who died without a word, or froze, and were idle are
+ * still believed to live. */
 void control_bury(struct sim *sim)
 {
     for (uint32_t i = 0; i < sim->conn_count && sim->mgr != NULL; i++) {
         struct conn *c = &sim->conns[i];
         const struct host *h = &sim->hosts[c->host];
         if (!c->open || c->mgr_epoch != sim->mgr_epoch ||
-            (h->core != NULL && h->epoch == c->host_epoch))
+            (h->core != NULL && h->epoch == c->host_epoch && h->frozen_until_us == 0))
             continue;
         c->open = false;
         meter_enter(sim);

@@ -183,7 +183,8 @@ static void published(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
 
-    if (h->core == NULL || h->epoch != e->epoch || !h->stored[e->a].present)
+    if (h->core == NULL || h->epoch != e->epoch || !h->stored[e->a].present ||
+        host_held(sim, h, e))
         return;
     h->stored[e->a].complete = true;
     h->stored[e->a].trusted = e->b != 0;
@@ -214,7 +215,7 @@ static void mounted(struct sim *sim, struct event *e)
     struct host *h = &sim->hosts[e->host];
     struct vine_err err = {0};
 
-    if (h->core == NULL || h->epoch != e->epoch)
+    if (h->core == NULL || h->epoch != e->epoch || host_held(sim, h, e))
         return;
     if (!h->stored[e->a].complete)
         vine_err_set(&err, VINE_ENOENT, "it was removed meanwhile");
@@ -293,7 +294,7 @@ static void save_later(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
 
-    if (h->core == NULL || h->epoch != e->epoch)
+    if (h->core == NULL || h->epoch != e->epoch || host_held(sim, h, e))
         return;
     saved_free(h);
     node_each_job(h->core, save_one, h);
@@ -343,7 +344,8 @@ static void on_timer(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
 
-    if (h->core == NULL || h->epoch != e->epoch || h->timer_us != e->at_us)
+    if (h->core == NULL || h->epoch != e->epoch || h->timer_us != e->at_us ||
+        h->frozen_until_us > 0)
         return;
     h->timer_us = EVER;
     if (node_next_deadline(h->core) <= now_ms(sim))
@@ -360,7 +362,8 @@ void host_timer(struct sim *sim, struct host *h)
     uint64_t due;
 
     /* An event may have ended the node. */
-    due = h->core == NULL ? EVER : node_next_deadline(h->core);
+    due =
+        h->core == NULL || h->frozen_until_us > 0 ? EVER : node_next_deadline(h->core);
     if (due == EVER)
         return;
     due = due * MS < sim->now_us ? sim->now_us : due * MS;
@@ -462,9 +465,42 @@ void host_die(struct sim *sim, struct host *h, bool silent)
     net_host_gone(sim, h);
     h->epoch++;
     h->timer_us = EVER;
+    h->frozen_until_us = 0;
     while (h->fetches != NULL)
         host_end_fetch(h, h->fetches->id);
     tickets_free(h);
+}
+
+/* As the loop does it: first the timers, which have jumped, then what came meanwhile.
+ */
+static void thaw(struct sim *sim, struct event *e)
+{
+    struct host *h = &sim->hosts[e->host];
+
+    if (h->core == NULL || h->epoch != e->epoch || h->frozen_until_us == 0)
+        return;
+    note(sim, "%s goes on", h->name);
+    h->frozen_until_us = 0;
+    h->timer_us = EVER;
+    if (node_next_deadline(h->core) <= now_ms(sim))
+        node_tick(h->core, now_ms(sim));
+    net_kick(sim, h);
+    host_timer(sim, h);
+}
+
+void host_freeze(struct sim *sim, struct host *h, uint64_t until_us)
+{
+    note(sim, "%s freezes", h->name);
+    h->frozen_until_us = until_us;
+    at(sim, until_us, (struct event){.run = thaw, .host = h->index, .epoch = h->epoch});
+}
+
+bool host_held(struct sim *sim, const struct host *h, const struct event *e)
+{
+    if (h->core == NULL || h->frozen_until_us == 0)
+        return false;
+    at(sim, h->frozen_until_us, *e);
+    return true;
 }
 
 void host_free(struct host *h)

@@ -114,7 +114,7 @@ static void refused(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
 
-    if (h->epoch == e->epoch && h->core != NULL)
+    if (h->epoch == e->epoch && h->core != NULL && !host_held(sim, h, e))
         host_fetch_failed(sim, h, e->a, (enum vine_code)e->b,
                           e->b == VINE_ENOENT ? "the peer does not have it"
                                               : "the connection was lost");
@@ -135,7 +135,7 @@ static void verified(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
 
-    if (h->epoch == e->epoch && h->core != NULL)
+    if (h->epoch == e->epoch && h->core != NULL && !host_held(sim, h, e))
         host_piece(sim, h, e->a, (uint32_t)e->b);
 }
 
@@ -152,6 +152,9 @@ static void arrived(struct sim *sim, struct event *e)
     struct pipe *p = q->pipe;
     struct host *from = &sim->hosts[p->from], *to = &sim->hosts[p->to];
 
+    /* A frozen receiver's buffers are full: the window stays closed. */
+    if (!p->dead && to->epoch == p->to_epoch && host_held(sim, to, e))
+        return;
     p->in_flight--;
     sim->bytes_sent += q->bytes;
     if (!p->dead && to->core != NULL && to->epoch == p->to_epoch &&
@@ -232,7 +235,7 @@ static void held_too_long(struct sim *sim, struct event *e)
 {
     struct host *from = &sim->hosts[e->host];
 
-    if (from->core != NULL && from->epoch == e->epoch)
+    if (from->core != NULL && from->epoch == e->epoch && !host_held(sim, from, e))
         net_kick(sim, from);
 }
 
@@ -310,7 +313,8 @@ static void uplink_kick(struct sim *sim, struct host *from)
 {
     struct pipe *p, *end;
 
-    if (from->uplink_busy || from->core == NULL || from->ring_last == NULL)
+    if (from->uplink_busy || from->core == NULL || from->frozen_until_us > 0 ||
+        from->ring_last == NULL)
         return;
     end = from->ring_last;
     p = end->next;
@@ -343,6 +347,8 @@ static void requested(struct sim *sim, struct event *e)
             refuse(sim, from, to, f->id, VINE_EDOWN);
         return;
     }
+    if (host_held(sim, from, e))
+        return;
     p = pipe_get(sim, from, to);
     for (uint32_t i = 0; i < f->range.count; i++)
         pipe_push(

@@ -34,7 +34,7 @@ static void opened(struct sim *sim, struct event *e)
     struct origin_ticket *t = h->epoch == e->epoch ? ticket_find(h, e->a) : NULL;
     const struct thing *thing;
 
-    if (h->core == NULL || t == NULL)
+    if (h->core == NULL || t == NULL || host_held(sim, h, e))
         return;
     thing = &sim->things[sim->sources[t->source].thing];
     struct node_resolved r = {.key = key_of(sim, t->source),
@@ -65,7 +65,7 @@ static void resolved(struct sim *sim, struct event *e)
     const struct origin_source *s;
     const struct thing *thing;
 
-    if (h->core == NULL || t == NULL)
+    if (h->core == NULL || t == NULL || host_held(sim, h, e))
         return;
     s = &sim->sources[t->source];
     thing = &sim->things[s->thing];
@@ -117,7 +117,7 @@ static void proved(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
 
-    if (h->core == NULL || h->epoch != e->epoch)
+    if (h->core == NULL || h->epoch != e->epoch || host_held(sim, h, e))
         return;
     node_source_proved(h->core, e->a, NULL, now_ms(sim));
     host_timer(sim, h);
@@ -143,7 +143,7 @@ static void built(struct sim *sim, struct event *e)
     struct vine_digest key;
     struct msg_object object;
 
-    if (h->core == NULL || t == NULL)
+    if (h->core == NULL || t == NULL || host_held(sim, h, e))
         return;
     thing = &sim->things[sim->sources[t->source].thing];
     key = key_of(sim, t->source);
@@ -195,7 +195,7 @@ static void streamed(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
 
-    if (h->core != NULL && h->epoch == e->epoch)
+    if (h->core != NULL && h->epoch == e->epoch && !host_held(sim, h, e))
         host_piece(sim, h, e->a, (uint32_t)e->b);
 }
 

@@ -10,9 +10,7 @@
 
 #include "tests/sim/sim.h"
 
-#define FAULTS_END_US (8 * SECOND)
 #define TRIES_MAX 60
-#define RATE 50000000 /* bytes a second */
 #define STAGE_BIT (1ull << 62)
 #define MADE_UP (1ull << 63)
 
@@ -36,15 +34,18 @@ static void make_spec(const struct sim *sim, const struct sim_job *j,
 
 /* ---- the end of a job ---- */
 
-static void end_on(struct sim *sim, struct sim_job *j, struct host *h)
+static void end_on(struct sim *sim, struct event *e)
 {
-    if (h->core == NULL || !j->member[h->index])
+    struct host *h = &sim->hosts[e->host];
+    struct sim_job *j = e->p;
+
+    if (h->core == NULL || !j->member[h->index] || host_held(sim, h, e))
         return;
     node_job_end(h->core, j->job, now_ms(sim));
     host_timer(sim, h);
 }
 
-static void job_end(struct sim *sim, struct event *e)
+void scenario_job_end(struct sim *sim, struct event *e)
 {
     struct sim_job *j = e->p;
 
@@ -55,7 +56,7 @@ static void job_end(struct sim *sim, struct event *e)
     note(sim, "job %llu %s", (unsigned long long)j->job,
          j->cancelled ? "is cancelled" : "ends");
     for (uint32_t i = 0; i < sim->host_count; i++)
-        end_on(sim, j, &sim->hosts[i]);
+        end_on(sim, &(struct event){.run = end_on, .host = i, .p = j});
 }
 
 static void job_check(struct sim *sim, struct sim_job *j)
@@ -63,7 +64,7 @@ static void job_check(struct sim *sim, struct sim_job *j)
     for (uint32_t i = 0; i < sim->host_count; i++)
         if (j->member[i] && j->wait[i].state < WAIT_DONE)
             return;
-    at(sim, sim->now_us + 200 * MS, (struct event){.run = job_end, .p = j});
+    at(sim, sim->now_us + 200 * MS, (struct event){.run = scenario_job_end, .p = j});
 }
 
 /* ---- asking and being answered ---- */
@@ -85,7 +86,7 @@ static void ask(struct sim *sim, struct event *e)
     struct vine_spec *spec;
 
     if (j->ended || h->core == NULL || h->epoch != e->epoch || w->state > WAIT_RETRY ||
-        w->state == WAIT_ASKED)
+        w->state == WAIT_ASKED || host_held(sim, h, e))
         return;
     spec = calloc(1, sizeof(*spec));
     if (spec == NULL)
@@ -172,7 +173,7 @@ static void stage_start(struct sim *sim, struct sim_job *j)
         if (j->member[i])
             names[count++] = sim->hosts[i].name;
     note(sim, "%s stages on %u nodes", h->name, count);
-    if (h->core == NULL ||
+    if (h->core == NULL || h->frozen_until_us > 0 ||
         node_cluster_stage(h->core, STAGE_BIT | (uint64_t)(j - sim->jobs), j->uid,
                            j->uid, sim->sources[j->source[0]].path, names, count,
                            j->job, now_ms(sim), NULL) < 0)
@@ -210,12 +211,13 @@ static void job_start(struct sim *sim, struct event *e)
         struct vine_err err = {0};
         if (!j->member[i])
             continue;
-        if (h->core != NULL && e->a == 0 && sim->options.shape != SHAPE_LATE &&
+        if (h->core != NULL && h->frozen_until_us == 0 && e->a == 0 &&
+            sim->options.shape != SHAPE_LATE &&
             node_job_begin(h->core, j->job, j->uid, j->uid, spec, now_ms(sim), &err) <
                 0)
             fail(sim, "%s refuses a job: %s", h->name, err.text);
         host_timer(sim, h);
-        if (h->core != NULL) /* else when it boots */
+        if (h->core != NULL && j->wait[i].state < WAIT_DONE) /* else when it boots */
             ask_later(sim, j, i, ask_delay(sim, h));
     }
     if (j->stage)
@@ -230,7 +232,7 @@ void scenario_booted(struct sim *sim, struct host *h)
         if (!j->member[h->index] || j->stage)
             continue;
         if (j->ended)
-            end_on(sim, j, h);
+            end_on(sim, &(struct event){.run = end_on, .host = h->index, .p = j});
         else if (j->wait[h->index].state < WAIT_DONE && sim->now_us >= j->start_us)
             ask_later(sim, j, h->index, 50 * MS + draw(sim, 500 * MS));
     }
@@ -260,66 +262,7 @@ bool scenario_over(const struct sim *sim)
     return sim->quiet;
 }
 
-/* ---- faults ---- */
-
-static void reboot(struct sim *sim, struct event *e)
-{
-    struct host *h = &sim->hosts[e->host];
-
-    if (h->core == NULL)
-        host_boot(sim, h);
-}
-
-static void fault_die(struct sim *sim, struct event *e)
-{
-    struct host *h = &sim->hosts[e->host];
-    bool for_good = chance(sim, 15), silent = chance(sim, 50);
-
-    if (h->core == NULL)
-        return;
-    host_die(sim, h, silent);
-    scenario_died(sim, h, for_good);
-    if (!for_good)
-        at(sim, sim->now_us + 100 * MS + draw(sim, 6 * SECOND),
-           (struct event){.run = reboot, .host = e->host});
-}
-
-static void restart_manager(struct sim *sim, struct event *e)
-{
-    if (sim->mgr == NULL)
-        manager_start(sim);
-}
-
-static void fault_manager(struct sim *sim, struct event *e)
-{
-    if (sim->mgr == NULL)
-        return;
-    manager_stop(sim);
-    at(sim, sim->now_us + 50 * MS + draw(sim, 5 * SECOND),
-       (struct event){.run = restart_manager});
-}
-
-static void fault_cut(struct sim *sim, struct event *e)
-{
-    struct host *h = &sim->hosts[e->host];
-
-    if (h->core != NULL)
-        control_cut(sim, h, true);
-}
-
-static void fault_corrupt(struct sim *sim, struct event *e)
-{
-    note(sim, "%s lies from now on", sim->hosts[e->host].name);
-    sim->hosts[e->host].corrupt = true;
-}
-
-static void fault_slow(struct sim *sim, struct event *e)
-{
-    struct host *h = &sim->hosts[e->host];
-
-    note(sim, "%s is slow from now on", h->name);
-    h->up_rate = h->down_rate = RATE / 10;
-}
+/* ---- drawing ---- */
 
 static void die_for_good(struct sim *sim, struct event *e)
 {
@@ -331,37 +274,6 @@ static void be_quiet(struct sim *sim, struct event *e)
 {
     sim->quiet = true;
 }
-
-static void draw_fault(struct sim *sim)
-{
-    static void (*const kinds[])(struct sim * sim, struct event * e) = {
-        fault_die, fault_die, fault_manager, fault_cut, fault_slow, fault_corrupt};
-    uint32_t kind = (uint32_t)draw(sim, sizeof(kinds) / sizeof(kinds[0]) + 1);
-    uint32_t host = (uint32_t)draw(sim, sim->host_count);
-    uint64_t when = 20 * MS + draw(sim, FAULTS_END_US);
-
-    if (chance(sim, 60)) /* most of it while things are moving */
-        when = 20 * MS + draw(sim, 2 * SECOND);
-    if (kind == sizeof(kinds) / sizeof(kinds[0])) {
-        struct sim_job *j = &sim->jobs[draw(sim, sim->job_count)];
-        sim->faulty = true; /* what was read for it is lost */
-        if (!j->stage)
-            at(sim, j->start_us + draw(sim, SECOND),
-               (struct event){.run = job_end, .a = 1, .p = j});
-        return;
-    }
-    if (kinds[kind] == fault_corrupt) {
-        for (uint32_t i = 0; i < sim->host_count; i++)
-            if (sim->hosts[i].corrupt)
-                return; /* one liar is what we promise to survive */
-        when = 0;
-        sim->hosts[host].corrupt = true;
-    }
-    sim->faulty |= kinds[kind] != fault_slow;
-    at(sim, when, (struct event){.run = kinds[kind], .host = host});
-}
-
-/* ---- drawing ---- */
 
 static void draw_things(struct sim *sim)
 {
@@ -514,7 +426,6 @@ static void draw_network(struct sim *sim)
 
 void scenario_draw(struct sim *sim)
 {
-    uint64_t quiet_us = 0;
     uint32_t faults = 0;
 
     draw_network(sim);
@@ -532,9 +443,9 @@ void scenario_draw(struct sim *sim)
         host_boot(sim, &sim->hosts[i]);
     if (!sim->options.calm && !sim->options.seeded) {
         faults = (uint32_t)draw(sim, 6);
-        quiet_us = FAULTS_END_US + 7 * SECOND;
+        sim->quiet_us = 15 * SECOND;
     }
     for (uint32_t i = 0; i < faults; i++)
-        draw_fault(sim);
-    at(sim, quiet_us, (struct event){.run = be_quiet});
+        fault_draw(sim);
+    at(sim, sim->quiet_us, (struct event){.run = be_quiet});
 }

@@ -10,6 +10,7 @@
  *   host.c      a node: the core's ops, its disk, its life and death
  *   origin.c    sources: resolving, building, streaming
  *   scenario.c  what happens in a run, drawn from the seed
+ *   faults.c    what goes wrong in it
  *   check.c     what must hold
  *
  * Time is in microseconds; the cores see milliseconds. */
@@ -29,6 +30,7 @@
 #define EVER UINT64_MAX
 #define MS 1000ull
 #define SECOND 1000000ull
+#define RATE 50000000 /* bytes a second of a link */
 
 struct sim;
 struct host;
@@ -113,6 +115,7 @@ struct host {
     struct node *core;           /* NULL: dead */
     bool silent;                 /* died without a word: peers get no refusal */
     bool up;                     /* control connection, as this side sees it */
+    uint64_t frozen_until_us;    /* 0: it runs */
     uint32_t conn;               /* 0: none */
     uint64_t up_rate, down_rate; /* bytes a second */
     uint64_t far_us;             /* its own part of each latency */
@@ -226,6 +229,7 @@ struct sim {
     struct meter meter;
     bool faulty; /* something died or lied: bounds on bytes do not hold */
     bool quiet;  /* all faults are over */
+    uint64_t quiet_us;
     uint64_t checks;
     bool failed;
     char why[400];
@@ -269,6 +273,9 @@ void net_host_gone(struct sim *sim, struct host *h);
 void host_init(struct sim *sim, uint32_t index);
 void host_boot(struct sim *sim, struct host *h);
 void host_die(struct sim *sim, struct host *h, bool silent);
+void host_freeze(struct sim *sim, struct host *h, uint64_t until_us); /* EVER */
+/* It is frozen: e happens when it goes on. */
+bool host_held(struct sim *sim, const struct host *h, const struct event *e);
 void host_free(struct host *h);
 void host_timer(struct sim *sim, struct host *h);
 void host_store(struct sim *sim, struct host *h, uint32_t thing); /* all of it */
@@ -300,8 +307,12 @@ void scenario_answer(struct sim *sim, struct host *h, uint64_t client,
                      enum vine_code code, const char *text);
 void scenario_booted(struct sim *sim, struct host *h);
 void scenario_died(struct sim *sim, struct host *h, bool for_good);
+void scenario_job_end(struct sim *sim, struct event *e); /* p: job, a: cancelled */
 bool scenario_over(const struct sim *sim);
 uint64_t scenario_ideal_us(const struct sim *sim); /* S/B */
+
+/* faults.c */
+void fault_draw(struct sim *sim);
 
 /* meter.c - only what happens between enter and leave counts. */
 void meter_enter(struct sim *sim);
