@@ -368,6 +368,7 @@ int main(int argc, char **argv)
         return 2;
     }
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)setpriority(PRIO_PROCESS, 0, 0); /* tasks wait for us, not for vined */
     session = fuse_session_new(&args, &operations, sizeof(operations), NULL);
     (void)snprintf(mount_name, sizeof(mount_name), "/dev/fd/%d", LAZY_FD_FUSE);
     if (pieces_load(&lazy.pieces, LAZY_FD_TABLE) < 0 || session == NULL ||

@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,6 +32,7 @@
 #include "daemon/node/lazy_mount.h"
 #include "vine/log.h"
 
+#define NICE_BESIDE_TASKS 10
 #define MOUNT_WAIT_MS 10000 /* for what needs nobody but vine-lazy */
 #define FAILURES_MAX                                                                   \
     (sizeof(((struct lazies *)0)->failures) / sizeof(struct lazy_failure))
@@ -76,9 +78,34 @@ static struct lazy *lazy_new(struct vined *vined, struct store_object *object)
     return l;
 }
 
+/* The node is its jobs': while tasks start on an image, what they do not wait for is
+ * fetched with the time they leave. A nice value is a thread's. */
+static void heed_tasks(struct vined *vined)
+{
+    int nice_value = (int)vined->conf.nice;
+    struct dirent *entry;
+    DIR *threads;
+
+    for (const struct lazy *l = vined->lazies->first; l != NULL; l = l->next)
+        if (l->mounted && nice_value < NICE_BESIDE_TASKS)
+            nice_value = NICE_BESIDE_TASKS;
+    if (nice_value == vined->lazies->nice_value)
+        return;
+    threads = opendir("/proc/self/task");
+    if (threads == NULL)
+        return;
+    vined->lazies->nice_value = nice_value;
+    while ((entry = readdir(threads)) != NULL)
+        if (entry->d_name[0] != '.')
+            (void)setpriority(PRIO_PROCESS, (id_t)strtoul(entry->d_name, NULL, 10),
+                              nice_value);
+    (void)closedir(threads);
+}
+
 /* The process and the files are gone or somebody else's. */
 static void lazy_free(struct lazy *l)
 {
+    struct vined *vined = l->vined;
     struct lazy **at = &l->vined->lazies->first;
 
     while (*at != l)
@@ -91,6 +118,7 @@ static void lazy_free(struct lazy *l)
         (void)close(l->loop_fd);
     store_put(l->object);
     free(l);
+    heed_tasks(vined);
 }
 
 static void forget_files(const struct lazy *l)
@@ -514,6 +542,7 @@ static void after_mount(uv_work_t *work, int status)
     if (mounted) {
         write_record(l);
         log_mounted(l);
+        heed_tasks(vined);
     } else {
         lazy_child_kill(l);
     }
@@ -638,6 +667,7 @@ int lazies_start(struct vined *vined, struct vine_err *err)
     if (all == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
     vined->lazies = all;
+    all->nice_value = (int)vined->conf.nice;
     (void)snprintf(all->dir, sizeof(all->dir), "%s/lazy", vined->conf.run_dir);
     if (mkdir(all->dir, 0700) < 0 && errno != EEXIST)
         return vine_err_sys(err, "cannot make '%s'", all->dir);

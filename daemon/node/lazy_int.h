@@ -40,6 +40,7 @@ struct lazy {
 struct lazies {
     char dir[VINE_CONF_TEXT + 8];
     struct lazy *first;
+    int nice_value; /* of our threads */
     struct lazy_failure {
         struct vine_digest digest;
         char text[1024];
