@@ -269,6 +269,27 @@ static bool many_lack(const struct mgr *mgr, const struct object *o)
     return count >= mgr->limits.feed_min;
 }
 
+/* Feeds of the trees before may still run: their segments are numbers of the past. */
+static void feeding_begin(struct mgr *mgr, struct object *o)
+{
+    struct feeding *feed = &o->feed;
+
+    feed->state = FEED_ON;
+    feed->next = feed->low = 1;
+    feed->segment += feed->segment > 0 ? SEGMENTS_KEPT : 0;
+    feed->pending = 0;
+    for (uint32_t i = 0; i < SEGMENTS_KEPT; i++) {
+        feed->first[i] = 1;
+        feed->total[i] = feed->over[i] = 0;
+        feed->had_ms[i] = mgr->now_ms;
+    }
+    feed->size = SEGMENT_FIRST;
+    feed->members = o->hungry;
+    feed->disturbed = 0;
+    feed->took_ms = 0;
+    feed->began_ms = feed->last_had_ms = mgr->now_ms;
+}
+
 static void gather(struct mgr *mgr, struct object *o)
 {
     if (o->feed.state == FEED_OFF) {
@@ -279,14 +300,7 @@ static void gather(struct mgr *mgr, struct object *o)
     if (mgr->now_ms < o->feed.since_ms + GATHER_MAX_MS &&
         (o->copies[0] < o->holder_count || mgr->now_ms < o->feed.joined_ms + GATHER_MS))
         return;
-    o->feed.state = FEED_ON;
-    o->feed.next = o->feed.low = 1;
-    o->feed.segment = o->feed.pending = 0;
-    o->feed.size = SEGMENT_FIRST;
-    o->feed.members = o->hungry;
-    o->feed.disturbed = 0;
-    o->feed.took_ms = 0;
-    o->feed.last_had_ms = mgr->now_ms;
+    feeding_begin(mgr, o);
     mgr_log(mgr, VINE_LOG_INFO, "event=trees-begin object=%u members=%u", o->id,
             o->feed.members);
     holders_changed(mgr, o);
@@ -384,15 +398,14 @@ static void slow_forgive(struct mgr *mgr)
 static bool feed_late(const struct mgr *mgr, const struct object *o,
                       const struct feed *f)
 {
-    uint64_t had = o->feed.had_ms[slot_of(f->segment)];
+    bool kept = f->segment + SEGMENTS_KEPT >= o->feed.segment;
+    uint64_t had = kept ? o->feed.had_ms[slot_of(f->segment)] : o->feed.began_ms;
     uint64_t grace = GRACE_MS + o->feed.took_ms;
     const struct holder *sender;
 
     if (o->feed.state != FEED_ON) /* the matching keeps links busy, too */
         grace += GRACE_OFF_MS;
-
-    if (f->segment + SEGMENTS_KEPT >= o->feed.segment &&
-        (had == 0 || mgr->now_ms < had + grace))
+    if (had == 0 || mgr->now_ms < had + grace)
         return false;
     sender = mgr_holder_find(mgr, o, f->from);
     if (sender == NULL || sender->complete)

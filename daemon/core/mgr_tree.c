@@ -265,6 +265,8 @@ void mgr_tree_plant(struct mgr *mgr, struct object *o, const struct cast *cast,
 
     half[1] =
         (struct msg_range){range.first + half[0].count, range.count - half[0].count};
+    if (o->feed.total[slot] > 0 && o->feed.had_ms[slot] == 0)
+        o->feed.pending--; /* so few want it still that it is forgotten */
     o->feed.total[slot] = o->feed.over[slot] = 0;
     o->feed.had_ms[slot] = 0;
     o->feed.first[slot] = range.first;

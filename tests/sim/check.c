@@ -150,6 +150,7 @@ static void check_object(struct sim *sim, const struct object *o)
 {
     uint32_t *copies = calloc(o->pieces, sizeof(*copies));
     uint32_t *spread = calloc(o->pieces, sizeof(*spread));
+    uint32_t pending = 0;
 
     for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
         check_holder(sim, h, copies, spread);
@@ -157,6 +158,11 @@ static void check_object(struct sim *sim, const struct object *o)
         if (copies[p] != o->copies[p] || spread[p] != o->spread[p])
             fail(sim, "piece %u: copies %u, counted %u; spread %u, counted %u", p,
                  o->copies[p], copies[p], o->spread[p], spread[p]);
+    for (uint32_t i = 0; i < SEGMENTS_KEPT; i++)
+        pending += o->feed.total[i] > 0 && o->feed.had_ms[i] == 0;
+    if (o->feed.state == FEED_ON && pending != o->feed.pending)
+        fail(sim, "object %u: %u segments pending, counted %u", o->id, o->feed.pending,
+             pending);
     free(copies);
     free(spread);
 }
@@ -270,10 +276,15 @@ void check_dump(struct sim *sim)
     for (; o != NULL; o = o->active_next) {
         note(sim, "object %u: %u pieces, %u hungry, %u missing, mean %u ms", o->id,
              o->pieces, o->hungry, o->missing, o->mean_ms);
+        note(sim, "  feeds %d: next %u, low %u, segment %u, pending %u", o->feed.state,
+             o->feed.next, o->feed.low, o->feed.segment, o->feed.pending);
         for (const struct holder *h = o->holders; h != NULL; h = h->object_next) {
-            note(sim, "  %s: have %u, supply %u, avoided %d, sending %u, receiving %u",
-                 h->node->name, h->have_count, h->supply, h->avoided, h->node->sending,
-                 h->node->receiving);
+            note(sim,
+                 "  %s: have %u, supply %u, avoided %d, slow %d, sending %u, "
+                 "receiving %u, feeding %u, fed %u",
+                 h->node->name, h->have_count, h->supply, h->avoided, h->node->slow,
+                 h->node->sending, h->node->receiving, h->node->feeding,
+                 h->in == NULL ? 0 : h->in->feeds);
             for (uint32_t i = 0; h->in != NULL && i < h->in->flights; i++)
                 note(sim, "    piece %u from %s since %llu", h->in->flight[i].piece,
                      h->in->flight[i].from->name,

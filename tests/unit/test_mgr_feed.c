@@ -172,6 +172,46 @@ static void test_all_that_comes_ends_the_books(void **state)
     end(w);
 }
 
+/* The last piece that anybody was given so far. */
+static uint32_t last_given(const struct world *w)
+{
+    uint32_t last = 0;
+
+    for (uint32_t i = 0; i < w->log.count && i < SENT_MAX; i++)
+        for (uint32_t a = 0; w->log.at[i].m.type == MSG_FETCH && a < SENT_ASSIGNS &&
+                             a < w->log.at[i].m.assign_count;
+             a++) {
+            struct msg_range range = w->log.at[i].assigns[a].range;
+            if (range.first + range.count > last + 1)
+                last = range.first + range.count - 1;
+        }
+    return last;
+}
+
+static void test_feeds_of_trees_before_are_not_counted_for_new_ones(void **state)
+{
+    struct world *w = begin_fed(0);
+    struct msg_range range = {1, last_given(w)};
+    struct msg m = {.type = MSG_FAILED,
+                    .digest = digest_no(1),
+                    .ranges = &range,
+                    .range_count = 1,
+                    .code = VINE_ECANCELED};
+    uint32_t last;
+
+    mgr_disconnected(w->mgr, 2, w->now); /* deaths end the trees */
+    mgr_disconnected(w->mgr, 3, w->now);
+    for (uint32_t i = 4; i < 4 + 24; i++) /* the others keep their feeds */
+        say(w, i, &m);
+    sent_clear(&w->log);
+    wait_ms(w, 600); /* trees begin anew */
+    last = last_given(w);
+    for (uint32_t i = 4 + 24; i < 2 + MANY; i++)
+        have(w, i, 1, range.first, range.count);
+    assert_int_equal(last_given(w), last); /* nothing of the new ones has come */
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -182,6 +222,7 @@ int main(void)
         cmocka_unit_test(test_children_of_the_dead_are_supplied_by_others),
         cmocka_unit_test(test_who_holds_others_up_is_left_out),
         cmocka_unit_test(test_all_that_comes_ends_the_books),
+        cmocka_unit_test(test_feeds_of_trees_before_are_not_counted_for_new_ones),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
