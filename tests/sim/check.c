@@ -8,6 +8,8 @@
 #include "daemon/core/mgr_int.h"
 #include "tests/sim/sim.h"
 
+#define TICK_MS 250u /* of a manager with work */
+
 static bool on_disk(const struct host *h, uint32_t thing, uint32_t piece)
 {
     return h->stored[thing].present && bits_get(h->stored[thing].have, piece);
@@ -178,6 +180,57 @@ void check_deep(struct sim *sim)
         check_object(sim, o);
 }
 
+/* Who owes the manager something is heard of, or asked and then dropped, at a tick. */
+static void check_silence(struct sim *sim, const struct mgr_node *n)
+{
+    const struct mgr_limits *l = &sim->mgr_limits;
+    struct host *h = &sim->hosts[atoi(n->name + 1)];
+    uint64_t most = (uint64_t)l->heartbeat_ms + l->dead_ms + 2 * TICK_MS;
+
+    if (n->receiving + n->tickets + n->sending + n->feeding == 0)
+        h->owes_since_ms = EVER;
+    else if (h->owes_since_ms == EVER || h->owes_since_ms < n->seen_ms)
+        h->owes_since_ms = now_ms(sim);
+    if (h->owes_since_ms != EVER && now_ms(sim) - h->owes_since_ms > most)
+        fail(sim, "the manager waits for %s, silent for %llu ms", n->name,
+             (unsigned long long)(now_ms(sim) - n->seen_ms));
+}
+
+/* While anything is under way the manager looks at it again soon, and for each source
+ * without an answer somebody works. */
+void check_manager(struct sim *sim)
+{
+    const struct mgr *mgr = sim->mgr;
+
+    if (mgr == NULL)
+        return;
+    if ((mgr->first_active != NULL || mgr->tickets.count > 0 || mgr->due_sources > 0) &&
+        mgr_next_deadline(mgr) > now_ms(sim) + TICK_MS)
+        fail(sim, "the manager has work and no deadline");
+    for (const struct mgr_node *n = mgr->first_node; n != NULL; n = n->next) {
+        check_silence(sim, n);
+        for (const struct want *w = n->wants; w != NULL; w = w->node_next)
+            if (w->source->state != SOURCE_BOUND && w->source->state != SOURCE_QUEUED &&
+                w->source->origin == NULL && !w->source->due)
+                fail(sim, "nobody works on what %s wants", n->name);
+    }
+}
+
+/* Undisturbed, a source is read once; the manifest and its like are the rest. A trouble
+ * may cost a proof and another reading: a manager that restarts knows neither who has
+ * proved it nor, until they are back, who has it. */
+void check_read(struct sim *sim, uint32_t source)
+{
+    const struct origin_source *s = &sim->sources[source];
+    uint64_t size = sim->things[s->thing].size, most = size * 102 / 100;
+
+    if (sim->faulty)
+        most += sim->troubles * 2 * size;
+    if (s->bytes_read > most)
+        fail(sim, "%s was read %.2f times, after %u troubles", s->path,
+             (double)s->bytes_read / (double)size, sim->troubles);
+}
+
 static void node_idle(void *arg, const struct mgr_node_info *n)
 {
     if (n->sending > 0 || n->receiving > 0)
@@ -260,12 +313,6 @@ void check_end(struct sim *sim)
                  sim->mgr->sources.count, sim->mgr->tickets.count,
                  sim->mgr->stages.count);
     }
-    for (uint32_t i = 0; i < sim->source_count && !sim->faulty; i++)
-        if (sim->sources[i].bytes_read * 100 >
-            sim->things[sim->sources[i].thing].size * 102)
-            fail(sim, "%s was read %.2f times", sim->sources[i].path,
-                 (double)sim->sources[i].bytes_read /
-                     (double)sim->things[sim->sources[i].thing].size);
 }
 
 /* What the manager believes, for the end of the trace of a run that failed. */

@@ -91,6 +91,7 @@ static void on_drop(void *ctx, uint32_t conn, const char *why)
     if (!c->open)
         return;
     meter_leave(sim);
+    sim->troubles++;
     c->open = false;
     at(sim, sim->now_us + net_latency_us(sim, &sim->hosts[c->host], NULL),
        (struct event){.run = lost_by_host, .host = c->host, .a = conn});
@@ -121,6 +122,7 @@ void manager_stop(struct sim *sim)
     if (sim->mgr == NULL)
         return;
     note(sim, "manager stops");
+    sim->troubles++;
     meter_enter(sim);
     mgr_free(sim->mgr);
     meter_leave(sim);
@@ -180,6 +182,7 @@ static void cut_by_manager(struct sim *sim, struct event *e)
         return;
     c->open = false;
     note(sim, "manager lost %s", sim->hosts[c->host].name);
+    sim->troubles++;
     meter_enter(sim);
     mgr_disconnected(sim->mgr, (uint32_t)e->a, now_ms(sim));
     meter_leave(sim);

@@ -83,6 +83,7 @@ void host_store(struct sim *sim, struct host *h, uint32_t thing)
 static void stored_drop(struct host *h, uint32_t thing)
 {
     free(h->stored[thing].have);
+    h->publishing[thing] = 0;
     h->stored[thing] = (struct stored){0};
 }
 
@@ -110,6 +111,7 @@ void host_fetch_failed(struct sim *sim, struct host *h, uint64_t fetch,
     if (host_find_fetch(h, fetch) == NULL)
         return;
     host_end_fetch(h, fetch);
+    sim->troubles += code == VINE_ECORRUPT;
     vine_err_set(&err, code, "%s", text);
     node_transfer_failed(h->core, fetch, &err, now_ms(sim));
     host_timer(sim, h);
@@ -186,6 +188,7 @@ static void published(struct sim *sim, struct event *e)
     if (h->core == NULL || h->epoch != e->epoch || !h->stored[e->a].present ||
         host_held(sim, h, e))
         return;
+    h->publishing[e->a]--;
     h->stored[e->a].complete = true;
     h->stored[e->a].trusted = e->b != 0;
     note(sim, "%s complete", h->name);
@@ -202,6 +205,7 @@ static void op_publish(void *ctx, const struct vine_digest *digest, bool trusted
     for (uint32_t p = 0; p < the_sim->things[thing].pieces; p++)
         if (!h->stored[thing].present || !bits_get(h->stored[thing].have, p))
             fail(the_sim, "%s publishes without piece %u", h->name, p);
+    h->publishing[thing]++;
     at(the_sim, the_sim->now_us + DISK_US,
        (struct event){.run = published,
                       .host = h->index,
@@ -217,6 +221,7 @@ static void mounted(struct sim *sim, struct event *e)
 
     if (h->core == NULL || h->epoch != e->epoch || host_held(sim, h, e))
         return;
+    h->mounting--;
     if (!h->stored[e->a].complete)
         vine_err_set(&err, VINE_ENOENT, "it was removed meanwhile");
     node_mounted(h->core, &sim->things[e->a].digest, (uint32_t)e->b, &err, now_ms(sim));
@@ -233,6 +238,7 @@ static void op_mount(void *ctx, const struct vine_digest *digest, uint32_t mount
         fail(the_sim, "%s mounts what is not complete", h->name);
     if (trusted != (mount_uid == NODE_ANY_UID))
         fail(the_sim, "%s mounts trusted=%d for uid %u", h->name, trusted, mount_uid);
+    h->mounting++;
     at(the_sim, the_sim->now_us + DISK_US,
        (struct event){.run = mounted,
                       .host = h->index,
@@ -247,6 +253,7 @@ static void op_remove(void *ctx, const struct vine_digest *digest)
 
     note(the_sim, "%s removes an object", h->name);
     h->lost_pieces = true;
+    the_sim->troubles++;
     stored_drop(h, thing_of(the_sim, digest));
 }
 
@@ -382,6 +389,7 @@ void host_init(struct sim *sim, uint32_t index)
     the_sim = sim;
     h->index = index;
     h->timer_us = EVER;
+    h->owes_since_ms = EVER;
     h->cache_max = UINT64_MAX;
     (void)snprintf(h->name, sizeof(h->name), "n%u", index);
     (void)snprintf(h->addr, sizeof(h->addr), "10.0.%u.%u", index / 256, index % 256);
@@ -426,6 +434,7 @@ void host_boot(struct sim *sim, struct host *h)
     h->core = node_new(&host_ops, h, &limits);
     h->silent = false;
     h->idle_ticks = 0;
+    h->owes_since_ms = EVER;
     note(sim, "%s boots", h->name);
     for (uint32_t i = 0; i < sim->thing_count; i++)
         if (h->stored[i].present)
@@ -466,6 +475,9 @@ void host_die(struct sim *sim, struct host *h, bool silent)
     h->epoch++;
     h->timer_us = EVER;
     h->frozen_until_us = 0;
+    h->mounting = 0;
+    memset(h->publishing, 0, sizeof(h->publishing));
+    sim->troubles++;
     while (h->fetches != NULL)
         host_end_fetch(h, h->fetches->id);
     tickets_free(h);
@@ -491,6 +503,7 @@ static void thaw(struct sim *sim, struct event *e)
 void host_freeze(struct sim *sim, struct host *h, uint64_t until_us)
 {
     note(sim, "%s freezes", h->name);
+    sim->troubles++;
     h->frozen_until_us = until_us;
     at(sim, until_us, (struct event){.run = thaw, .host = h->index, .epoch = h->epoch});
 }

@@ -18,6 +18,17 @@ static struct origin_ticket *ticket_find(struct host *h, uint64_t id)
     return t;
 }
 
+static struct origin_ticket *ticket_owe(struct sim *sim, struct host *h, uint64_t id)
+{
+    struct origin_ticket *t = ticket_find(h, id);
+
+    if (t == NULL)
+        fail(sim, "%s works on a source that is not open", h->name);
+    else
+        t->owed++;
+    return t;
+}
+
 /* Copies of one image have one content, and each a key of its own. */
 static struct vine_digest key_of(const struct sim *sim, uint32_t source)
 {
@@ -36,6 +47,7 @@ static void opened(struct sim *sim, struct event *e)
 
     if (h->core == NULL || t == NULL || host_held(sim, h, e))
         return;
+    t->owed--;
     thing = &sim->things[sim->sources[t->source].thing];
     struct node_resolved r = {.key = key_of(sim, t->source),
                               .estimate = thing->size,
@@ -53,6 +65,7 @@ void origin_open(void *ctx, uint64_t ticket)
     struct host *h = ctx;
     struct sim *sim = sim_of(h);
 
+    ticket_owe(sim, h, ticket);
     at(sim, sim->now_us + RESOLVE_US + draw(sim, RESOLVE_US),
        (struct event){.run = opened, .host = h->index, .epoch = h->epoch, .a = ticket});
 }
@@ -67,6 +80,7 @@ static void resolved(struct sim *sim, struct event *e)
 
     if (h->core == NULL || t == NULL || host_held(sim, h, e))
         return;
+    t->owed--;
     s = &sim->sources[t->source];
     thing = &sim->things[s->thing];
     if (s->denied_uid != 0 && s->denied_uid == (uint32_t)e->b)
@@ -88,6 +102,7 @@ void origin_resolve(void *ctx, uint64_t ticket, uint32_t uid, uint32_t gid,
     if (t == NULL)
         abort();
     t->id = ticket;
+    t->owed = 1;
     while (t->source < sim->source_count &&
            strcmp(sim->sources[t->source].path, path) != 0)
         t->source++;
@@ -110,15 +125,19 @@ static uint64_t read_until(struct sim *sim, uint32_t source, uint64_t bytes)
 
     sim->source_free_us = start + bytes * SECOND / sim->source_rate;
     sim->sources[source].bytes_read += bytes;
+    check_read(sim, source);
     return sim->source_free_us;
 }
 
 static void proved(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
+    struct origin_ticket *t = h->epoch == e->epoch ? ticket_find(h, e->a) : NULL;
 
     if (h->core == NULL || h->epoch != e->epoch || host_held(sim, h, e))
         return;
+    if (t != NULL)
+        t->owed--;
     node_source_proved(h->core, e->a, NULL, now_ms(sim));
     host_timer(sim, h);
 }
@@ -127,7 +146,7 @@ void origin_prove(void *ctx, uint64_t ticket)
 {
     struct host *h = ctx;
     struct sim *sim = sim_of(h);
-    struct origin_ticket *t = ticket_find(h, ticket);
+    struct origin_ticket *t = ticket_owe(sim, h, ticket);
     uint64_t size = sim->things[sim->sources[t->source].thing].size;
 
     note(sim, "%s proves", h->name);
@@ -145,6 +164,7 @@ static void built(struct sim *sim, struct event *e)
 
     if (h->core == NULL || t == NULL || host_held(sim, h, e))
         return;
+    t->owed--;
     thing = &sim->things[sim->sources[t->source].thing];
     key = key_of(sim, t->source);
     object = (struct msg_object){.digest = thing->digest,
@@ -165,7 +185,7 @@ void origin_build(void *ctx, uint64_t ticket)
 {
     struct host *h = ctx;
     struct sim *sim = sim_of(h);
-    struct origin_ticket *t = ticket_find(h, ticket);
+    struct origin_ticket *t = ticket_owe(sim, h, ticket);
     uint64_t size = sim->things[sim->sources[t->source].thing].size;
     uint64_t until = read_until(sim, t->source, size);
     uint64_t work = sim->now_us + size * SECOND / sim->build_rate;

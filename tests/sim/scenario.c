@@ -53,6 +53,7 @@ void scenario_job_end(struct sim *sim, struct event *e)
         return;
     j->ended = true;
     j->cancelled |= e->a != 0;
+    sim->troubles += e->a != 0;
     note(sim, "job %llu %s", (unsigned long long)j->job,
          j->cancelled ? "is cancelled" : "ends");
     for (uint32_t i = 0; i < sim->host_count; i++)

@@ -12,6 +12,7 @@
  *   scenario.c  what happens in a run, drawn from the seed
  *   faults.c    what goes wrong in it
  *   check.c     what must hold
+ *   waits.c     every wait ends
  *
  * Time is in microseconds; the cores see milliseconds. */
 #ifndef VINE_SIM_H
@@ -90,6 +91,7 @@ struct origin_ticket {
     struct origin_ticket *next;
     uint64_t id;
     uint32_t source;
+    uint32_t owed; /* answers */
 };
 
 struct pipe_piece {
@@ -126,6 +128,8 @@ struct host {
     bool corrupt; /* serves wrong bytes */
     struct stored stored[THINGS_MAX];
     struct saved *saved;
+    uint64_t owes_since_ms; /* the manager, without a word; EVER: nothing */
+    uint32_t publishing[THINGS_MAX], mounting; /* answers owed */
     struct fetch *fetches;
     struct origin_ticket *tickets;
     struct pipe *ring_last; /* those with something to send; last->next is first */
@@ -227,8 +231,9 @@ struct sim {
     struct leaf_switch *leaves;         /* NULL: one switch, as fast as its nodes */
     uint32_t leaf_count;
     struct meter meter;
-    bool faulty; /* something died or lied: bounds on bytes do not hold */
-    bool quiet;  /* all faults are over */
+    uint32_t troubles; /* each may cost another reading of a source */
+    bool faulty;       /* something died or lied: bounds on bytes do not hold */
+    bool quiet;        /* all faults are over */
     uint64_t quiet_us;
     uint64_t checks;
     bool failed;
@@ -326,9 +331,14 @@ int bench(const struct options *base, bool json);
 void check_assign(struct sim *sim, uint32_t to, const struct msg *m);
 void check_served(struct sim *sim, const struct host *from, uint32_t thing,
                   uint32_t piece);
+void check_read(struct sim *sim, uint32_t source);
+void check_manager(struct sim *sim);
 void check_deep(struct sim *sim); /* the manager's books */
 void check_end(struct sim *sim);
 void check_dump(struct sim *sim);
+
+/* waits.c */
+void check_waits(struct sim *sim, struct host *h);
 
 /* sim.c */
 bool sim_run(struct sim *sim, const struct options *options);
