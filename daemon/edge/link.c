@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "vine/limits.h"
@@ -22,6 +23,9 @@
 #define READ_BUFFER (64u << 10)
 /* Where bulk follows its frame: what is read beyond the frame must be copied. */
 #define READ_BUFFER_DATA 256u
+/* Bulk is taken in no smaller portions while so much is due: fewer turns of the loop.
+ */
+#define READ_PORTION (64 << 10)
 /* Others have their turn after so much; a link of 100 Gbit/s needs 40,000 a second. */
 #define WRITE_BUDGET (1u << 20)
 #define KEEPALIVE_S 60
@@ -46,8 +50,9 @@ struct link {
     char *kept; /* NULL, or what was read before a munge step */
     char *bulk; /* owner's buffer for the bulk being read */
     struct outbox out;
-    size_t budget; /* bytes that may be written before others have a turn */
-    int handles;   /* open uv handles */
+    size_t budget;   /* bytes that may be written before others have a turn */
+    int handles;     /* open uv handles */
+    int waiting_for; /* SO_RCVLOWAT; 0: not set so far, which is 1 */
     bool working, reading, ready, closing, watching;
     struct vine_err err;
     unsigned read_size; /* of read_buffer */
@@ -250,6 +255,17 @@ static void start_work(struct link *link)
     (void)uv_queue_work(link->tcp.loop, &link->work, run_work, work_done);
 }
 
+/* Wake the loop only for so many bytes; the end of the connection wakes it as well. */
+static void wait_for_bytes(struct link *link, int least)
+{
+    uv_os_fd_t fd;
+
+    if (link->waiting_for == least || uv_fileno((uv_handle_t *)&link->tcp, &fd) < 0)
+        return;
+    link->waiting_for = least;
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof(least));
+}
+
 static void take_frames(struct link *link)
 {
     struct session_frame frame;
@@ -270,9 +286,13 @@ static void take_frames(struct link *link)
 
 static void bulk_arrived(struct link *link, uint32_t n)
 {
+    uint32_t left;
+
     session_bulk_take(link->session, n);
     link->bulk += n;
-    if (session_bulk_left(link->session) == 0) {
+    left = session_bulk_left(link->session);
+    wait_for_bytes(link, left >= READ_PORTION ? READ_PORTION : 1);
+    if (left == 0) {
         link->bulk = NULL;
         link->ops.bulk_end(link->ctx, link);
     }
