@@ -321,9 +321,10 @@ static int on_have(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
     struct object *o = mgr_object_find(mgr, &m->digest);
     struct holder *h = o == NULL ? NULL : mgr_holder_find(mgr, o, node);
 
+    /* Its source failed while this was on its way. If the node is to have it again, it
+     * says once more what is there. */
     if (h == NULL)
-        return vine_err_set(err, VINE_EPROTO, "have: an object %s never announced",
-                            node->name);
+        return 0;
     for (uint32_t i = 0; i < m->range_count; i++)
         if (m->ranges[i].first >= o->pieces ||
             m->ranges[i].count > o->pieces - m->ranges[i].first)

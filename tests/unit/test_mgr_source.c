@@ -334,6 +334,23 @@ static void test_stage_answers_with_the_first_error(void **state)
     end(w);
 }
 
+static void test_pieces_of_a_source_that_failed_meanwhile_do_no_harm(void **state)
+{
+    struct world *w = begin(2);
+    uint64_t ticket;
+
+    want(w, 1, JOB, 5);
+    want(w, 2, JOB, 5);
+    ticket = ticket_of(w, 1);
+    resolved_packed(w, 1, ticket, 3, 1);
+    have(w, 1, 1, 0, 1);
+    assert_binding(w, 2, VINE_OK, 1);
+    ended(w, 1, MSG_BUILT, ticket, VINE_ECHANGED, "it changed");
+    assert_binding(w, 2, VINE_ECHANGED, 0);
+    assert_int_equal(have(w, 2, 1, 0, 1), 0); /* was on its way */
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_a_second_connection_replaces_the_first),
         cmocka_unit_test(test_stage_answers_when_all_have_it),
         cmocka_unit_test(test_stage_answers_with_the_first_error),
+        cmocka_unit_test(test_pieces_of_a_source_that_failed_meanwhile_do_no_harm),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
