@@ -267,7 +267,7 @@ static bool no_space_anywhere(const struct sim *sim)
     uint32_t tight = 0, liars = 0;
 
     for (uint32_t i = 0; i < sim->host_count; i++) {
-        tight += sim->hosts[i].cache_max != UINT64_MAX;
+        tight += sim->hosts[i].cache_max != UINT64_MAX || sim->hosts[i].full;
         liars += sim->hosts[i].corrupt;
     }
     return tight > 0 && tight + liars >= VINE_RESOLVE_TRIES;
@@ -283,7 +283,7 @@ static void check_wait(struct sim *sim, const struct sim_job *j, uint32_t host)
         return;
     for (uint32_t i = 0; i < j->source_count; i++)
         denied |= sim->sources[j->source[i]].denied_uid == j->uid;
-    tight = h->cache_max != UINT64_MAX || no_space_anywhere(sim);
+    tight = h->cache_max != UINT64_MAX || h->full || no_space_anywhere(sim);
     if (w->state == WAIT_DONE ? denied : w->state != WAIT_FAILED)
         fail(sim, "job %llu on %s: state %d at the end", (unsigned long long)j->job,
              h->name, w->state);

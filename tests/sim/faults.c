@@ -58,6 +58,25 @@ static void fault_freeze(struct sim *sim, struct event *e)
         scenario_died(sim, h, true);
 }
 
+static void fault_full(struct sim *sim, struct event *e)
+{
+    note(sim, "the disk of %s is full", sim->hosts[e->host].name);
+    sim->hosts[e->host].full = true;
+    sim->troubles++;
+}
+
+static void fault_slow_disk(struct sim *sim, struct event *e)
+{
+    note(sim, "the disk of %s is slow", sim->hosts[e->host].name);
+    sim->hosts[e->host].disk_us = 10 * MS;
+}
+
+static void fault_change(struct sim *sim, struct event *e)
+{
+    sim->troubles++;
+    origin_changed(sim, (uint32_t)draw(sim, sim->source_count));
+}
+
 static void fault_cut(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
@@ -83,8 +102,9 @@ static void fault_slow(struct sim *sim, struct event *e)
 void fault_draw(struct sim *sim)
 {
     static void (*const kinds[])(struct sim * sim, struct event * e) = {
-        fault_die,    fault_die,  fault_manager, fault_cut,
-        fault_freeze, fault_slow, fault_corrupt};
+        fault_die,       fault_die,    fault_manager, fault_cut,
+        fault_freeze,    fault_slow,   fault_corrupt, fault_full,
+        fault_slow_disk, fault_change, fault_change};
     uint32_t kind = (uint32_t)draw(sim, sizeof(kinds) / sizeof(kinds[0]) + 1);
     uint32_t host = (uint32_t)draw(sim, sim->host_count);
     uint64_t when = 20 * MS + draw(sim, FAULTS_BEGIN_US);
@@ -106,7 +126,7 @@ void fault_draw(struct sim *sim)
         when = 0;
         sim->hosts[host].corrupt = true;
     }
-    sim->faulty |= kinds[kind] != fault_slow;
+    sim->faulty |= kinds[kind] != fault_slow && kinds[kind] != fault_slow_disk;
     if (kinds[kind] == fault_freeze)
         sim->quiet_us = FAULTS_BEGIN_US + FREEZE_MAX_US + SECOND;
     at(sim, when, (struct event){.run = kinds[kind], .host = host});

@@ -9,8 +9,6 @@
 #include "daemon/core/bits.h"
 #include "tests/sim/sim.h"
 
-#define DISK_US (1 * MS) /* to publish, and to mount */
-
 /* Ops get the host alone; there is one simulation a process at a time. */
 static struct sim *the_sim;
 
@@ -94,6 +92,10 @@ void host_piece(struct sim *sim, struct host *h, uint64_t fetch, uint32_t piece)
 
     if (f == NULL)
         return;
+    if (h->full) {
+        host_fetch_failed(sim, h, id, VINE_ENOSPC, "No space left on device");
+        return;
+    }
     bits_set(stored_begin(sim, h, f->thing)->have, piece);
     if (--f->left == 0)
         host_end_fetch(h, id);
@@ -206,7 +208,7 @@ static void op_publish(void *ctx, const struct vine_digest *digest, bool trusted
         if (!h->stored[thing].present || !bits_get(h->stored[thing].have, p))
             fail(the_sim, "%s publishes without piece %u", h->name, p);
     h->publishing[thing]++;
-    at(the_sim, the_sim->now_us + DISK_US,
+    at(the_sim, the_sim->now_us + h->disk_us,
        (struct event){.run = published,
                       .host = h->index,
                       .epoch = h->epoch,
@@ -239,7 +241,7 @@ static void op_mount(void *ctx, const struct vine_digest *digest, uint32_t mount
     if (trusted != (mount_uid == NODE_ANY_UID))
         fail(the_sim, "%s mounts trusted=%d for uid %u", h->name, trusted, mount_uid);
     h->mounting++;
-    at(the_sim, the_sim->now_us + DISK_US,
+    at(the_sim, the_sim->now_us + h->disk_us,
        (struct event){.run = mounted,
                       .host = h->index,
                       .epoch = h->epoch,
@@ -311,7 +313,7 @@ static void op_save(void *ctx)
 {
     struct host *h = ctx;
 
-    at(the_sim, the_sim->now_us + DISK_US,
+    at(the_sim, the_sim->now_us + h->disk_us,
        (struct event){.run = save_later, .host = h->index, .epoch = h->epoch});
 }
 
@@ -390,6 +392,7 @@ void host_init(struct sim *sim, uint32_t index)
     h->index = index;
     h->timer_us = EVER;
     h->owes_since_ms = EVER;
+    h->disk_us = MS;
     h->cache_max = UINT64_MAX;
     (void)snprintf(h->name, sizeof(h->name), "n%u", index);
     (void)snprintf(h->addr, sizeof(h->addr), "10.0.%u.%u", index / 256, index % 256);

@@ -166,7 +166,7 @@ static void arrived(struct sim *sim, struct event *e)
             pipe_drop_fetch(p, q->piece.fetch, true);
         } else if (f != NULL && q->last) {
             uint64_t bytes = piece_bytes(sim, q->piece.thing, q->piece.piece);
-            at(sim, sim->now_us + bytes * SECOND / VERIFY_RATE,
+            at(sim, sim->now_us + bytes * SECOND / VERIFY_RATE * (to->disk_us / MS),
                (struct event){.run = verified,
                               .host = to->index,
                               .epoch = to->epoch,

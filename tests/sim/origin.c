@@ -44,10 +44,13 @@ static void opened(struct sim *sim, struct event *e)
     struct host *h = &sim->hosts[e->host];
     struct origin_ticket *t = h->epoch == e->epoch ? ticket_find(h, e->a) : NULL;
     const struct thing *thing;
+    struct vine_err err = {0};
 
     if (h->core == NULL || t == NULL || host_held(sim, h, e))
         return;
     t->owed--;
+    if (t->changed)
+        vine_err_set(&err, VINE_ECHANGED, "it changed while it was read");
     thing = &sim->things[sim->sources[t->source].thing];
     struct node_resolved r = {.key = key_of(sim, t->source),
                               .estimate = thing->size,
@@ -56,7 +59,7 @@ static void opened(struct sim *sim, struct event *e)
                               .digest = thing->digest,
                               .size = thing->size,
                               .pieces = thing->pieces};
-    node_source_opened(h->core, e->a, &r, NULL, now_ms(sim));
+    node_source_opened(h->core, e->a, &r, &err, now_ms(sim));
     host_timer(sim, h);
 }
 
@@ -81,6 +84,7 @@ static void resolved(struct sim *sim, struct event *e)
     if (h->core == NULL || t == NULL || host_held(sim, h, e))
         return;
     t->owed--;
+    t->changed = false; /* the edge begins anew by itself */
     s = &sim->sources[t->source];
     thing = &sim->things[s->thing];
     if (s->denied_uid != 0 && s->denied_uid == (uint32_t)e->b)
@@ -133,12 +137,15 @@ static void proved(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
     struct origin_ticket *t = h->epoch == e->epoch ? ticket_find(h, e->a) : NULL;
+    struct vine_err err = {0};
 
     if (h->core == NULL || h->epoch != e->epoch || host_held(sim, h, e))
         return;
     if (t != NULL)
         t->owed--;
-    node_source_proved(h->core, e->a, NULL, now_ms(sim));
+    if (t != NULL && t->changed)
+        vine_err_set(&err, VINE_ECHANGED, "it changed while it was read");
+    node_source_proved(h->core, e->a, &err, now_ms(sim));
     host_timer(sim, h);
 }
 
@@ -161,6 +168,7 @@ static void built(struct sim *sim, struct event *e)
     const struct thing *thing;
     struct vine_digest key;
     struct msg_object object;
+    struct vine_err err = {0};
 
     if (h->core == NULL || t == NULL || host_held(sim, h, e))
         return;
@@ -174,10 +182,15 @@ static void built(struct sim *sim, struct event *e)
                                  .trusted = true,
                                  .key_count = 1,
                                  .keys = &key};
-    host_store(sim, h, sim->sources[t->source].thing);
-    note(sim, "%s has built it", h->name);
+    if (t->changed)
+        vine_err_set(&err, VINE_ECHANGED, "it changed while it was read");
+    else if (h->full)
+        vine_err_set(&err, VINE_ENOSPC, "No space left on device");
+    else
+        host_store(sim, h, sim->sources[t->source].thing);
+    note(sim, "%s has built it: %s", h->name, vine_code_name(err.code));
     sim->last_done_us = sim->now_us;
-    node_source_built(h->core, e->a, &object, NULL, now_ms(sim));
+    node_source_built(h->core, e->a, &object, &err, now_ms(sim));
     host_timer(sim, h);
 }
 
@@ -211,11 +224,25 @@ void origin_close(void *ctx, uint64_t ticket)
     free(t);
 }
 
+/* What is being read of it is of no use. */
+void origin_changed(struct sim *sim, uint32_t source)
+{
+    note(sim, "%s changes", sim->sources[source].path);
+    for (uint32_t i = 0; i < sim->host_count; i++)
+        for (struct origin_ticket *t = sim->hosts[i].tickets; t != NULL; t = t->next)
+            t->changed |= t->source == source;
+}
+
 static void streamed(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
+    const struct origin_ticket *t = ticket_find(h, (uint64_t)(uintptr_t)e->p);
 
-    if (h->core != NULL && h->epoch == e->epoch && !host_held(sim, h, e))
+    if (h->core == NULL || h->epoch != e->epoch || host_held(sim, h, e))
+        return;
+    if (t != NULL && t->changed)
+        host_fetch_failed(sim, h, e->a, VINE_ECHANGED, "it changed while it was read");
+    else
         host_piece(sim, h, e->a, (uint32_t)e->b);
 }
 
@@ -240,6 +267,7 @@ void origin_fetch(void *ctx, uint64_t transfer, const struct vine_digest *digest
                           .host = h->index,
                           .epoch = h->epoch,
                           .a = transfer,
-                          .b = range.first + i});
+                          .b = range.first + i,
+                          .p = (void *)(uintptr_t)ticket});
     }
 }

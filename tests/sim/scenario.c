@@ -141,7 +141,7 @@ void scenario_reply(struct sim *sim, struct host *h, uint64_t client,
     w->done_us = sim->now_us;
     if (code == VINE_OK)
         w->state = WAIT_DONE;
-    else if (code == VINE_EDOWN && w->tries < TRIES_MAX)
+    else if ((code == VINE_EDOWN || code == VINE_ECHANGED) && w->tries < TRIES_MAX)
         ask_later(sim, j, h->index, 500 * MS);
     else
         w->state = WAIT_FAILED;

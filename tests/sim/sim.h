@@ -92,6 +92,7 @@ struct origin_ticket {
     uint64_t id;
     uint32_t source;
     uint32_t owed; /* answers */
+    bool changed;  /* the source, since it was opened */
 };
 
 struct pipe_piece {
@@ -125,7 +126,9 @@ struct host {
     uint64_t joined_us, done_us; /* seeded: asks; has it */
     bool slow;
     uint64_t cache_max;
-    bool corrupt; /* serves wrong bytes */
+    bool full;        /* its disk: nothing can be written */
+    uint64_t disk_us; /* to publish, and to mount */
+    bool corrupt;     /* serves wrong bytes */
     struct stored stored[THINGS_MAX];
     struct saved *saved;
     uint64_t owes_since_ms; /* the manager, without a word; EVER: nothing */
@@ -299,6 +302,7 @@ void origin_resolve(void *ctx, uint64_t ticket, uint32_t uid, uint32_t gid,
 void origin_open(void *ctx, uint64_t ticket);
 void origin_prove(void *ctx, uint64_t ticket);
 void origin_build(void *ctx, uint64_t ticket);
+void origin_changed(struct sim *sim, uint32_t source);
 void origin_close(void *ctx, uint64_t ticket);
 void origin_fetch(void *ctx, uint64_t transfer, const struct vine_digest *digest,
                   uint64_t ticket, struct msg_range range);
