@@ -79,7 +79,8 @@ def test_under_constant_change_an_image_is_never_a_mix(
     program: str, space: Path
 ) -> None:
     """Two files always get the same content one after the other: in no image may the
-    second be newer than the first."""
+    second be newer than the first. Each is written in one call: in no moment, however
+    long the writer sleeps in it, is a file empty."""
     tree = space / "tree"
     make(tree, 30, 200_000)
     stop = threading.Event()
@@ -88,12 +89,16 @@ def test_under_constant_change_an_image_is_never_a_mix(
         turn = 0
         while not stop.is_set():
             turn += 1
-            for name in ("a-first", "z-second"):
-                (tree / name).write_text(f"{turn:020}")
+            for fd in files:
+                os.pwrite(fd, b"%020d" % turn, 0)
             stop.wait(0.02)
 
-    for name in ("a-first", "z-second"):
-        (tree / name).write_text(f"{0:020}")
+    files = [
+        os.open(tree / name, os.O_CREAT | os.O_WRONLY, 0o644)
+        for name in ("a-first", "z-second")
+    ]
+    for fd in files:
+        os.pwrite(fd, b"%020d" % 0, 0)
     thread = threading.Thread(target=writer)
     thread.start()
     results = []
@@ -112,6 +117,8 @@ def test_under_constant_change_an_image_is_never_a_mix(
     finally:
         stop.set()
         thread.join()
+        for fd in files:
+            os.close(fd)
     assert "error" in results or "done" in results
 
 
