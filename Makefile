@@ -88,7 +88,8 @@ $(BUILD)/vine-lazy: $(call OBJ,$(wildcard daemon/lazy/*.c))
 # The plugin lives in slurmstepd and srun: never sanitized, links jansson only, and shows
 # nothing but the symbols of spank/export.map.
 PLUGIN_SOURCES := $(wildcard spank/*.c) daemon/wire/client.c daemon/base/err.c \
-                  daemon/base/spec.c daemon/base/conf.c daemon/base/escape.c
+                  daemon/base/spec.c daemon/base/conf.c daemon/base/escape.c \
+                  daemon/base/text_file.c
 $(PLUGIN): $(PLUGIN_SOURCES) spank/export.map Makefile \
            $(wildcard include/vine/*.h spank/*.h) | bootstrap-build
 	@mkdir -p $(@D)

@@ -6,12 +6,12 @@
 #include "vine/conf.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "daemon/base/text_file.h"
 
 #define FILE_MAX (64u << 10)
 
@@ -40,6 +40,8 @@ static const struct key {
     {"node", "run_dir", PATH, FIELD(run_dir), 0, 0, "/run/vine", 0},
     {"node", "helper_user", TEXT, FIELD(helper_user), 0, 0, "nobody", 0},
     {"node", "trust_user_images", YES_NO, FIELD(trust_user_images), 0, 0, NULL, 0},
+    {"node", "switch", TEXT, FIELD(switch_name), 0, 0, "auto", 0},
+    {"node", "topology", PATH, FIELD(topology), 0, 0, "", 0},
     {"node", "stall_ms", NUMBER, FIELD(stall_ms), 100, 600000, NULL, 5000},
     {"node", "manager_wait_ms", NUMBER, FIELD(manager_wait_ms), 0, 600000, NULL, 3000},
     {"node", "source_threads", NUMBER, FIELD(source_threads), 1, 64, NULL, 16},
@@ -260,54 +262,16 @@ static int parse_text(const char *path, char *text, struct vine_conf *conf,
     return 0;
 }
 
-/* The file's text in a fresh buffer, terminated. */
-static char *read_whole(int fd, const char *path, struct vine_err *err)
-{
-    char *text = malloc(FILE_MAX + 1);
-    size_t len = 0;
-    ssize_t n = 1;
-
-    if (text == NULL) {
-        vine_err_set(err, VINE_ENOMEM, "out of memory reading '%s'", path);
-        return NULL;
-    }
-    while (len <= FILE_MAX && n > 0) {
-        n = read(fd, text + len, FILE_MAX + 1 - len);
-        if (n < 0 && errno == EINTR)
-            n = 1;
-        else if (n > 0)
-            len += (size_t)n;
-    }
-    if (n < 0)
-        vine_err_sys(err, "cannot read '%s'", path);
-    else if (len > FILE_MAX)
-        vine_err_set(err, VINE_EINVAL, "'%s' is over %u bytes: no configuration file",
-                     path, FILE_MAX);
-    else if (memchr(text, '\0', len) != NULL)
-        vine_err_set(err, VINE_EINVAL, "'%s' holds a zero byte: no text file", path);
-    else {
-        text[len] = '\0';
-        return text;
-    }
-    free(text);
-    return NULL;
-}
-
 int vine_conf_load(const char *path, struct vine_conf *conf, struct vine_err *err)
 {
     char *text;
     int result;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     vine_conf_default(conf);
-    if (fd < 0 && errno == ENOENT)
-        return 0;
-    if (fd < 0)
-        return vine_err_sys(err, "cannot open '%s'", path);
-    text = read_whole(fd, path, err);
-    (void)close(fd);
-    if (text == NULL)
+    if (text_file_read(path, FILE_MAX, &text, err) < 0)
         return -1;
+    if (text == NULL)
+        return 0;
     result = parse_text(path, text, conf, err);
     if (result < 0)
         vine_conf_default(conf);

@@ -6,6 +6,7 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "daemon/base/topology.h"
 #include "daemon/cli/doctor.h"
 
 #ifndef VINE_PLUGINDIR
@@ -42,31 +43,6 @@ static bool config_value(const struct slurm *slurm, const char *key, char *out,
         line = *end != '\0' ? end + 1 : NULL;
     }
     return false;
-}
-
-static void find_conf_dir(struct slurm *slurm)
-{
-    static const char *const places[] = {"/etc/slurm", "/run/slurm/conf",
-                                         "/etc/slurm-llnl", "/usr/local/etc",
-                                         "/opt/slurm/etc"};
-    const char *env = getenv("SLURM_CONF");
-    char path[512];
-    char *slash;
-
-    slurm->conf_dir[0] = '\0';
-    if (env != NULL && *env == '/') {
-        (void)snprintf(slurm->conf_dir, sizeof(slurm->conf_dir), "%s", env);
-        slash = strrchr(slurm->conf_dir, '/');
-        *slash = '\0';
-        return;
-    }
-    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-        (void)snprintf(path, sizeof(path), "%s/slurm.conf", places[i]);
-        if (access(path, F_OK) == 0) {
-            (void)snprintf(slurm->conf_dir, sizeof(slurm->conf_dir), "%s", places[i]);
-            return;
-        }
-    }
 }
 
 /* Where plugstack.conf is: as slurmctld says, else beside slurm.conf. */
@@ -231,7 +207,7 @@ void doctor_slurm(struct doctor *d)
         return;
     if (doctor_run(show, RUN_MS, slurm.config, CONFIG_MAX) != 0)
         slurm.config[0] = '\0';
-    find_conf_dir(&slurm);
+    slurm_conf_dir(slurm.conf_dir, sizeof(slurm.conf_dir));
     check_plugstack(d, &slurm);
     check_prolog_flags(d, &slurm);
     free(slurm.config);

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/base/hostlist.h"
 #include "daemon/cli/cli.h"
-#include "daemon/cli/hostlist.h"
 #include "daemon/cli/progress.h"
 #include "daemon/cli/source.h"
 #include "daemon/cli/table.h"

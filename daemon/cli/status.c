@@ -57,6 +57,8 @@ static void print_node(const json_t *node)
     printf("node      %s, vined %s, up %s\n", cli_text(node, "name"),
            cli_text(node, "version"),
            figure_seconds(cli_number(node, "uptime_s")).text);
+    if (*cli_text(node, "switch") != '\0')
+        printf("switch    %s\n", cli_text(node, "switch"));
     printf("manager   %s%s\n", *manager != '\0' ? manager : "none",
            up ? ", connected" : ", not connected");
     printf("store     %s of %s used in %s\n",

@@ -17,7 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/base/topology.h"
 #include "daemon/node/vined.h"
+#include "daemon/wire/name.h"
 #include "vine/log.h"
 
 /* Left to others, and to manifests and leases. */
@@ -363,6 +365,34 @@ static int find_name(struct vined *vined, struct vine_err *err)
     return 0;
 }
 
+/* Of topology.conf and not of SLURM_TOPOLOGY_ADDR, which says the same but only to
+ * steps: the manager is told when the daemon connects. */
+static int find_switch(struct vined *vined, struct vine_err *err)
+{
+    const char *set = vined->conf.switch_name;
+    struct vine_err bad = {0};
+
+    if (strcmp(set, "auto") != 0) {
+        if (*set != '\0' && !wire_name_valid(set))
+            return vine_err_set(err, VINE_EINVAL,
+                                "'%.80s' cannot be a switch's name: set [node] switch",
+                                set);
+        (void)strcpy(vined->switch_name, set);
+        return 0;
+    }
+    if (topology_leaf(vined->conf.topology, vined->name, vined->switch_name, &bad) < 0)
+        vined->switch_name[0] = '\0';
+    else if (vined->switch_name[0] != '\0' && !wire_name_valid(vined->switch_name)) {
+        vine_err_set(&bad, VINE_EINVAL, "'%s' cannot be a switch's name",
+                     vined->switch_name);
+        vined->switch_name[0] = '\0';
+    }
+    if (bad.code != VINE_OK)
+        vine_log(VINE_LOG_WARNING, "event=topology-refused reason=%s",
+                 vine_q(bad.text));
+    return 0;
+}
+
 static int find_helper(struct vined *vined, struct vine_err *err)
 {
     const struct passwd *pw = getpwnam(vined->conf.helper_user);
@@ -459,7 +489,7 @@ static int start_core(struct vined *vined, struct vine_err *err)
     limits.manager_wait_ms = (uint32_t)vined->conf.manager_wait_ms;
     limits.store_name = vined->conf.cache_dir;
     limits.manager_name = vined->conf.managers;
-    limits.switch_name = "";
+    limits.switch_name = vined->switch_name;
     vined->core = node_new(&core_ops, vined, &limits);
     if (vined->core == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
@@ -470,8 +500,8 @@ static int start(struct vined *vined, struct vine_err *err)
 {
     if (geteuid() != 0)
         return vine_err_set(err, VINE_EACCES, "vined must run as root");
-    if (find_name(vined, err) < 0 || find_helper(vined, err) < 0 ||
-        load_image_key(vined, err) < 0 ||
+    if (find_name(vined, err) < 0 || find_switch(vined, err) < 0 ||
+        find_helper(vined, err) < 0 || load_image_key(vined, err) < 0 ||
         store_open(vined->conf.cache_dir, &vined->store, err) < 0 ||
         /* The store's lock says that no other daemon has mounts here. */
         mounts_start(vined, err) < 0 || start_core(vined, err) < 0 ||

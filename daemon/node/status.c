@@ -156,15 +156,15 @@ static json_t *node_document(struct vined *vined)
     struct node_totals t;
 
     node_totals(vined->core, &t);
-    return json_pack("{s:s, s:s, s:I, s:o, s:b, s:{s:s, s:I, s:I}, s:I, s:I, s:I}",
-                     "name", vined->name, "version", VINE_VERSION, "uptime_s",
-                     (json_int_t)((vined_now(vined) - vined->start_ms) / 1000),
-                     "manager", manager != NULL ? json_string(manager) : json_null(),
-                     "manager_up", t.manager_up, "store", "path", vined->conf.cache_dir,
-                     "used", (json_int_t)t.store_used, "max", (json_int_t)t.store_max,
-                     "bytes_peer", (json_int_t)t.bytes_peer, "bytes_origin",
-                     (json_int_t)t.bytes_origin, "bytes_built",
-                     (json_int_t)t.bytes_built);
+    return json_pack(
+        "{s:s, s:s, s:s, s:I, s:o, s:b, s:{s:s, s:I, s:I}, s:I, s:I, s:I}", "name",
+        vined->name, "switch", vined->switch_name, "version", VINE_VERSION, "uptime_s",
+        (json_int_t)((vined_now(vined) - vined->start_ms) / 1000), "manager",
+        manager != NULL ? json_string(manager) : json_null(), "manager_up",
+        t.manager_up, "store", "path", vined->conf.cache_dir, "used",
+        (json_int_t)t.store_used, "max", (json_int_t)t.store_max, "bytes_peer",
+        (json_int_t)t.bytes_peer, "bytes_origin", (json_int_t)t.bytes_origin,
+        "bytes_built", (json_int_t)t.bytes_built);
 }
 
 json_t *status_document(struct client *c)

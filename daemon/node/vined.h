@@ -41,6 +41,7 @@ struct vined {
     uv_loop_t loop;
     struct vine_conf conf;
     char name[VINE_NAME_MAX + 1];
+    char switch_name[VINE_NAME_MAX]; /* "": unknown */
     uint64_t start_ms, cache_max;
     uint32_t helper_uid, helper_gid;
     uint8_t image_key[64];

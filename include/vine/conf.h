@@ -31,6 +31,8 @@ struct vine_conf {
     /* [node] */
     char node_listen[VINE_CONF_TEXT]; /* "addr:port"; default "0.0.0.0:7111" */
     char node_name[VINE_CONF_TEXT];   /* default: host name up to the first dot */
+    char switch_name[VINE_CONF_TEXT]; /* leaf switch; "auto": as topology says */
+    char topology[VINE_CONF_TEXT];    /* default: topology.conf beside slurm.conf */
     char cache_dir[VINE_CONF_TEXT];   /* default /var/cache/vine-env */
     char cache_max[VINE_CONF_TEXT];   /* "3G" or "80%" of the file system; 80% */
     char run_dir[VINE_CONF_TEXT];     /* sockets and mounts; default /run/vine */

@@ -1,5 +1,5 @@
 /* test_hostlist.c - node lists, hostile ones first. */
-#include "daemon/cli/hostlist.c"
+#include "daemon/base/hostlist.c"
 
 #include <setjmp.h>
 #include <stdarg.h>

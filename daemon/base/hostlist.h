@@ -1,6 +1,6 @@
 /* hostlist.h - Slurm's node list form: n[1-4,07-09],login,a[1-2]b[3,5]. */
-#ifndef VINE_CLI_HOSTLIST_H
-#define VINE_CLI_HOSTLIST_H
+#ifndef VINE_BASE_HOSTLIST_H
+#define VINE_BASE_HOSTLIST_H
 
 #include <stddef.h>
 

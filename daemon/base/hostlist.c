@@ -4,7 +4,7 @@
  * copied, each number of the bracket is appended in turn, and the rest is expanded
  * behind it. The depth is the number of brackets in a name (BRACKETS_MAX), the total is
  * VINE_NODES_MAX. */
-#include "daemon/cli/hostlist.h"
+#include "daemon/base/hostlist.h"
 
 #include <ctype.h>
 #include <stdbool.h>
