@@ -9,7 +9,9 @@
  *
  * Nodes of one switch hang together: the stripe enters a switch once, at its first
  * node, and the switches themselves form a binary tree. With several sources the nodes
- * are shared out, a source's own switch first.
+ * are shared out, a source's own switch first. The matching knows nothing of switches
+ * and takes each piece across many times, so few receivers are enough for trees where
+ * there is more than one switch.
  *
  * Trees are for what goes well. What a tree did not bring (a death, a slow node, wrong
  * bytes) becomes loose and is the matching's of mgr_plan.c, which asks only those who
@@ -21,6 +23,7 @@
 
 #include "daemon/core/mgr_feed.h"
 
+#define APART_PART 6u      /* of feed_min are enough across switches */
 #define SEGMENT_FIRST 8u   /* pieces: the first ones show who is slow */
 #define SEGMENT_MAX 64u    /* a stripe of it fits a feed's word */
 #define SEGMENT_STREAM 16u /* while the source is still being read */
@@ -55,6 +58,28 @@ static bool flight_awaits(const struct intake *in, uint32_t piece)
         if (in->flight[i].piece == piece)
             return true;
     return false;
+}
+
+/* Holders of it are known to hang on different switches. */
+static bool is_apart(const struct object *o)
+{
+    uint32_t first = 0;
+
+    for (const struct holder *h = o->holders; h != NULL; h = h->object_next) {
+        if (first != 0 && h->node->switch_id != 0 && h->node->switch_id != first)
+            return true;
+        first = first != 0 ? first : h->node->switch_id;
+    }
+    return false;
+}
+
+bool mgr_feed_many(const struct mgr *mgr, const struct object *o, uint32_t receivers)
+{
+    uint32_t min = mgr->limits.feed_min;
+
+    if (min == 0 || receivers >= min)
+        return min > 0;
+    return receivers > 1 && receivers >= min / APART_PART && is_apart(o);
 }
 
 /* ---- a feed ends ---- */
@@ -247,7 +272,7 @@ static bool next_segment(struct mgr *mgr, struct object *o)
         mgr_tree_cast(mgr, o, range, &cast);
         planned = cast.sources > 0;
     }
-    if (planned && cast.receivers >= mgr->limits.feed_min)
+    if (planned && mgr_feed_many(mgr, o, cast.receivers))
         mgr_tree_plant(mgr, o, &cast, range);
     if (planned)
         o->feed.next += range.count;
@@ -266,7 +291,7 @@ static bool many_lack(const struct mgr *mgr, const struct object *o)
     for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
         count += h->in != NULL && h->in->feeds == 0 && 2 * h->have_count < o->pieces &&
                  !h->node->slow;
-    return count >= mgr->limits.feed_min;
+    return mgr_feed_many(mgr, o, count);
 }
 
 /* Feeds of the trees before may still run: their segments are numbers of the past. */
@@ -330,8 +355,7 @@ void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight)
 
 static void object_run(struct mgr *mgr, struct object *o)
 {
-    if (o->feed.state != FEED_ON && mgr->limits.feed_min > 0 &&
-        o->hungry >= mgr->limits.feed_min &&
+    if (o->feed.state != FEED_ON && mgr_feed_many(mgr, o, o->hungry) &&
         (o->feed.state == FEED_GATHER || o->feed.next == 0 ||
          (mgr->feed_search && mgr->now_ms >= o->feed.since_ms + SETTLE_MS &&
           many_lack(mgr, o))))

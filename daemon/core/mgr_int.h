@@ -327,6 +327,8 @@ void mgr_plan_sweep(
 uint64_t mgr_plan_piece_bytes(const struct object *o);
 
 /* mgr_feed.c */
+/* Are so many receivers enough for trees? */
+bool mgr_feed_many(const struct mgr *mgr, const struct object *o, uint32_t receivers);
 void mgr_feed_run(struct mgr *mgr);   /* at the end of an event */
 void mgr_feed_check(struct mgr *mgr); /* at each tick: who holds the others up? */
 bool mgr_feed_awaits(const struct intake *in, uint32_t piece);

@@ -579,7 +579,7 @@ int mgr_holder_supply(struct mgr *mgr, struct holder *h)
     }
     h->in->order = ++mgr->last_order;
     mgr_feed_disturbed(mgr, o, 1);
-    if (++o->hungry >= mgr->limits.feed_min && o->feed.next == 0)
+    if (mgr_feed_many(mgr, o, ++o->hungry) && o->feed.next == 0)
         mgr->feed_due = true;
     h->supply = 1;
     mgr_holder_changed(mgr, h);

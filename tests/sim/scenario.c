@@ -355,10 +355,11 @@ static void draw_topology(struct sim *sim)
     bool leaves =
         sim->options.seeded ? sim->options.shape == SHAPE_LEAVES : chance(sim, 25);
     bool far = !sim->options.seeded && chance(sim, 30);
+    uint32_t size = sim->host_count > 16 ? 16 : 4; /* of a switch */
     uint32_t rate = sim->options.seeded ? 4 : 1 + (uint32_t)draw(sim, 4);
 
     sim->leaf_count = !leaves               ? 1
-                      : sim->options.seeded ? (sim->host_count + 15) / 16
+                      : sim->options.seeded ? (sim->host_count + size - 1) / size
                                             : 2 + (uint32_t)draw(sim, 3);
     sim->leaves = calloc(sim->leaf_count, sizeof(*sim->leaves));
     if (sim->leaves == NULL)
@@ -366,7 +367,7 @@ static void draw_topology(struct sim *sim)
     for (uint32_t i = 0; i < sim->leaf_count; i++)
         sim->leaves[i].rate = (uint64_t)RATE * rate;
     for (uint32_t i = 0; i < sim->host_count; i++) {
-        sim->hosts[i].leaf = sim->options.seeded ? i / 16 % sim->leaf_count
+        sim->hosts[i].leaf = sim->options.seeded ? i / size % sim->leaf_count
                                                  : (uint32_t)draw(sim, sim->leaf_count);
         sim->hosts[i].far_us = far ? draw(sim, 5 * MS) : 0;
     }

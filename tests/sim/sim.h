@@ -184,7 +184,8 @@ enum shape { /* of a seeded run */
              SHAPE_LATE,   /* half of the nodes join while the others receive */
              SHAPE_WARM,   /* half of the nodes have it */
              SHAPE_DEATHS, /* every 20th node dies meanwhile */
-             SHAPE_LEAVES, /* switches of 16 nodes, each with an uplink for four */
+             SHAPE_LEAVES, /* switches of 16 nodes (of 4 up to 16 in all), each with an
+                              uplink for four */
              SHAPES
 };
 

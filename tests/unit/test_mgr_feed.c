@@ -5,9 +5,9 @@
 #define MANY 40u
 #define MANY_PIECES 200u
 
-/* n1 has the object, n2 to n(1 + MANY) want it and have the manifest; of the last
- * `afar` receivers each switch has ten. */
-static struct world *begin_fed(uint32_t afar)
+/* n1 has the object, `receivers` from n2 on want it and have the manifest; of the last
+ * `afar` of them each switch has ten. */
+static struct world *begin_crowd(uint32_t receivers, uint32_t afar)
 {
     struct vine_digest key = digest_no(3);
     struct msg_object object = {.digest = digest_no(1),
@@ -25,8 +25,9 @@ static struct world *begin_fed(uint32_t afar)
     join_silent(w, 1);
     assert_int_equal(say(w, 1, &m), 0);
     m.object_count = 0;
-    for (uint32_t i = 2; i < 2 + MANY; i++) {
-        uint32_t far = i >= 2 + MANY - afar ? 1 + (i - (2 + MANY - afar)) / 10 : 0;
+    for (uint32_t i = 2; i < 2 + receivers; i++) {
+        uint32_t far =
+            i >= 2 + receivers - afar ? 1 + (i - (2 + receivers - afar)) / 10 : 0;
         (void)snprintf(name, sizeof(name), "leaf%u", far);
         m.switch_name = name;
         join_silent(w, i);
@@ -34,10 +35,15 @@ static struct world *begin_fed(uint32_t afar)
         want(w, i, JOB, 5);
     }
     resolved(w, 2, ticket_of(w, 2), 3);
-    for (uint32_t i = 2; i < 2 + MANY; i++)
+    for (uint32_t i = 2; i < 2 + receivers; i++)
         have(w, i, 1, 0, 1);
     wait_ms(w, 20); /* nobody joins any more */
     return w;
+}
+
+static struct world *begin_fed(uint32_t afar)
+{
+    return begin_crowd(MANY, afar);
 }
 
 /* Of all FETCHes to `conn`: who is to send this piece; 0: nobody. */
@@ -113,6 +119,33 @@ static void test_a_stripe_enters_a_switch_once(void **state)
     }
     assert_int_equal(crossed, 3);
     end(w);
+}
+
+/* n2 to n5 are at the source's switch, n6 to n9 at another or, `afar` 0, there as well:
+ * what n6 to n9 are given of a segment, and by whom. */
+static void count_given(uint32_t afar, uint32_t *given, uint32_t *crossed)
+{
+    struct world *w = begin_crowd(8, afar);
+
+    *given = *crossed = 0;
+    for (uint32_t i = 6; i < 10; i++)
+        for (uint32_t p = 1; p < 9; p++) {
+            uint32_t sender = sender_of(w, i, p);
+            *given += sender != 0;
+            *crossed += sender != 0 && sender < 6;
+        }
+    end(w);
+}
+
+static void test_few_are_enough_across_switches(void **state)
+{
+    uint32_t given, crossed;
+
+    count_given(4, &given, &crossed);
+    assert_int_equal(given, 4 * 8);
+    assert_int_equal(crossed, 8);
+    count_given(0, &given, &crossed);
+    assert_true(given < 8); /* one switch: what the only source has slots for */
 }
 
 static void test_children_of_the_dead_are_supplied_by_others(void **state)
@@ -219,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_inside_one_tree_is_a_leaf_of_the_other),
         cmocka_unit_test(test_waits_end_at_somebody_who_has_it),
         cmocka_unit_test(test_a_stripe_enters_a_switch_once),
+        cmocka_unit_test(test_few_are_enough_across_switches),
         cmocka_unit_test(test_children_of_the_dead_are_supplied_by_others),
         cmocka_unit_test(test_who_holds_others_up_is_left_out),
         cmocka_unit_test(test_all_that_comes_ends_the_books),
