@@ -6,15 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 from cluster import Cluster
+from environments import make_environment
 
 TOPOLOGY = "/etc/slurm/topology.conf"
 CONF = "/etc/vine-env/vine-env.conf"
 NODE = "n3"
 
 
-def restart(vine: Cluster) -> None:
-    vine.daemon(NODE, "stop")
-    vine.daemon(NODE, "start")
+def restart(vine: Cluster, node: str = NODE) -> None:
+    """Not while an epilog wants to tell it that its job has ended."""
+    vine.wait_for(lambda: not vine.status(node)["jobs"], 20, "the jobs' end")
+    vine.daemon(node, "stop")
+    vine.daemon(node, "start")
 
 
 def switch_after(vine: Cluster, topology: str) -> object:
@@ -65,3 +68,22 @@ def test_a_bad_topology_conf_is_told_and_harms_nobody(node: Cluster) -> None:
 def test_the_configuration_has_the_last_word(node: Cluster) -> None:
     node.sh(NODE, f"sed -i 's/^\\[node\\]/&\\nswitch = rack7/' {CONF}")
     assert switch_after(node, "SwitchName=rack1 Nodes=n3\n") == "rack7"
+
+
+def test_few_nodes_of_two_racks_are_fed_by_trees(vine: Cluster) -> None:
+    """The manager knows the racks; in one rack alone it takes 24 nodes."""
+    racks = "SwitchName=rack1 Nodes=n[1-4]\nSwitchName=rack2 Nodes=n[5-8]\n"
+    begun = vine.log("ctl").count("event=trees-begin")
+    try:
+        for node in vine.nodes:
+            (vine.root(node) / TOPOLOGY[1:]).write_text(racks)
+            restart(vine, node)
+        env = make_environment(vine, ballast_bytes=80 << 20)
+        vine.srun("-N1", "-w", "n1", f"--vine-env={env.path}", "true")
+        done = vine.srun("-N8", f"--vine-env={env.path}", env.script)
+        assert done.out.count("first") == 8
+        assert vine.log("ctl").count("event=trees-begin") > begun
+    finally:
+        for node in vine.nodes:
+            (vine.root(node) / TOPOLOGY[1:]).unlink()
+            restart(vine, node)
