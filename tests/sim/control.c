@@ -163,6 +163,8 @@ void manager_timer(struct sim *sim)
 {
     uint64_t due = sim->mgr == NULL ? EVER : mgr_next_deadline(sim->mgr);
 
+    if (!sim->options.seeded)
+        check_manager(sim);
     if (due == EVER)
         return;
     due = due * MS < sim->now_us ? sim->now_us : due * MS;

@@ -41,10 +41,8 @@ static void run_events(struct sim *sim)
         }
         sim->now_us = e->at_us;
         e->run(sim, e);
-        if (!sim->options.seeded) {
+        if (!sim->options.seeded)
             check_waits(sim, &sim->hosts[e->host]);
-            check_manager(sim);
-        }
         event_free(sim, e);
         if (++sim->events % CHECK_EVERY == 0 && sim->host_count <= 64)
             check_deep(sim);

@@ -337,8 +337,8 @@ void check_assign(struct sim *sim, uint32_t to, const struct msg *m);
 void check_served(struct sim *sim, const struct host *from, uint32_t thing,
                   uint32_t piece);
 void check_read(struct sim *sim, uint32_t source);
-void check_manager(struct sim *sim);
-void check_deep(struct sim *sim); /* the manager's books */
+void check_manager(struct sim *sim); /* after each of its events */
+void check_deep(struct sim *sim);    /* the manager's books */
 void check_end(struct sim *sim);
 void check_dump(struct sim *sim);
 
