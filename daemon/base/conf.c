@@ -32,7 +32,7 @@ static const struct key {
     {"manager", "listen", TEXT, FIELD(manager_listen), 0, 0, "0.0.0.0:7110", 0},
     {"manager", "window", NUMBER, FIELD(window), 1, 256, NULL, 6},
     {"manager", "uploads", NUMBER, FIELD(uploads), 1, 256, NULL, 6},
-    {"manager", "tree_nodes", NUMBER, FIELD(tree_nodes), 0, 8192, NULL, 24},
+    {"manager", "tree_nodes", NUMBER, FIELD(tree_nodes), 0, 8192, NULL, 128},
     {"node", "listen", TEXT, FIELD(node_listen), 0, 0, "0.0.0.0:7111", 0},
     {"node", "name", TEXT, FIELD(node_name), 0, 0, "", 0},
     {"node", "cache_dir", PATH, FIELD(cache_dir), 0, 0, "/var/cache/vine-env", 0},

@@ -25,7 +25,7 @@ void mgr_limits_default(struct mgr_limits *limits)
         .window = 6,
         .uploads = 6,
         .slow_ms = 1000,
-        .feed_min = 24,
+        .feed_min = 128,
         .suspect_ms = 10000,
         .corrupt_ms = 60000,
         .heartbeat_ms = 1000,

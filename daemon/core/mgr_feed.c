@@ -23,7 +23,7 @@
 
 #include "daemon/core/mgr_feed.h"
 
-#define APART_PART 6u      /* of feed_min are enough across switches */
+#define APART_PART 32u     /* of feed_min are enough across switches */
 #define SEGMENT_FIRST 8u   /* pieces: the first ones show who is slow */
 #define SEGMENT_MAX 64u    /* a stripe of it fits a feed's word */
 #define SEGMENT_STREAM 16u /* while the source is still being read */

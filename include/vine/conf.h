@@ -27,7 +27,7 @@ struct vine_conf {
     char manager_listen[VINE_CONF_TEXT]; /* "addr:port"; default "0.0.0.0:7110" */
     uint64_t window;                     /* pieces outstanding at a receiver; 6 */
     uint64_t uploads;                    /* pieces reserved at a sender; 6 */
-    uint64_t tree_nodes;                 /* so many receivers get trees; 24 */
+    uint64_t tree_nodes;                 /* so many receivers get trees; 128 */
     /* [node] */
     char node_listen[VINE_CONF_TEXT]; /* "addr:port"; default "0.0.0.0:7111" */
     char node_name[VINE_CONF_TEXT];   /* default: host name up to the first dot */
