@@ -57,7 +57,7 @@ struct mgr_limits {
     uint32_t uploads;  /* pieces reserved at a sender */
     uint32_t slow_ms;  /* endgame after this */
     uint32_t feed_min; /* so many receivers are fed by trees, across switches a
-                          sixth of them; 0: never */
+                          32nd of them; 0: never */
     uint32_t suspect_ms, corrupt_ms;
     uint32_t heartbeat_ms; /* nodes with work ping this often; idle ones
                               VINE_IDLE_FACTOR as seldom */

@@ -71,7 +71,7 @@ def test_the_configuration_has_the_last_word(node: Cluster) -> None:
 
 
 def test_few_nodes_of_two_racks_are_fed_by_trees(vine: Cluster) -> None:
-    """The manager knows the racks; in one rack alone it takes 24 nodes."""
+    """The manager knows the racks; in one rack alone it takes 128 nodes."""
     racks = "SwitchName=rack1 Nodes=n[1-4]\nSwitchName=rack2 Nodes=n[5-8]\n"
     begun = vine.log("ctl").count("event=trees-begin")
     try:

@@ -64,6 +64,7 @@ static inline struct world *begin(uint32_t nodes)
     struct mgr_limits limits;
 
     mgr_limits_default(&limits);
+    limits.feed_min = 24; /* trees for as many as are plain to follow */
     w->mgr = mgr_new(&ops, w, &limits);
     w->now = 1000;
     for (uint32_t i = 1; i <= nodes; i++)
