@@ -23,7 +23,8 @@
 #define NODE_JOB_SOURCES_MAX 64 /* over all steps of a job */
 #define NODE_TICKETS_MAX 256
 #define NODE_TRANSFERS_MAX 4096
-#define NODE_UNTOLD_MAX 16                 /* runs of pieces told together */
+#define NODE_UNTOLD_MAX 16  /* runs of pieces told together */
+#define NODE_REFUSED_MAX 16 /* refusals that a binding may have crossed */
 #define NODE_REQUESTS_MAX VINE_CLIENTS_MAX /* cluster stages and status, unanswered */
 
 struct mount {
@@ -183,6 +184,8 @@ struct node {
     uint32_t untold_objects; /* with pieces to tell */
     uint64_t store_used;     /* objects and reservations */
     uint64_t bytes_peer, bytes_origin, bytes_built;
+    struct vine_digest refused[NODE_REFUSED_MAX]; /* a ring */
+    uint32_t refused_count;
 };
 
 /* node.c */
@@ -245,6 +248,8 @@ void node_object_failed(struct node *node, struct node_object *o,
                         const struct vine_err *err);
 void node_object_refuse(struct node *node, const struct vine_digest *digest,
                         uint32_t pieces, enum vine_code code);
+/* Since the last such question? */
+bool node_object_was_refused(struct node *node, const struct vine_digest *digest);
 int node_store_admit(struct node *node, uint64_t bytes, const char *what,
                      struct vine_err *err);
 struct mount *node_mount_find(const struct node_object *o, uint32_t uid);

@@ -490,6 +490,8 @@ int node_job_binding(struct node *node, const struct msg *m, struct vine_err *er
     if (s->object != o) {
         node_source_bind(node, s, o);
         node->ops.save(node->ctx);
+        if (o->state != OBJECT_COMPLETE && node_object_was_refused(node, &m->digest))
+            node_source_want(node, s); /* the manager may hear of the refusal now */
     }
     binding_key(node, o, &m->key);
     node_object_advance(node, o);

@@ -288,7 +288,8 @@ void node_object_advance(struct node *node, struct node_object *o)
 }
 
 /* The manager is to send no pieces of it here. (EVICTED would not do: it may cross a
- * binding, and then means that the pieces are wanted anew.) */
+ * binding, and then means that the pieces are wanted anew.) This may cross another
+ * binding as well: who gets one asks again, see node_job_binding. */
 void node_object_refuse(struct node *node, const struct vine_digest *digest,
                         uint32_t pieces, enum vine_code code)
 {
@@ -299,7 +300,21 @@ void node_object_refuse(struct node *node, const struct vine_digest *digest,
                     .range_count = 1,
                     .code = code};
 
+    node->refused[node->refused_count++ % NODE_REFUSED_MAX] = *digest;
     node_send(node, &m);
+}
+
+bool node_object_was_refused(struct node *node, const struct vine_digest *digest)
+{
+    static const struct vine_digest none;
+    bool found = false;
+
+    for (uint32_t i = 0; i < NODE_REFUSED_MAX; i++)
+        if (vine_digest_equal(&node->refused[i], digest)) {
+            node->refused[i] = none;
+            found = true;
+        }
+    return found;
 }
 
 /* Each source that leases it fails. The object itself stays. */

@@ -115,6 +115,24 @@ static void test_a_disk_that_fails_is_told(void **state)
     end(w);
 }
 
+static void test_a_binding_that_crosses_a_refusal_is_asked_for_again(void **state)
+{
+    struct world *w = begin();
+    struct vine_err full = {.code = VINE_ENOSPC, .text = "No space left on device"};
+
+    stage(w, 1, JOB, UID);
+    bind(w, JOB, 1);
+    node_transfer_failed(w->node, fetch(w, 1, 0, 1, "n2"), &full, w->now);
+    assert_int_equal(w->did[OP_REPLY].code[0], VINE_ENOSPC);
+    stage(w, 2, JOB, UID);
+    uint32_t wants = sent_count(&w->log, 0, MSG_WANT);
+    bind(w, JOB, 1); /* perhaps from before the manager heard of the refusal */
+    assert_int_equal(sent_count(&w->log, 0, MSG_WANT), wants + 1);
+    bind(w, JOB, 1); /* its answer */
+    assert_int_equal(sent_count(&w->log, 0, MSG_WANT), wants + 1);
+    end(w);
+}
+
 /* ---- mounts ---- */
 
 static void test_untrusted_images_are_mounted_once_a_user(void **state)
@@ -589,6 +607,7 @@ int main(void)
         cmocka_unit_test(test_what_was_restored_is_older),
         cmocka_unit_test(test_what_is_leased_never_goes),
         cmocka_unit_test(test_a_disk_that_fails_is_told),
+        cmocka_unit_test(test_a_binding_that_crosses_a_refusal_is_asked_for_again),
         cmocka_unit_test(test_untrusted_images_are_mounted_once_a_user),
         cmocka_unit_test(test_many_steps_make_one_mount),
         cmocka_unit_test(test_a_stalled_transfer_is_given_up),
