@@ -208,6 +208,7 @@ static void note_progress(struct wait *w, const json_t *event)
         .bytes_total = number_of(event, "bytes_total"),
         .bytes_peer = number_of(event, "bytes_peer"),
         .bytes_origin = number_of(event, "bytes_origin"),
+        .bytes_reused = number_of(event, "bytes_reused"),
     };
 }
 

@@ -114,6 +114,13 @@ void text_progress_line(char *out, size_t size, const char *name,
                        (unsigned)((double)p->bytes_peer * 100.0 / (double)come));
         add(out, size, part);
     }
+    if (p->bytes_reused > 0 && p->bytes_total > 0 &&
+        strcmp(p->phase, "fetching") == 0) {
+        (void)snprintf(
+            part, sizeof(part), ", %u %% was here",
+            (unsigned)((double)p->bytes_reused * 100.0 / (double)p->bytes_total));
+        add(out, size, part);
+    }
     add(out, size, ")");
     add_time_left(out, size, p);
 done:

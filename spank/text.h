@@ -11,7 +11,7 @@
 
 struct text_progress {
     const char *phase; /* the daemon's word */
-    uint64_t bytes_done, bytes_total, bytes_peer, bytes_origin;
+    uint64_t bytes_done, bytes_total, bytes_peer, bytes_origin, bytes_reused;
     uint64_t bytes_per_s; /* over the last interval; 0: unknown */
 };
 

@@ -64,9 +64,10 @@ static void print_node(const json_t *node)
     printf("store     %s of %s used in %s\n",
            figure_bytes(cli_number(store, "used")).text,
            figure_bytes(cli_number(store, "max")).text, cli_text(store, "path"));
-    printf("received  %s from peers, %s from sources, %s built here\n",
+    printf("received  %s from peers, %s from sources, %s reused, %s built here\n",
            figure_bytes(cli_number(node, "bytes_peer")).text,
            figure_bytes(cli_number(node, "bytes_origin")).text,
+           figure_bytes(cli_number(node, "bytes_reused")).text,
            figure_bytes(cli_number(node, "bytes_built")).text);
 }
 
@@ -86,9 +87,9 @@ static char *users_of(const json_t *jobs, const char *digest)
 
 static int print_objects(const json_t *objects, const json_t *jobs)
 {
-    static const char *const headings[] = {"DIGEST",  ">SIZE", "STATE",
-                                           ">LEASES", ">USED", ">PEERS",
-                                           ">SOURCE", "PATH",  NULL};
+    static const char *const headings[] = {"DIGEST", ">SIZE",  "STATE",   ">LEASES",
+                                           ">USED",  ">PEERS", ">SOURCE", ">REUSED",
+                                           "PATH",   NULL};
     struct table *table = table_new(headings);
     const json_t *o;
     size_t index;
@@ -101,6 +102,7 @@ static int print_objects(const json_t *objects, const json_t *jobs)
         struct figure used = figure_seconds(cli_number(o, "age_s"));
         struct figure peers = figure_bytes(cli_number(o, "bytes_peer"));
         struct figure source = figure_bytes(cli_number(o, "bytes_origin"));
+        struct figure reused = figure_bytes(cli_number(o, "bytes_reused"));
         uint64_t total = cli_number(o, "size"), done = cli_number(o, "bytes_done");
         char *path = users_of(jobs, cli_text(o, "digest"));
         char state[64];
@@ -109,9 +111,10 @@ static int print_objects(const json_t *objects, const json_t *jobs)
         if (done < total)
             (void)snprintf(state, sizeof(state), "%.40s %u %%", cli_text(o, "state"),
                            (unsigned)((double)done * 100 / (double)total));
-        table_add(table, (const char *const[]){digest.text, size.text, state,
-                                               leases.text, used.text, peers.text,
-                                               source.text, path != NULL ? path : "?"});
+        table_add(table,
+                  (const char *const[]){digest.text, size.text, state, leases.text,
+                                        used.text, peers.text, source.text, reused.text,
+                                        path != NULL ? path : "?"});
         free(path);
     }
     return finish(table);

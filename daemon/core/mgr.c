@@ -330,6 +330,10 @@ static int on_have(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
             m->ranges[i].count > o->pieces - m->ranges[i].first)
             return vine_err_set(err, VINE_EPROTO, "have: pieces %u+%u of %u",
                                 m->ranges[i].first, m->ranges[i].count, o->pieces);
+    if (h->reusing != m->reusing) {
+        h->reusing = m->reusing;
+        mgr_holder_changed(mgr, h);
+    }
     for (uint32_t i = 0; i < m->range_count; i++)
         for (uint32_t p = 0; p < m->ranges[i].count; p++)
             if (mgr_holder_add_piece(mgr, h, m->ranges[i].first + p) < 0)

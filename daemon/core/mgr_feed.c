@@ -289,8 +289,8 @@ static bool many_lack(const struct mgr *mgr, const struct object *o)
     uint32_t count = 0;
 
     for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
-        count += h->in != NULL && h->in->feeds == 0 && 2 * h->have_count < o->pieces &&
-                 !h->node->slow;
+        count += h->in != NULL && h->in->feeds == 0 && !h->reusing &&
+                 2 * h->have_count < o->pieces && !h->node->slow;
     return mgr_feed_many(mgr, o, count);
 }
 

@@ -110,6 +110,7 @@ struct holder {
     uint32_t supply; /* wants on this node that are bound to the object */
     bool complete;
     uint32_t have_count;
+    bool reusing;      /* takes data from older objects of its own: plan none yet */
     uint64_t *have;    /* NULL when complete */
     struct intake *in; /* NULL unless it is supplied */
     bool avoided;      /* as a sender, for wrong bytes; cleared by the sweep */

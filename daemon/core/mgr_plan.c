@@ -59,7 +59,7 @@ bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h)
         return false;
     if (!bits_get(h->have, 0))
         return h->in->outstanding == 0;
-    if (h->object->feed.state == FEED_GATHER)
+    if (h->reusing || h->object->feed.state == FEED_GATHER)
         return false;
     if (h->object->feed.state != FEED_ON || urgent_waits(h->object, h))
         return true;

@@ -200,8 +200,11 @@ void node_manager_up(struct node *node, uint64_t now_ms)
         node_have_forget_untold(node, o);
     register_all(node);
     for (struct node_object *o = node->first_object; o != NULL; o = o->next)
-        if (o->state != OBJECT_COMPLETE)
+        if (o->state != OBJECT_COMPLETE) {
+            if (node_object_has(o, 0)) /* bound before this start */
+                node_reuse_begin(node, o);
             node_have_tell_all(node, o);
+        }
     node_lazy_tell_all(node);
     node_job_want_all(node);
 }
@@ -381,6 +384,9 @@ uint64_t node_next_deadline(const struct node *node)
 
     if (other < deadline)
         deadline = other;
+    other = node_reuse_deadline(node);
+    if (other < deadline)
+        deadline = other;
     other = node_clients_deadline(node);
     if (other < deadline)
         deadline = other;
@@ -394,6 +400,7 @@ void node_tick(struct node *node, uint64_t now_ms)
 
     node_time(node, now_ms);
     node_transfer_tick(node);
+    node_reuse_tick(node);
     node_clients_tick(node);
     node_lazy_tick(node);
     if (ping_deadline(node) <= node->now_ms)

@@ -20,6 +20,10 @@
  * mounted, though it is not complete; the edge serves what is there and names the
  * pieces that tasks wait for. The rest is fetched as ever.
  *
+ * Reuse: when piece 0 is there, and before any data, the edge takes what older objects
+ * of the store have of it. The manager is told to wait (HAVE, reusing) until that is
+ * over, so that it plans what is missing and nothing else.
+ *
  * Transfers: each has a deadline `stall_ms` after its last progress; a failed one is
  * reported (FAILED) and its pieces await a new assignment. Data pieces are only begun
  * when piece 0 is there. A streaming origin fetches its own pieces from the source,
@@ -73,6 +77,14 @@ struct node_ops {
     /* Give a transfer up; no answer follows. */
     void (*fetch_cancel)(void *ctx, uint64_t transfer);
 
+    /* Piece 0 is there: read, verify and write what older objects of the store have of
+     * it -> node_reused; node_reuse_progress meanwhile. proved: its source is known to
+     * hold all of it (mgr_proof.c), so any object may be taken from; else only those
+     * that all these users, who wait for it, were given before (none: nothing may be
+     * taken). The list is borrowed. NULL: nothing is ever reused. */
+    void (*reuse)(void *ctx, const struct vine_digest *digest, bool proved,
+                  const uint32_t *users, uint32_t user_count);
+
     /* All pieces are there: sync, rename into place -> node_published. */
     void (*publish)(void *ctx, const struct vine_digest *digest, bool trusted);
     /* -> node_mounted */
@@ -81,6 +93,8 @@ struct node_ops {
     /* This source's key gives this complete object: note it on disk. No answer. */
     void (*remember_key)(void *ctx, const struct vine_digest *digest,
                          const struct vine_digest *key);
+    /* This user was given this complete object: note it on disk. No answer. */
+    void (*remember_user)(void *ctx, const struct vine_digest *digest, uint32_t uid);
     /* Lazy start, node_lazy.c. Find the tables of an image whose first piece is here ->
      * node_lazy_tables. */
     void (*lazy_look)(void *ctx, const struct vine_digest *digest);
@@ -185,6 +199,17 @@ void node_transfer_progress(struct node *node, uint64_t transfer, uint64_t bytes
                             uint64_t now_ms);
 void node_transfer_failed(struct node *node, uint64_t transfer,
                           const struct vine_err *err, uint64_t now_ms);
+
+struct node_reused {
+    const bool *have;        /* by piece: all of it is verified and written */
+    const uint32_t *missing; /* by piece: bytes of it that are not */
+    uint64_t bytes;          /* taken from older objects, whole pieces and parts */
+};
+/* r NULL: nothing could be taken, nothing is known. Neither is fatal. */
+void node_reused(struct node *node, const struct vine_digest *digest,
+                 const struct node_reused *r, uint64_t now_ms);
+void node_reuse_progress(struct node *node, const struct vine_digest *digest,
+                         uint64_t now_ms);
 void node_published(struct node *node, const struct vine_digest *digest,
                     const struct vine_err *err, uint64_t now_ms);
 void node_mounted(struct node *node, const struct vine_digest *digest,
@@ -232,15 +257,16 @@ bool node_may_wait(const struct node *node, const struct vine_digest *digest,
 struct node_progress {
     const char *phase; /* "waiting", "resolving", "building", "fetching", "mounting" */
     uint64_t bytes_done, bytes_total; /* total 0: not known yet */
-    uint64_t bytes_peer, bytes_origin;
+    uint64_t bytes_peer, bytes_origin, bytes_reused;
 };
 int node_progress(const struct node *node, uint64_t client, struct node_progress *out);
 
 struct node_object_info {
     struct vine_digest digest;
     uint64_t size, bytes_done, last_used_ms;
-    uint64_t bytes_peer, bytes_origin; /* how its bytes came here since the start */
-    const char *state;                 /* "fetching", "complete", ... */
+    /* How its bytes came here since the start. */
+    uint64_t bytes_peer, bytes_origin, bytes_reused;
+    const char *state; /* "fetching", "complete", ... */
     bool trusted;
     uint32_t leases, mounts;
 };
@@ -252,7 +278,8 @@ struct node_job_info {
     struct vine_digest digest;
 };
 struct node_totals {
-    uint64_t store_used, store_max, bytes_peer, bytes_origin, bytes_built;
+    uint64_t store_used, store_max;
+    uint64_t bytes_peer, bytes_origin, bytes_built, bytes_reused;
     uint32_t objects, jobs, transfers;
     bool manager_up;
 };

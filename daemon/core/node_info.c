@@ -28,23 +28,6 @@ bool node_may_wait(const struct node *node, const struct vine_digest *digest,
            (o->leases > 0 || o->stream != NULL);
 }
 
-/* Bytes here, by data pieces: exact when all or none are. */
-static uint64_t bytes_done(const struct node_object *o)
-{
-    uint32_t data = o->have_count - node_object_has(o, 0);
-
-    if (o->state == OBJECT_COMPLETE || o->have_count == o->pieces)
-        return o->size;
-    return o->pieces > 1 ? o->size / (o->pieces - 1) * data : 0;
-}
-
-static uint64_t share(const struct node_object *o, uint32_t pieces)
-{
-    if (o->pieces <= 1)
-        return 0;
-    return pieces == o->pieces - 1 ? o->size : o->size / (o->pieces - 1) * pieces;
-}
-
 enum phase {
     PHASE_WAITING,
     PHASE_RESOLVING,
@@ -87,9 +70,10 @@ int node_progress(const struct node *node, uint64_t client, struct node_progress
         if (s->state != SOURCE_BOUND)
             continue;
         out->bytes_total += s->object->size;
-        out->bytes_done += bytes_done(s->object);
-        out->bytes_peer += share(s->object, s->object->pieces_peer);
-        out->bytes_origin += share(s->object, s->object->pieces_origin);
+        out->bytes_done += s->object->bytes_here;
+        out->bytes_peer += s->object->bytes_peer;
+        out->bytes_origin += s->object->bytes_origin;
+        out->bytes_reused += s->object->bytes_reused;
     }
     out->phase = phase_names[phase];
     return 0;
@@ -107,10 +91,11 @@ void node_each_object(const struct node *node,
     for (const struct node_object *o = node->first_object; o != NULL; o = o->next) {
         struct node_object_info info = {.digest = o->digest,
                                         .size = o->size,
-                                        .bytes_done = bytes_done(o),
+                                        .bytes_done = o->bytes_here,
                                         .last_used_ms = o->last_used_ms,
-                                        .bytes_peer = share(o, o->pieces_peer),
-                                        .bytes_origin = share(o, o->pieces_origin),
+                                        .bytes_peer = o->bytes_peer,
+                                        .bytes_origin = o->bytes_origin,
+                                        .bytes_reused = o->bytes_reused,
                                         .state = states[o->state],
                                         .trusted = o->trusted,
                                         .leases = o->leases};
@@ -145,6 +130,7 @@ void node_totals(const struct node *node, struct node_totals *out)
                                 .bytes_peer = node->bytes_peer,
                                 .bytes_origin = node->bytes_origin,
                                 .bytes_built = node->bytes_built,
+                                .bytes_reused = node->bytes_reused,
                                 .objects = node->objects.count,
                                 .jobs = node->jobs.count,
                                 .transfers = node->transfers.count,

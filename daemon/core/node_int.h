@@ -4,6 +4,7 @@
  *   node_job.c       jobs, their sources, the clients that wait
  *   node_object.c    objects: space, publishing, mounts, eviction
  *   node_transfer.c  pieces on their way
+ *   node_reuse.c     what older objects have of a new one
  *   node_origin.c    this node as origin: tickets, builds, streams
  *   node_lazy.c      jobs that start before their object is there
  *   node_info.c      progress, lists, totals
@@ -39,6 +40,12 @@ enum object_state {
     OBJECT_COMPLETE,
 };
 
+enum reuse_state {
+    REUSE_UNTRIED,
+    REUSE_RUNNING,
+    REUSE_OVER,
+};
+
 enum lazy_state { /* of an object that is not complete */
                   LAZY_OFF,
                   LAZY_WAITING, /* for the piece with the superblock */
@@ -61,13 +68,19 @@ struct node_object {
     uint32_t have_count;
     uint32_t key_count;
     struct vine_digest keys[VINE_KEYS_MAX]; /* oldest first */
-    uint32_t leases;                        /* sources bound to it */
-    struct transfer *transfers;             /* by object_next */
+    uint32_t user_count;
+    uint32_t users[VINE_USERS_MAX]; /* it was bound to since the start */
+    uint32_t leases;                /* sources bound to it */
+    struct transfer *transfers;     /* by object_next */
     struct mount *mounts;
     struct ticket *stream; /* this node reads it from its source */
     bool restored;         /* last used before this start, by another clock */
     uint64_t last_used_ms;
-    uint32_t pieces_peer, pieces_origin; /* data pieces, how they came */
+    /* Of its data: how it came since the start; bytes_here: all that is verified. */
+    uint64_t bytes_peer, bytes_origin, bytes_reused, bytes_here;
+    enum reuse_state reuse;
+    uint64_t reuse_deadline_ms;
+    uint32_t *missing; /* by piece, bytes: after reuse; NULL: all alike */
     uint32_t local_fails;
     struct msg_range untold[NODE_UNTOLD_MAX]; /* pieces the manager does not know of */
     uint32_t untold_count;
@@ -182,8 +195,9 @@ struct node {
     struct request *first_request;
     uint32_t request_count;
     uint32_t untold_objects; /* with pieces to tell */
+    uint32_t reusing;        /* objects */
     uint64_t store_used;     /* objects and reservations */
-    uint64_t bytes_peer, bytes_origin, bytes_built;
+    uint64_t bytes_peer, bytes_origin, bytes_built, bytes_reused;
     struct vine_digest refused[NODE_REFUSED_MAX]; /* a ring */
     uint32_t refused_count;
 };
@@ -238,6 +252,7 @@ void node_object_free(struct node *node, struct node_object *o);
 /* Remove it from disk and tell the manager. */
 void node_object_evict(struct node *node, struct node_object *o);
 void node_object_add_key(struct node_object *o, const struct vine_digest *key);
+void node_object_add_user(struct node *node, struct node_object *o, uint32_t uid);
 bool node_object_has(const struct node_object *o, uint32_t piece);
 void node_object_set_complete(struct node *node, struct node_object *o);
 void node_object_used(struct node *node, struct node_object *o);
@@ -276,6 +291,18 @@ void node_have_tell_soon(struct node *node, struct node_object *o, uint32_t piec
 void node_have_tell_untold(struct node *node);
 void node_have_forget_untold(struct node *node, struct node_object *o);
 void node_have_tell_all(struct node *node, struct node_object *o);
+/* End the transfers of which nothing is left. */
+void node_transfer_finish(struct node *node, struct node_object *o);
+
+/* node_reuse.c */
+void node_reuse_begin(struct node *node, struct node_object *o);
+/* The manager is not to plan data for it yet. */
+bool node_reuse_pending(const struct node *node, const struct node_object *o);
+void node_reuse_end(struct node *node, struct node_object *o);
+/* Bytes that a data piece still needs, or needed when it began. */
+uint64_t node_reuse_missing(const struct node_object *o, uint32_t piece);
+void node_reuse_tick(struct node *node);
+uint64_t node_reuse_deadline(const struct node *node);
 
 /* node_lazy.c */
 /* A client that starts lazily need not wait for this source any longer. */

@@ -131,6 +131,7 @@ void node_source_bind(struct node *node, struct job_source *s, struct node_objec
     s->object = o;
     s->state = SOURCE_BOUND;
     node_object_used(node, o);
+    node_object_add_user(node, o, s->job->uid);
 }
 
 uint32_t node_source_mount_uid(const struct job_source *s)
@@ -543,7 +544,8 @@ static bool source_stuck(const struct job_source *s)
 {
     if (s->state != SOURCE_BOUND)
         return true;
-    return s->object->state == OBJECT_PARTIAL && s->object->transfers == NULL;
+    return s->object->state == OBJECT_PARTIAL && s->object->transfers == NULL &&
+           s->object->reuse != REUSE_RUNNING;
 }
 
 static bool client_stuck(const struct client *c)

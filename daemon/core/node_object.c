@@ -66,6 +66,7 @@ void node_object_free(struct node *node, struct node_object *o)
 {
     node_transfer_cancel_all(node, o);
     node_have_forget_untold(node, o);
+    node_reuse_end(node, o);
     while (o->mounts != NULL) {
         struct mount *m = o->mounts;
         o->mounts = m->next;
@@ -77,6 +78,7 @@ void node_object_free(struct node *node, struct node_object *o)
     if (o->next != NULL)
         o->next->prev = o->prev;
     node_lazy_free(o);
+    free(o->missing);
     free(o->have);
     free(o);
 }
@@ -98,7 +100,7 @@ void node_object_evict(struct node *node, struct node_object *o)
 static bool is_evictable(const struct node_object *o)
 {
     if (o->leases > 0 || o->transfers != NULL || o->stream != NULL ||
-        o->state == OBJECT_PUBLISHING)
+        o->state == OBJECT_PUBLISHING || o->reuse == REUSE_RUNNING)
         return false;
     for (const struct mount *m = o->mounts; m != NULL; m = m->next)
         if (!m->mounted)
@@ -207,6 +209,22 @@ void node_object_add_key(struct node_object *o, const struct vine_digest *key)
     o->keys[o->key_count++] = *key;
 }
 
+void node_object_add_user(struct node *node, struct node_object *o, uint32_t uid)
+{
+    uint32_t i = 0;
+
+    while (i < o->user_count && o->users[i] != uid)
+        i++;
+    if (i == VINE_USERS_MAX) /* the oldest goes */
+        memmove(o->users, o->users + 1, --i * sizeof(o->users[0]));
+    if (i == o->user_count || o->user_count == VINE_USERS_MAX) {
+        o->users[i] = uid;
+        o->user_count = i + 1 > o->user_count ? i + 1 : o->user_count;
+    }
+    if (o->state == OBJECT_COMPLETE) /* else when it is */
+        node->ops.remember_user(node->ctx, &o->digest, uid);
+}
+
 bool node_object_has(const struct node_object *o, uint32_t piece)
 {
     return piece < o->pieces &&
@@ -222,8 +240,10 @@ void node_object_used(struct node *node, struct node_object *o)
 void node_object_set_complete(struct node *node, struct node_object *o)
 {
     node_transfer_cancel_all(node, o);
+    node_reuse_end(node, o);
     o->state = OBJECT_COMPLETE;
     o->have_count = o->pieces;
+    o->bytes_here = o->size;
     for (uint32_t i = 0; i < bits_words(o->pieces); i++)
         o->have[i] = bits_full_word(o->pieces, i);
     o->local_fails = 0;
@@ -276,6 +296,8 @@ static void mount_for_leases(struct node *node, struct node_object *o)
 
 void node_object_advance(struct node *node, struct node_object *o)
 {
+    if (o->state == OBJECT_PARTIAL && node_object_has(o, 0))
+        node_reuse_begin(node, o);
     if (o->state == OBJECT_PARTIAL && o->have_count == o->pieces) {
         o->state = OBJECT_PUBLISHING;
         node->ops.publish(node->ctx, &o->digest, o->trusted);
@@ -362,10 +384,15 @@ void node_published(struct node *node, const struct vine_digest *digest,
     node_object_set_complete(node, o);
     node_object_used(node, o);
     vine_digest_hex(&o->digest, hex);
-    node_log(node, VINE_LOG_INFO, "event=complete object=%.8s bytes=%llu", hex,
-             (unsigned long long)o->size);
+    node_log(node, VINE_LOG_INFO,
+             "event=complete object=%.8s bytes=%llu bytes_peer=%llu bytes_origin=%llu "
+             "bytes_reused=%llu",
+             hex, (unsigned long long)o->size, (unsigned long long)o->bytes_peer,
+             (unsigned long long)o->bytes_origin, (unsigned long long)o->bytes_reused);
     for (uint32_t i = 0; i < o->key_count; i++)
         node->ops.remember_key(node->ctx, &o->digest, &o->keys[i]);
+    for (uint32_t i = 0; i < o->user_count; i++)
+        node->ops.remember_user(node->ctx, &o->digest, o->users[i]);
     if (o->stream != NULL)
         node_origin_streamed(node, o->stream);
     node->ops.save(node->ctx);
@@ -460,6 +487,7 @@ int node_restore_object(struct node *node, const struct msg_object *object,
         if (have[p]) {
             bits_set(o->have, p);
             o->have_count++;
+            o->bytes_here += p > 0 ? node_reuse_missing(o, p) : 0;
         }
     return 0;
 }

@@ -252,6 +252,10 @@ void node_origin_advance(struct node *node, struct ticket *t)
     struct node_object *o = t->object;
     uint32_t busy = 0;
 
+    if (node_object_has(o, 0))
+        node_reuse_begin(node, o);
+    if (o->reuse == REUSE_RUNNING) /* what the store has is not read from the source */
+        return;
     for (const struct transfer *f = o->transfers; f != NULL; f = f->object_next)
         busy += f->origin == t;
     if (o->first != NULL && node_object_has(o, 0))

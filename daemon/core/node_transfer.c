@@ -103,8 +103,11 @@ static void failed_tell(struct node *node, const struct vine_digest *digest,
 
 void node_have_tell(struct node *node, struct node_object *o, struct msg_range range)
 {
-    struct msg m = {
-        .type = MSG_HAVE, .digest = o->digest, .ranges = &range, .range_count = 1};
+    struct msg m = {.type = MSG_HAVE,
+                    .digest = o->digest,
+                    .ranges = &range,
+                    .range_count = 1,
+                    .reusing = node_reuse_pending(node, o)};
 
     node_send(node, &m);
 }
@@ -120,7 +123,8 @@ static void tell_untold(struct node *node, struct node_object *o)
     struct msg m = {.type = MSG_HAVE,
                     .digest = o->digest,
                     .ranges = o->untold,
-                    .range_count = o->untold_count};
+                    .range_count = o->untold_count,
+                    .reusing = node_reuse_pending(node, o)};
 
     if (o->untold_count == 0)
         return;
@@ -180,7 +184,10 @@ static struct msg_range next_run(const struct node_object *o, uint32_t from,
 void node_have_tell_all(struct node *node, struct node_object *o)
 {
     struct msg_range ranges[256];
-    struct msg m = {.type = MSG_HAVE, .digest = o->digest, .ranges = ranges};
+    struct msg m = {.type = MSG_HAVE,
+                    .digest = o->digest,
+                    .ranges = ranges,
+                    .reusing = node_reuse_pending(node, o)};
     struct msg_range run = next_run(o, 0, o->pieces, true);
 
     while (run.count > 0) {
@@ -339,8 +346,7 @@ static void progressed(struct node *node, struct transfer *t)
             o->deadline_ms = node->now_ms + node->limits.stall_ms;
 }
 
-/* End the transfers of which nothing is left. */
-static void finished_free(struct node *node, struct node_object *o)
+void node_transfer_finish(struct node *node, struct node_object *o)
 {
     struct transfer *next;
 
@@ -356,21 +362,19 @@ static void finished_free(struct node *node, struct node_object *o)
     }
 }
 
-static void count_bytes(struct node *node, struct node_object *o, bool from_origin)
+static void count_bytes(struct node *node, struct node_object *o, uint32_t piece,
+                        bool from_origin)
 {
-    uint64_t bytes = o->pieces > 1 ? o->size / (o->pieces - 1) : 0;
+    uint64_t bytes = node_reuse_missing(o, piece);
 
+    o->bytes_here += bytes;
     if (from_origin) {
-        o->pieces_origin++;
+        o->bytes_origin += bytes;
         node->bytes_origin += bytes;
     } else {
-        o->pieces_peer++;
+        o->bytes_peer += bytes;
         node->bytes_peer += bytes;
     }
-    /* What the division left over comes with the last piece. */
-    if (o->pieces_origin + o->pieces_peer == o->pieces - 1)
-        *(from_origin ? &node->bytes_origin : &node->bytes_peer) +=
-            o->size - bytes * (o->pieces - 1);
 }
 
 void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
@@ -389,14 +393,16 @@ void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
         bits_set(o->have, piece);
         o->have_count++;
         if (piece > 0)
-            count_bytes(node, o, t->origin != NULL);
+            count_bytes(node, o, piece, t->origin != NULL);
+        else
+            node_reuse_begin(node, o);
         node_have_tell_soon(node, o, piece,
                             t->range.count < LONG_RUN ||
                                 t->reported == t->range.count ||
                                 o->have_count == o->pieces);
         node_lazy_piece(node, o, piece);
     }
-    finished_free(node, o);
+    node_transfer_finish(node, o);
     if (o->have_count == o->pieces)
         node_object_advance(node, o);
     else if (o->stream != NULL)

@@ -19,6 +19,7 @@ struct request {
     uint64_t id; /* transfer; its low 32 bits are the tag */
     struct vine_digest digest;
     struct msg_range range;
+    uint32_t left;     /* data: chunks to come */
     uint8_t *manifest; /* piece 0: collected here */
     uint32_t manifest_total, manifest_have;
     struct request *next;
@@ -66,23 +67,34 @@ static struct request *find_request(struct peer *p, uint32_t tag)
     return r;
 }
 
-static void send_request(struct peer *p, const struct request *r)
+static void send_frame(struct peer *p, const struct data_frame *frame)
 {
-    struct data_frame frame = {.tag = (uint32_t)r->id, .digest = r->digest};
     uint8_t body[DATA_BODY_MAX];
-    struct vine_err err = {0};
     size_t len;
 
-    if (r->range.first == 0) {
-        frame.kind = DATA_GET_MANIFEST;
-    } else {
-        frame.kind = DATA_GET;
-        if (transfer_chunks(p->fetcher->vined, r->id, &frame.first_chunk,
-                            &frame.count) < 0)
-            return; /* given up meanwhile */
+    if (data_encode(frame, body, &len, NULL) == 0)
+        (void)link_send(p->link, (uint8_t)frame->kind, body, len);
+}
+
+/* One GET a run of chunks that are missing, all with the transfer's tag. */
+static void send_request(struct peer *p, struct request *r)
+{
+    struct data_frame frame = {
+        .kind = DATA_GET_MANIFEST, .tag = (uint32_t)r->id, .digest = r->digest};
+    struct chunk_run runs[TRANSFER_RUNS_MAX];
+    uint32_t count = 0;
+
+    if (r->range.first == 0)
+        send_frame(p, &frame);
+    else
+        count = transfer_runs(p->fetcher->vined, r->id, runs);
+    frame.kind = DATA_GET;
+    for (uint32_t i = 0; i < count; i++) {
+        frame.first_chunk = runs[i].first;
+        frame.count = runs[i].count;
+        r->left += frame.count;
+        send_frame(p, &frame);
     }
-    if (data_encode(&frame, body, &len, &err) == 0)
-        (void)link_send(p->link, (uint8_t)frame.kind, body, len);
 }
 
 static void on_ready(void *ctx, struct link *link)
@@ -202,7 +214,7 @@ static void chunk_arrived(struct peer *p)
         return;
     }
     transfer_chunk(vined, r->id, p->frame.chunk, bytes, p->frame.bulk_len);
-    if (p->frame.chunk == first + count - 1) /* the last of its answer */
+    if (--r->left == 0)
         remove_request(p, r);
 }
 
@@ -334,6 +346,7 @@ static int begin(struct vined *vined, uint64_t id, const struct vine_digest *dig
                  const struct msg_assign *assign, struct vine_err *err)
 {
     struct peer *p = find_peer(vined->fetcher, assign);
+    struct chunk_run runs[TRANSFER_RUNS_MAX];
     struct request *r, **at;
 
     if (p == NULL)
@@ -348,6 +361,10 @@ static int begin(struct vined *vined, uint64_t id, const struct vine_digest *dig
              : transfer_begin(vined, id, digest, assign->range, err)) < 0) {
         free(r);
         return -1;
+    }
+    if (assign->range.first != 0 && transfer_runs(vined, id, runs) == 0) {
+        free(r); /* all of it is here: the transfer tells so */
+        return 0;
     }
     r->id = id;
     r->digest = *digest;

@@ -224,11 +224,12 @@ static void on_progress(uv_timer_t *timer)
 
     if (node_progress(c->vined->core, c->id, &p) < 0)
         return;
-    client_send(c, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "event", "progress",
+    client_send(c, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "event", "progress",
                              "phase", p.phase, "bytes_done", (json_int_t)p.bytes_done,
                              "bytes_total", (json_int_t)p.bytes_total, "bytes_peer",
                              (json_int_t)p.bytes_peer, "bytes_origin",
-                             (json_int_t)p.bytes_origin));
+                             (json_int_t)p.bytes_origin, "bytes_reused",
+                             (json_int_t)p.bytes_reused));
 }
 
 /* Fields of requests. */

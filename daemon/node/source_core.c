@@ -317,8 +317,10 @@ void source_fetch(struct vined *vined, uint64_t id, const struct vine_digest *di
                   uint64_t ticket, struct msg_range range)
 {
     struct origin *o = find(vined, ticket);
+    struct chunk_run runs[TRANSFER_RUNS_MAX];
     struct vine_err err = {0};
-    uint32_t first, count;
+    uint32_t count;
+    int result = 0;
 
     if (o == NULL || !o->source->has_manifest || o->source->failed ||
         !vine_digest_equal(&o->source->manifest.digest, digest)) {
@@ -329,8 +331,10 @@ void source_fetch(struct vined *vined, uint64_t id, const struct vine_digest *di
             return;
     } else if (transfer_begin(vined, id, digest, range, &err) == 0) {
         transfer_set_origin(vined, id, ticket);
-        (void)transfer_chunks(vined, id, &first, &count);
-        if (source_copy(o->source, id, first, count, &err) == 0)
+        count = transfer_runs(vined, id, runs);
+        for (uint32_t i = 0; i < count && result == 0; i++)
+            result = source_copy(o->source, id, runs[i].first, runs[i].count, &err);
+        if (result == 0)
             return;
         transfer_end(vined, id, NULL);
     }

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/core/bits.h"
 #include "daemon/node/store_int.h"
 
 #define LEASES_MAX (4u << 20)
@@ -43,7 +44,10 @@ struct store_object *object_new(struct manifest *manifest, struct vine_err *err)
     object->refs = 1;
     object->pieces = manifest_pieces(manifest);
     object->have = calloc(object->pieces, sizeof(bool));
-    if (object->have == NULL) {
+    object->chunks = bits_new(manifest->count);
+    if (object->have == NULL || object->chunks == NULL) {
+        free(object->have);
+        free(object->chunks);
         free(object);
         vine_err_set(err, VINE_ENOMEM, "out of memory");
         return NULL;
@@ -74,6 +78,7 @@ void object_free(struct store_object *object)
     manifest_free(&object->manifest);
     free(object->have);
     free(object->touched);
+    free(object->chunks);
     free(object);
 }
 
@@ -143,7 +148,11 @@ int store_open(const char *dir, struct store **out, struct vine_err *err)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
     store->dir_fd = store->objects_fd = store->partial_fd = store->tmp_fd = -1;
     store->lock_fd = -1;
-    if (open_dirs(store, dir, err) < 0 || store_scan(store, err) < 0) {
+    store->index = index_new();
+    if (store->index == NULL)
+        vine_err_set(err, VINE_ENOMEM, "out of memory");
+    if (store->index == NULL || open_dirs(store, dir, err) < 0 ||
+        store_scan(store, err) < 0) {
         store_close(store);
         return -1;
     }
@@ -164,6 +173,7 @@ void store_close(struct store *store)
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         if (fds[i] >= 0)
             (void)close(fds[i]);
+    index_free(store->index);
     free(store);
 }
 
@@ -326,11 +336,28 @@ int store_warm_chunk(const struct store_object *object, uint32_t chunk,
     return 0;
 }
 
+void store_mark_chunk(struct store_object *object, uint32_t chunk)
+{
+    if (object->chunks != NULL)
+        bits_set(object->chunks, chunk);
+}
+
+bool store_has_chunk(const struct store_object *object, uint32_t chunk)
+{
+    return object->chunks == NULL || bits_get(object->chunks, chunk);
+}
+
 void store_mark(struct store_object *object, uint32_t piece)
 {
     static const uint8_t yes = 1;
+    uint32_t first, count;
 
     object->have[piece] = true;
+    if (piece > 0) {
+        manifest_piece(&object->manifest, piece, &first, &count);
+        for (uint32_t c = first; c < first + count; c++)
+            store_mark_chunk(object, c);
+    }
     /* A mark that is lost costs one piece after a crash, so its error is no event. */
     (void)disk_pwrite_all(object->have_fd, &yes, 1, piece, NULL);
 }
@@ -364,6 +391,26 @@ static int make_read_only(int dir_fd, struct store_object *object, struct vine_e
     return result;
 }
 
+static uint64_t wall_ms(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+void store_complete(struct store *store, struct store_object *object)
+{
+    for (uint32_t p = 0; p < object->pieces; p++)
+        object->have[p] = true;
+    free(object->chunks);
+    object->chunks = NULL;
+    object->complete = true;
+    if (object->used_ms == 0)
+        object->used_ms = wall_ms();
+    index_add(store->index, object);
+}
+
 int store_publish(struct store *store, struct store_object *object, bool trusted,
                   struct vine_err *err)
 {
@@ -385,7 +432,7 @@ int store_publish(struct store *store, struct store_object *object, bool trusted
         return vine_err_sys(err, "cannot publish object %.8s", name);
     (void)close(object->have_fd);
     object->have_fd = -1;
-    object->complete = true;
+    store_complete(store, object);
     return 0;
 }
 
@@ -476,15 +523,13 @@ int store_adopt(struct store *store, const char *name, struct manifest *manifest
     if (object == NULL)
         return -1;
     object->trusted = trusted;
-    object->complete = true;
-    for (uint32_t p = 0; p < object->pieces; p++)
-        object->have[p] = true;
     if (adopt_files(store, name, object, err) < 0) {
         *manifest = object->manifest;
         memset(&object->manifest, 0, sizeof(object->manifest));
         object_free(object);
         return -1;
     }
+    store_complete(store, object);
     object->next = store->first;
     store->first = object;
     *out = object;
@@ -505,6 +550,26 @@ void store_add_key(struct store *store, struct store_object *object,
         save_meta(store, object);
 }
 
+bool store_has_user(const struct store_object *object, uint32_t uid)
+{
+    for (uint32_t i = 0; i < object->user_count; i++)
+        if (object->users[i] == uid)
+            return true;
+    return false;
+}
+
+void store_add_user(struct store *store, struct store_object *object, uint32_t uid)
+{
+    if (store_has_user(object, uid))
+        return;
+    if (object->user_count == VINE_USERS_MAX)
+        memmove(object->users, object->users + 1,
+                --object->user_count * sizeof(object->users[0]));
+    object->users[object->user_count++] = uid;
+    if (object->complete) /* else store_publish writes it down */
+        save_meta(store, object);
+}
+
 void store_note_reads(struct store *store, struct store_object *object, uint32_t first,
                       uint32_t count)
 {
@@ -520,10 +585,8 @@ void store_save_reads(struct store *store, struct store_object *object)
 void store_touch(struct store *store, struct store_object *object)
 {
     char path[VINE_HEX_LEN + 16];
-    struct timespec now;
 
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    object->used_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    object->used_ms = wall_ms();
     object_name(object, path);
     (void)strcat(path, "/meta.json");
     (void)utimensat(store->objects_fd, path, NULL, AT_SYMLINK_NOFOLLOW);
@@ -539,6 +602,7 @@ void store_remove(struct store *store, struct store_object *object)
         at = &(*at)->next;
     if (*at != NULL)
         *at = object->next;
+    (void)index_remove(store->index, object);
     /* Out of objects/ by one rename, so that a crash in between leaves no half. */
     if (object->complete) {
         disk_remove_tree(store->tmp_fd, name);

@@ -27,15 +27,19 @@ struct store;
 
 struct store_object {
     struct manifest manifest;
-    int image_fd;    /* read-only when complete, read-write before */
-    int have_fd;     /* -1 when complete */
-    uint32_t pieces; /* piece 0, the manifest, included */
-    bool *have;      /* by piece */
+    int image_fd;     /* read-only when complete, read-write before */
+    int have_fd;      /* -1 when complete */
+    uint32_t pieces;  /* piece 0, the manifest, included */
+    bool *have;       /* by piece */
+    uint64_t *chunks; /* bitmap of those written; NULL when complete */
     bool complete, trusted;
     bool synced; /* else a restart hashes it */
     uint32_t key_count;
     struct vine_digest keys[VINE_KEYS_MAX];
-    bool *touched;    /* by piece: what starts read, a hint; NULL: not known */
+    bool *touched; /* by piece: what starts read, a hint; NULL: not known */
+    /* Users it was bound to, so who may read it: what it has may be shown to them. */
+    uint32_t user_count;
+    uint32_t users[VINE_USERS_MAX];
     uint64_t used_ms; /* last use, wall clock */
     /* private */
     bool removed;
@@ -78,8 +82,25 @@ bool store_chunk_cached(const struct store_object *object, uint32_t chunk);
 int store_warm_chunk(const struct store_object *object, uint32_t chunk,
                      struct vine_err *err);
 
+/* A chunk is written (checked), and whether it is. Parts of pieces are forgotten by a
+ * restart. */
+void store_mark_chunk(struct store_object *object, uint32_t chunk);
+bool store_has_chunk(const struct store_object *object, uint32_t chunk);
+
 /* All chunks of a data piece are written. */
 void store_mark(struct store_object *object, uint32_t piece);
+
+/* Complete objects that have a chunk of this digest, at most STORE_SOURCES_MAX;
+ * borrowed. Their bytes are to be checked again. */
+#define STORE_SOURCES_MAX 4
+struct store_source {
+    struct store_object *object;
+    uint32_t chunk;
+};
+uint32_t store_lookup(const struct store *store, const struct vine_digest *digest,
+                      struct store_source found[STORE_SOURCES_MAX]);
+/* It is damaged: find nothing in it any more. False: that was said before. */
+bool store_forget_chunks(struct store *store, const struct store_object *object);
 
 /* Rename into objects/. The caller has all pieces. */
 int store_publish(struct store *store, struct store_object *object, bool trusted,
@@ -103,6 +124,9 @@ int store_adopt(struct store *store, const char *name, struct manifest *manifest
 /* Remember that a source with this key gives this object. */
 void store_add_key(struct store *store, struct store_object *object,
                    const struct vine_digest *key);
+/* Remember that this user may read it. */
+void store_add_user(struct store *store, struct store_object *object, uint32_t uid);
+bool store_has_user(const struct store_object *object, uint32_t uid);
 void store_touch(struct store *store, struct store_object *object); /* used now */
 /* Remember that the start of a job reads these pieces, beside those known before. */
 void store_note_reads(struct store *store, struct store_object *object, uint32_t first,

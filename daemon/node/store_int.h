@@ -1,5 +1,6 @@
 /* store_int.h - shared by store.c (objects in memory and their life), store_disk.c
- * (files and directories) and store_scan.c (what a start finds). */
+ * (files and directories), store_index.c (chunks of complete objects) and store_scan.c
+ * (what a start finds). */
 #ifndef VINE_NODE_STORE_INT_H
 #define VINE_NODE_STORE_INT_H
 
@@ -7,7 +8,10 @@
 
 #include "daemon/node/store.h"
 
+struct store_index;
+
 struct store {
+    struct store_index *index;
     int dir_fd, objects_fd, partial_fd, tmp_fd, lock_fd;
     struct store_object *first;
 };
@@ -36,6 +40,12 @@ struct store_object *object_new(struct manifest *manifest, struct vine_err *err)
 /* Ignores what are no pieces of it. */
 void object_note_reads(struct store_object *object, uint32_t first, uint32_t count);
 void object_free(struct store_object *object);
+void store_complete(struct store *store, struct store_object *object);
+
+struct store_index *index_new(void); /* NULL: out of memory */
+void index_free(struct store_index *index);
+void index_add(struct store_index *index, struct store_object *object);
+bool index_remove(struct store_index *index, const struct store_object *object);
 
 int store_scan(struct store *store, struct vine_err *err);
 

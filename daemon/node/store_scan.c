@@ -71,18 +71,19 @@ static int open_image(int dir_fd, struct store_object *object, int flags,
     return 0;
 }
 
-static int check_complete(int dir_fd, struct store_object *object, bool synced,
-                          void *buf, struct vine_err *err)
+static int check_complete(struct store *store, int dir_fd, struct store_object *object,
+                          bool synced, void *buf, struct vine_err *err)
 {
     if (open_image(dir_fd, object, O_RDONLY, err) < 0)
         return -1;
     for (uint32_t p = 1; !synced && p < object->pieces; p++)
         if (!piece_is_right(object, p, buf))
             return vine_err_set(err, VINE_ECORRUPT, "piece %u is damaged", p);
-    for (uint32_t p = 0; p < object->pieces; p++)
-        object->have[p] = true;
-    object->complete = object->synced = true;
-    return synced ? 0 : meta_save(dir_fd, object, true, err);
+    if (!synced && meta_save(dir_fd, object, true, err) < 0)
+        return -1;
+    object->synced = true;
+    store_complete(store, object);
+    return 0;
 }
 
 static int check_partial(int dir_fd, struct store_object *object, void *buf,
@@ -94,14 +95,15 @@ static int check_partial(int dir_fd, struct store_object *object, void *buf,
     if (open_image(dir_fd, object, O_RDWR, err) < 0 ||
         disk_read_file(dir_fd, "have", VINE_PIECES_MAX, &claims, &len, err) < 0)
         return -1;
-    for (uint32_t p = 1; p < object->pieces && p < len; p++)
-        object->have[p] = claims[p] == 1 && piece_is_right(object, p, buf);
-    free(claims);
     object->have[0] = true;
     object->have_fd = openat(dir_fd, "have", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (object->have_fd < 0)
-        return vine_err_sys(err, "cannot open 'have' of the store");
-    return 0;
+        vine_err_sys(err, "cannot open 'have' of the store");
+    for (uint32_t p = 1; object->have_fd >= 0 && p < object->pieces && p < len; p++)
+        if (claims[p] == 1 && piece_is_right(object, p, buf))
+            store_mark(object, p);
+    free(claims);
+    return object->have_fd < 0 ? -1 : 0;
 }
 
 static int load_object(struct store *store, int at, const char *name, bool complete,
@@ -120,7 +122,7 @@ static int load_object(struct store *store, int at, const char *name, bool compl
         object = object_new(&manifest, err);
     if (object != NULL) {
         meta_load(dir_fd, object, &synced);
-        result = complete ? check_complete(dir_fd, object, synced, buf, err)
+        result = complete ? check_complete(store, dir_fd, object, synced, buf, err)
                           : check_partial(dir_fd, object, buf, err);
     }
     if (result == 0) {

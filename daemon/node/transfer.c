@@ -17,6 +17,7 @@ struct transfer {
     struct msg_range range;
     uint32_t first_chunk, chunk_count;
     uint32_t *missing; /* by piece of the range: chunks not yet written */
+    uint32_t left;     /* pieces the core was not told of */
     bool *written;     /* by chunk: a peer may send one twice */
     uint64_t bytes;
     uint64_t origin; /* ticket of the own source it comes from; 0: from a peer */
@@ -100,6 +101,62 @@ static bool was_awaited(struct vined *vined, uint64_t id)
     return true;
 }
 
+/* All chunks of a piece of the transfer are there. */
+static void piece_whole(struct vined *vined, struct transfer *t, uint32_t piece)
+{
+    uint64_t id = t->id;
+
+    store_mark(t->object, piece);
+    if (--t->left == 0)
+        forget(vined, t);
+    node_piece_done(vined->core, id, piece, vined_now(vined));
+    serve_more(vined);
+    vined_update(vined);
+}
+
+struct late_pieces {
+    uint64_t id;
+    struct msg_range range;
+};
+
+/* Pieces all of whose chunks were there before the transfer began. */
+static void tell_whole(struct vined *vined, void *arg)
+{
+    struct late_pieces *late = arg;
+
+    for (uint32_t i = 0; i < late->range.count && !vined->stopping; i++) {
+        struct transfer *t = find(vined, late->id);
+        uint32_t piece = late->range.first + i;
+        if (t != NULL && t->missing[i] == 0 && !t->object->have[piece])
+            piece_whole(vined, t, piece);
+    }
+    free(late);
+}
+
+/* What an older object or an earlier transfer gave is not asked for again. */
+static void skip_written(struct vined *vined, struct transfer *t)
+{
+    struct late_pieces *late = NULL;
+    bool whole = false;
+
+    for (uint32_t c = 0; c < t->chunk_count; c++) {
+        uint32_t chunk = t->first_chunk + c, i;
+        if (!store_has_chunk(t->object, chunk))
+            continue;
+        i = manifest_piece_of(&t->object->manifest, chunk) - t->range.first;
+        t->written[c] = true;
+        t->missing[i]--;
+        whole |= t->missing[i] == 0;
+    }
+    if (whole)
+        late = calloc(1, sizeof(*late));
+    if (late == NULL) /* out of memory: the core's deadline speaks */
+        return;
+    late->id = t->id;
+    late->range = t->range;
+    vined_defer(vined, tell_whole, late);
+}
+
 int transfer_begin(struct vined *vined, uint64_t id, const struct vine_digest *digest,
                    struct msg_range range, struct vine_err *err)
 {
@@ -119,6 +176,7 @@ int transfer_begin(struct vined *vined, uint64_t id, const struct vine_digest *d
     t->id = id;
     t->object = object;
     t->range = range;
+    t->left = range.count;
     for (uint32_t i = 0; i < range.count; i++) {
         uint32_t first;
         manifest_piece(&object->manifest, range.first + i, &first, &t->missing[i]);
@@ -135,7 +193,26 @@ int transfer_begin(struct vined *vined, uint64_t id, const struct vine_digest *d
     store_get(object);
     t->next = vined->transfers->first;
     vined->transfers->first = t;
+    skip_written(vined, t);
     return 0;
+}
+
+uint32_t transfer_runs(struct vined *vined, uint64_t id,
+                       struct chunk_run runs[TRANSFER_RUNS_MAX])
+{
+    const struct transfer *t = find(vined, id);
+    uint32_t count = 0, last = UINT32_MAX;
+
+    for (uint32_t c = 0; t != NULL && c < t->chunk_count; c++) {
+        if (t->written[c])
+            continue;
+        if (count > 0 && (c == last + 1 || count == TRANSFER_RUNS_MAX))
+            runs[count - 1].count = t->first_chunk + c + 1 - runs[count - 1].first;
+        else
+            runs[count++] = (struct chunk_run){t->first_chunk + c, 1};
+        last = c;
+    }
+    return count;
 }
 
 int transfer_chunks(struct vined *vined, uint64_t id, uint32_t *first, uint32_t *count)
@@ -161,8 +238,10 @@ uint32_t transfer_chunk_length(struct vined *vined, uint64_t id, uint32_t chunk)
 static void chunk_written(struct vined *vined, const struct chunk_job *job)
 {
     struct transfer *t = find(vined, job->id);
-    uint32_t i, piece;
+    uint32_t i;
 
+    if (job->err.code == VINE_OK)
+        store_mark_chunk(job->object, job->chunk);
     if (t == NULL)
         return;
     if (job->err.code != VINE_OK) {
@@ -174,21 +253,13 @@ static void chunk_written(struct vined *vined, const struct chunk_job *job)
         t->written[job->chunk - t->first_chunk])
         return;
     t->written[job->chunk - t->first_chunk] = true;
-    piece = manifest_piece_of(&t->object->manifest, job->chunk);
-    i = piece - t->range.first;
+    i = manifest_piece_of(&t->object->manifest, job->chunk) - t->range.first;
     if (--t->missing[i] > 0) {
         node_transfer_progress(vined->core, job->id, t->bytes, vined_now(vined));
         vined_update(vined);
         return;
     }
-    store_mark(t->object, piece);
-    for (i = 0; i < t->range.count && t->missing[i] == 0; i++)
-        ;
-    if (i == t->range.count)
-        forget(vined, t);
-    node_piece_done(vined->core, job->id, piece, vined_now(vined));
-    serve_more(vined);
-    vined_update(vined);
+    piece_whole(vined, t, t->range.first + i);
 }
 
 static void write_chunk(uv_work_t *work)

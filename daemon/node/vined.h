@@ -3,6 +3,7 @@
  *   main.c       start and stop, the core's ops
  *   manager.c    the control connection
  *   transfer.c   chunks on their way into the store, whoever they come from
+ *   reuse.c      chunks that older objects of the store have
  *   fetch.c      data connections to peers: asking
  *   serve.c      data connections from peers: answering
  *   buffers.c    memory for chunks
@@ -100,6 +101,14 @@ int transfer_begin(struct vined *vined, uint64_t id, const struct vine_digest *d
                    struct msg_range range, struct vine_err *err);
 /* First chunk and number of chunks of a transfer; -1: no such transfer (any more). */
 int transfer_chunks(struct vined *vined, uint64_t id, uint32_t *first, uint32_t *count);
+/* The chunks of a transfer that are not there yet, as runs to be asked for, ascending;
+ * the last run may hold some that are. 0: none, or no such transfer. */
+#define TRANSFER_RUNS_MAX 16
+struct chunk_run {
+    uint32_t first, count;
+};
+uint32_t transfer_runs(struct vined *vined, uint64_t id,
+                       struct chunk_run runs[TRANSFER_RUNS_MAX]);
 /* Length that chunk must have; 0: not of this transfer or no such transfer. */
 uint32_t transfer_chunk_length(struct vined *vined, uint64_t id, uint32_t chunk);
 /* A chunk's bytes in a buffer, taken over. Verified, written, told to the core. */
@@ -120,6 +129,10 @@ void transfer_set_origin(struct vined *vined, uint64_t id, uint64_t ticket);
 void transfers_fail_origin(struct vined *vined, uint64_t ticket,
                            const struct vine_err *err);
 void transfers_stop(struct vined *vined);
+
+/* reuse.c */
+void reuse_begin(struct vined *vined, const struct vine_digest *digest, bool proved,
+                 const uint32_t *users, uint32_t user_count);
 
 /* fetch.c */
 int fetch_start(struct vined *vined, struct vine_err *err);

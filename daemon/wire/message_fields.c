@@ -114,6 +114,7 @@ ROW(f_size, "size", K_U64, AT(size), 0, VINE_OBJECT_MAX, NULL);
 ROW(f_estimate, "estimate", K_U64, AT(estimate), 0, INT64_MAX, NULL);
 ROW(f_pieces, "pieces", K_U32, AT(pieces), 1, VINE_PIECES_MAX, NULL);
 ROW(f_trusted, "trusted", K_BOOL, AT(trusted), 0, 0, NULL);
+ROW(f_reusing, "reusing", K_BOOL, AT(reusing), 0, 0, NULL);
 /* Empty peer: the node failed at its own source, no peer had a part in it. */
 ROW(f_peer, "peer", K_NAME_OR_EMPTY, AT(peer), 0, 0, NULL);
 ROW(f_switch_name, "switch_name", K_NAME_OR_EMPTY, AT(switch_name), 0, 0, NULL);
@@ -142,7 +143,7 @@ const struct message_type message_types[MSG_TYPES] = {
     [MSG_PROVED] = {"proved", 3, {R(ticket), R(code), R(text)}},
     [MSG_BUILT] = {"built", 8, {R(ticket), R(code), R(text), OK(key), OK(digest), OK(size),
                    OK(pieces), OK(trusted)}},
-    [MSG_HAVE] = {"have", 2, {R(digest), R(ranges)}},
+    [MSG_HAVE] = {"have", 3, {R(digest), R(ranges), R(reusing)}},
     [MSG_FAILED] = {"failed", 4, {R(digest), R(ranges), R(peer), R(code)}},
     [MSG_EVICTED] = {"evicted", 1, {R(digest)}},
     [MSG_STAGE] = {"stage", 6, {R(ticket), R(job), R(uid), R(gid), R(path), R(names)}},

@@ -29,9 +29,11 @@
  * that lost its power is listed for some minutes longer harms nobody, since it is
  * asked when it is needed; 4,096 pings a second would. */
 #define VINE_IDLE_FACTOR 30u
-#define VINE_OBJECTS_MAX 1024 /* objects a node keeps */
-#define VINE_KEYS_MAX 16      /* source keys remembered with an object */
-#define VINE_JOBS_MAX 1024    /* jobs with a lease on one node */
-#define VINE_CLIENTS_MAX 512  /* local connections at once; 64 steps and more fit */
+#define VINE_OBJECTS_MAX 1024     /* objects a node keeps */
+#define VINE_KEYS_MAX 16          /* source keys remembered with an object */
+#define VINE_USERS_MAX 16         /* users remembered with an object */
+#define VINE_INDEX_MAX (1u << 20) /* chunks found again: 256 GiB of objects, 16 MiB */
+#define VINE_JOBS_MAX 1024        /* jobs with a lease on one node */
+#define VINE_CLIENTS_MAX 512      /* local connections at once; 64 steps and more fit */
 
 #endif

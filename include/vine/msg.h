@@ -32,7 +32,9 @@ enum msg_type {
                     seed). A stream tells by HAVE; BUILT ends it early: it failed, or
                     all of it was here already. Ticket 0: the manager that asked is gone,
                     the node has it all the same */
-    MSG_HAVE,    /* digest ranges[]: verified here, ready to be served */
+    MSG_HAVE,    /* digest ranges[] reusing: verified here, ready to be served. reusing:
+                    more of it is being taken from older objects, so plan no data yet; a
+                    HAVE without it follows */
     MSG_FAILED,  /* digest ranges[] peer code: assignment could not be carried out. Peer
                     "" and all pieces as one range: the node will not take the object */
     MSG_EVICTED, /* digest: gone from this node */
@@ -100,7 +102,7 @@ struct msg {
     const char *path; /* of a source; only ever opened by a child that is uid */
     const char *text; /* error text or document */
     enum vine_code code;
-    bool has_digest, trusted;
+    bool has_digest, trusted, reusing;
     struct vine_digest digest, key;
     uint64_t size, estimate; /* bytes */
     uint32_t pieces;         /* piece 0, the manifest, included */

@@ -82,6 +82,7 @@ static void stored_drop(struct host *h, uint32_t thing)
 {
     free(h->stored[thing].have);
     h->publishing[thing] = 0;
+    free(h->stored[thing].missing);
     h->stored[thing] = (struct stored){0};
 }
 
@@ -144,6 +145,9 @@ static struct fetch *fetch_new(struct host *h, uint64_t id,
     if (range.first > 0 &&
         (!h->stored[f->thing].present || !bits_get(h->stored[f->thing].have, 0)))
         fail(the_sim, "%s fetches data before the manifest", h->name);
+    if (range.first > 0 && h->stored[f->thing].reuse != 0 &&
+        the_sim->now_us < h->stored[f->thing].reuse_until_us)
+        fail(the_sim, "%s fetches data while it reuses", h->name);
     if (range.first == 0 && range.count > 1)
         fail(the_sim, "%s does not fetch piece 0 alone", h->name);
     return f;
@@ -317,6 +321,14 @@ static void op_save(void *ctx)
        (struct event){.run = save_later, .host = h->index, .epoch = h->epoch});
 }
 
+static void op_remember_user(void *ctx, const struct vine_digest *digest, uint32_t uid)
+{
+    struct host *h = ctx;
+
+    if (!h->stored[thing_of(the_sim, digest)].complete)
+        fail(the_sim, "%s notes a user with what is not complete", h->name);
+}
+
 static void op_remember_key(void *ctx, const struct vine_digest *digest,
                             const struct vine_digest *key)
 { /* what a restarted host knows is drawn with it */
@@ -337,9 +349,11 @@ const struct node_ops host_ops = {
     .fetch = op_fetch,
     .fetch_origin = op_fetch_origin,
     .fetch_cancel = op_fetch_cancel,
+    .reuse = host_reuse,
     .publish = op_publish,
     .mount = op_mount,
     .remember_key = op_remember_key,
+    .remember_user = op_remember_user,
     .remove = op_remove,
     .reply = op_reply,
     .answer = op_answer,
@@ -484,6 +498,11 @@ void host_die(struct sim *sim, struct host *h, bool silent)
     while (h->fetches != NULL)
         host_end_fetch(h, h->fetches->id);
     tickets_free(h);
+    for (uint32_t i = 0; i < THINGS_MAX; i++) { /* parts of pieces are forgotten */
+        free(h->stored[i].missing);
+        h->stored[i].missing = NULL;
+        h->stored[i].reuse = 0;
+    }
 }
 
 /* As the loop does it: first the timers, which have jumped, then what came meanwhile.

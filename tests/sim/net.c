@@ -267,7 +267,8 @@ static bool pipe_begin_piece(struct sim *sim, struct host *from, struct pipe *p)
         uint64_t fetch = piece->fetch;
         if (may_serve(sim, from, piece)) {
             check_served(sim, from, piece->thing, piece->piece);
-            p->left = piece_bytes(sim, piece->thing, piece->piece);
+            p->left =
+                host_piece_bytes(sim, &sim->hosts[p->to], piece->thing, piece->piece);
             break;
         }
         if (may_wait(sim, from, piece)) {

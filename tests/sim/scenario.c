@@ -286,6 +286,7 @@ static void draw_things(struct sim *sim)
         t->pieces = pieces > 0 ? pieces : 2 + (uint32_t)draw(sim, 100);
         t->size = (uint64_t)(t->pieces - 1) *
                   (sim->options.seeded ? 400000 : 100000 + draw(sim, 400000));
+        t->shares = chance(sim, 50) ? (uint32_t)draw(sim, 101) : 0;
         for (int b = 0; b < VINE_DIGEST_LEN; b++) {
             t->digest.b[b] = (uint8_t)draw(sim, 256);
             t->key.b[b] = (uint8_t)draw(sim, 256);

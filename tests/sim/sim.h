@@ -8,6 +8,7 @@
  *   control.c   the manager and its connections
  *   net.c       data: uplinks, downlinks, pipes between nodes
  *   host.c      a node: the core's ops, its disk, its life and death
+ *   reuse.c     pieces that an older thing on its disk has
  *   origin.c    sources: resolving, building, streaming
  *   scenario.c  what happens in a run, drawn from the seed
  *   faults.c    what goes wrong in it
@@ -55,6 +56,7 @@ struct thing { /* content: an object */
     struct vine_digest digest, key;
     uint64_t size;
     uint32_t pieces;
+    uint32_t shares; /* percent of its pieces, with the thing before it */
 };
 
 struct origin_source { /* a path users name */
@@ -68,6 +70,8 @@ struct origin_source { /* a path users name */
 struct stored { /* a thing on a host's disk */
     bool present, complete, trusted;
     uint64_t *have;
+    uint64_t reuse, reuse_until_us; /* under way: its number; 0: not */
+    uint32_t *missing;              /* by piece, bytes; NULL: all of each */
 };
 
 struct saved { /* a binding on a host's disk */
@@ -232,7 +236,8 @@ struct sim {
     uint64_t latency_us, quantum, source_rate, source_free_us, build_rate;
     uint64_t first_fetch_us, last_done_us;
     uint64_t bytes_sent, bytes_crossed; /* all; between switches */
-    struct leaf_switch *leaves;         /* NULL: one switch, as fast as its nodes */
+    uint64_t bytes_reused;
+    struct leaf_switch *leaves; /* NULL: one switch, as fast as its nodes */
     uint32_t leaf_count;
     struct meter meter;
     uint32_t troubles; /* each may cost another reading of a source */
@@ -295,6 +300,13 @@ void host_fetch_failed(struct sim *sim, struct host *h, uint64_t fetch,
                        enum vine_code code, const char *text);
 uint32_t thing_of(const struct sim *sim, const struct vine_digest *digest);
 uint64_t piece_bytes(const struct sim *sim, uint32_t thing, uint32_t piece);
+
+/* reuse.c */
+void host_reuse(void *ctx, const struct vine_digest *digest, bool proved,
+                const uint32_t *users, uint32_t user_count);
+/* Bytes of a piece that are to be sent to the host. */
+uint64_t host_piece_bytes(const struct sim *sim, const struct host *h, uint32_t thing,
+                          uint32_t piece);
 
 /* origin.c */
 extern const struct node_ops host_ops;

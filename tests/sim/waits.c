@@ -55,7 +55,12 @@ static void check_bound(struct sim *sim, const struct host *h, const struct clie
     uint32_t thing = thing_of(sim, &o->digest);
     const struct mount *m = node_mount_find(o, node_source_mount_uid(s));
 
-    if (o->state == OBJECT_PARTIAL && o->transfers == NULL)
+    if (o->reuse == REUSE_RUNNING &&
+        o->reuse_deadline_ms > now_ms(sim) + h->core->limits.stall_ms)
+        fail(sim, "%s: its store may be silent for long", h->name);
+    if (o->reuse == REUSE_RUNNING)
+        check_deadline(sim, h, o->reuse_deadline_ms, "look into the store");
+    else if (o->state == OBJECT_PARTIAL && o->transfers == NULL)
         check_manager_wait(sim, h, c);
     if (o->state == OBJECT_PUBLISHING && h->publishing[thing] == 0)
         fail(sim, "%s: nobody publishes what a client waits for", h->name);

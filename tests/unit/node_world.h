@@ -24,6 +24,8 @@ enum op {
     OP_FETCH,
     OP_FETCH_ORIGIN,
     OP_CANCEL,
+    OP_REUSE,
+    OP_REMEMBER_USER,
     OP_PUBLISH,
     OP_MOUNT,
     OP_REMEMBER,
@@ -45,7 +47,7 @@ struct did {
     struct vine_digest digest;
     struct msg_range range;
     uint32_t uid;
-    bool trusted;
+    bool trusted, proved;
     uint32_t results;
     enum vine_code code[VINE_SOURCES_MAX];
     char text[480];
@@ -126,6 +128,26 @@ static inline void on_fetch_origin(void *ctx, uint64_t transfer,
 static inline void on_cancel(void *ctx, uint64_t transfer)
 {
     did(ctx, OP_CANCEL)->id = transfer;
+}
+
+static inline void on_reuse(void *ctx, const struct vine_digest *digest, bool proved,
+                            const uint32_t *users, uint32_t user_count)
+{
+    struct did *d = did(ctx, OP_REUSE);
+
+    d->digest = *digest;
+    d->proved = proved;
+    d->results = user_count;
+    d->uid = user_count > 0 ? users[0] : UINT32_MAX;
+}
+
+static inline void on_remember_user(void *ctx, const struct vine_digest *digest,
+                                    uint32_t uid)
+{
+    struct did *d = did(ctx, OP_REMEMBER_USER);
+
+    d->digest = *digest;
+    d->uid = uid;
 }
 
 static inline void on_publish(void *ctx, const struct vine_digest *digest, bool trusted)
@@ -212,9 +234,9 @@ static inline void on_touched(void *ctx, const struct vine_digest *digest,
     did(ctx, OP_TOUCHED)->range = ranges[0];
 }
 
-static inline struct world *begin_with(uint64_t cache_max)
+static inline struct world *begin_ops(uint64_t cache_max, bool reuses)
 {
-    static const struct node_ops ops = {.send = on_send,
+    static const struct node_ops all = {.send = on_send,
                                         .source_resolve = on_resolve,
                                         .source_build = on_build,
                                         .source_open = on_open,
@@ -223,9 +245,11 @@ static inline struct world *begin_with(uint64_t cache_max)
                                         .fetch = on_fetch,
                                         .fetch_origin = on_fetch_origin,
                                         .fetch_cancel = on_cancel,
+                                        .reuse = on_reuse,
                                         .publish = on_publish,
                                         .mount = on_mount,
                                         .remember_key = on_remember_key,
+                                        .remember_user = on_remember_user,
                                         .remove = on_remove,
                                         .reply = on_reply,
                                         .answer = on_answer,
@@ -235,9 +259,11 @@ static inline struct world *begin_with(uint64_t cache_max)
                                         .lazy_have = on_lazy_have,
                                         .lazy_leave = on_lazy_leave,
                                         .touched = on_touched};
+    struct node_ops ops = all;
     struct world *w = calloc(1, sizeof(*w));
     struct node_limits limits;
 
+    ops.reuse = reuses ? on_reuse : NULL;
     node_limits_default(&limits);
     limits.cache_max = cache_max;
     limits.store_name = "/local/vine";
@@ -246,6 +272,11 @@ static inline struct world *begin_with(uint64_t cache_max)
     w->now = 1000;
     w->node = node_new(&ops, w, &limits);
     return w;
+}
+
+static inline struct world *begin_with(uint64_t cache_max)
+{
+    return begin_ops(cache_max, false);
 }
 
 static inline void end(struct world *w)

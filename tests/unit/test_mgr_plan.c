@@ -98,6 +98,28 @@ static void test_piece_0_comes_first_and_alone(void **state)
     end(w);
 }
 
+static void test_who_reuses_is_sent_no_data(void **state)
+{
+    struct world *w = begin_seeded(1, 50);
+    struct msg_range ranges[] = {{0, 1}, {10, 30}};
+    struct msg m = {.type = MSG_HAVE,
+                    .digest = digest_no(1),
+                    .ranges = ranges,
+                    .range_count = 1,
+                    .reusing = true};
+
+    say(w, 2, &m);
+    assert_int_equal(assigned(w, 2), 1); /* piece 0, before */
+    m.reusing = false;
+    m.range_count = 2;
+    say(w, 2, &m);
+    assert_int_equal(assigned(w, 2), 1 + 6);
+    for (uint32_t i = 0; i < last_fetch(w, 2)->m.assign_count; i++)
+        assert_true(last_fetch(w, 2)->assigns[i].range.first < 10 ||
+                    last_fetch(w, 2)->assigns[i].range.first >= 40);
+    end(w);
+}
+
 static void test_slots_are_bounded(void **state)
 {
     struct world *w = begin_seeded(20, 200);
@@ -329,6 +351,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_piece_0_comes_first_and_alone),
+        cmocka_unit_test(test_who_reuses_is_sent_no_data),
         cmocka_unit_test(test_slots_are_bounded),
         cmocka_unit_test(test_only_what_is_verified_is_assigned),
         cmocka_unit_test(test_a_dead_sender_is_replaced),

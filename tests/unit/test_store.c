@@ -156,6 +156,49 @@ static void test_wrong_chunks_are_refused(void **state)
     assert_int_equal(store_write_chunk(o, 0, f->bytes, c->length, NULL), 0);
 }
 
+/* Another object that begins as the first does: found, checked, and its users kept. */
+static void test_chunks_are_found_after_a_restart(void **state)
+{
+    struct fixture *f = *state;
+    struct store_object *o = create_published(f, true);
+    const struct vine_digest wanted = o->manifest.chunk[2].digest;
+    struct store_source found[STORE_SOURCES_MAX];
+    struct store_object *again;
+
+    assert_int_equal(store_lookup(f->store, &wanted, found), 1);
+    assert_ptr_equal(found[0].object, o);
+    store_synced(f->store, o);
+    store_add_user(f->store, o, 1001);
+    restart(f);
+    assert_int_equal(store_lookup(f->store, &wanted, found), 1);
+    assert_int_equal(found[0].chunk, 2);
+    again = found[0].object;
+    assert_true(store_has_user(again, 1001));
+    assert_false(store_has_user(again, 1002));
+    store_get(again);
+    store_remove(f->store, again);
+    assert_int_equal(store_lookup(f->store, &wanted, found), 0);
+    assert_int_equal(store_read_chunk(again, 2, f->bytes, NULL), 0);
+    store_put(again);
+}
+
+static void test_parts_of_pieces_are_known_by_chunk(void **state)
+{
+    struct fixture *f = *state;
+    struct store_object *o = create(f);
+    uint32_t first, count;
+
+    manifest_piece(&o->manifest, 2, &first, &count);
+    assert_false(store_has_chunk(o, first));
+    store_mark_chunk(o, first);
+    assert_true(store_has_chunk(o, first));
+    store_mark(o, 1);
+    assert_true(store_has_chunk(o, 0));
+    restart(f); /* what a mark alone claims is hashed, and a part is forgotten */
+    o = store_first(f->store);
+    assert_false(store_has_chunk(o, first) || store_has_chunk(o, 0));
+}
+
 static void test_partial_object_resumes(void **state)
 {
     struct fixture *f = *state;
@@ -346,12 +389,20 @@ int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_wrong_chunks_are_refused),      T(test_partial_object_resumes),
-        T(test_claimed_piece_is_hashed_again), T(test_published_object_comes_back),
-        T(test_unsynced_damage_is_found),      T(test_any_file_missing_or_short),
-        T(test_foreign_names_are_removed),     T(test_removed_object_lives_until_put),
-        T(test_second_daemon_is_refused),      T(test_link_as_cache_dir_is_refused),
-        T(test_adopted_file_becomes_object),   T(test_leases_round_trip),
+        T(test_wrong_chunks_are_refused),
+        T(test_partial_object_resumes),
+        T(test_claimed_piece_is_hashed_again),
+        T(test_published_object_comes_back),
+        T(test_unsynced_damage_is_found),
+        T(test_any_file_missing_or_short),
+        T(test_foreign_names_are_removed),
+        T(test_removed_object_lives_until_put),
+        T(test_second_daemon_is_refused),
+        T(test_link_as_cache_dir_is_refused),
+        T(test_adopted_file_becomes_object),
+        T(test_leases_round_trip),
+        T(test_chunks_are_found_after_a_restart),
+        T(test_parts_of_pieces_are_known_by_chunk),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

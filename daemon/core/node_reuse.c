@@ -1,0 +1,177 @@
+/* node_reuse.c - before data is fetched: what older objects of the store have of it.
+ *
+ * Once an object and start, when its manifest is there and somebody wants it. The
+ * manager plans no data for this node until it is over, and a stream does not begin;
+ * the manifest itself is served meanwhile. Afterwards what is missing is known to the
+ * byte, so the counters are exact. A disk that does not answer costs stall_ms: then
+ * all is fetched, and what comes late is taken all the same. */
+#include "daemon/core/node_int.h"
+
+bool node_reuse_pending(const struct node *node, const struct node_object *o)
+{
+    return node->ops.reuse != NULL && o->state == OBJECT_PARTIAL && o->pieces > 1 &&
+           o->reuse != REUSE_OVER;
+}
+
+uint64_t node_reuse_missing(const struct node_object *o, uint32_t piece)
+{
+    uint64_t data = o->pieces - 1;
+
+    if (o->missing != NULL)
+        return o->missing[piece];
+    /* What the division leaves over comes with the last piece. */
+    return o->size / data + (piece == data ? o->size % data : 0);
+}
+
+struct waiters {
+    uint32_t user[VINE_USERS_MAX];
+    uint32_t count;
+    bool more; /* than fit */
+};
+
+static void waiter_add(struct waiters *w, uint32_t uid)
+{
+    uint32_t i = 0;
+
+    while (i < w->count && w->user[i] != uid)
+        i++;
+    if (i == VINE_USERS_MAX)
+        w->more = true;
+    else if (i == w->count)
+        w->user[w->count++] = uid;
+}
+
+/* Who waits for it: a stream may begin before its binding is here. */
+static void waiters_find(const struct node *node, const struct node_object *o,
+                         struct waiters *w)
+{
+    *w = (struct waiters){0};
+    for (const struct node_job *job = node->first_job; job != NULL; job = job->next)
+        for (const struct job_source *s = job->sources; s != NULL; s = s->next)
+            if (s->object == o)
+                waiter_add(w, job->uid);
+    if (o->stream != NULL)
+        waiter_add(w, o->stream->uid);
+}
+
+void node_reuse_begin(struct node *node, struct node_object *o)
+{
+    struct waiters w;
+
+    if (!node_reuse_pending(node, o) || o->reuse != REUSE_UNTRIED ||
+        (o->leases == 0 && o->stream == NULL))
+        return;
+    o->reuse = REUSE_RUNNING;
+    o->reuse_deadline_ms = node->now_ms + node->limits.stall_ms;
+    node->reusing++;
+    waiters_find(node, o, &w);
+    node->ops.reuse(node->ctx, &o->digest, o->key_count > 0, w.user,
+                    w.more ? 0 : w.count);
+}
+
+void node_reuse_end(struct node *node, struct node_object *o)
+{
+    node->reusing -= o->reuse == REUSE_RUNNING;
+    o->reuse = REUSE_OVER;
+}
+
+/* Data may be planned and streamed from now on. */
+static void go_on(struct node *node, struct node_object *o)
+{
+    node_reuse_end(node, o);
+    node_have_forget_untold(node, o);
+    node_have_tell_all(node, o);
+    node_transfer_finish(node, o);
+    if (o->have_count == o->pieces)
+        node_object_advance(node, o);
+    else if (o->stream != NULL)
+        node_origin_advance(node, o->stream);
+}
+
+/* Pieces and exact bytes. What transfers brought meanwhile stays counted as theirs. */
+static void take(struct node *node, struct node_object *o, const struct node_reused *r)
+{
+    uint32_t *missing = calloc(o->pieces, sizeof(*missing));
+
+    o->bytes_here = o->size;
+    for (uint32_t p = 1; p < o->pieces; p++) {
+        if (r->have[p] && !bits_get(o->have, p)) {
+            bits_set(o->have, p);
+            o->have_count++;
+            node_lazy_piece(node, o, p);
+        }
+        if (!bits_get(o->have, p))
+            o->bytes_here -= r->missing[p];
+        if (missing != NULL)
+            missing[p] = r->missing[p];
+    }
+    free(o->missing);
+    o->missing = missing; /* out of memory: the counters are rough */
+    o->bytes_reused += r->bytes;
+    node->bytes_reused += r->bytes;
+}
+
+void node_reused(struct node *node, const struct vine_digest *digest,
+                 const struct node_reused *r, uint64_t now_ms)
+{
+    struct node_object *o = node_object_find(node, digest);
+    char hex[VINE_HEX_LEN + 1];
+
+    node_time(node, now_ms);
+    if (o == NULL || o->state != OBJECT_PARTIAL || o->reuse == REUSE_UNTRIED)
+        return;
+    if (r != NULL)
+        take(node, o, r);
+    vine_digest_hex(digest, hex);
+    if (r != NULL && r->bytes > 0)
+        node_log(node, VINE_LOG_INFO, "event=reused object=%.8s bytes=%llu of=%llu",
+                 hex, (unsigned long long)r->bytes, (unsigned long long)o->size);
+    go_on(node, o);
+}
+
+void node_reuse_progress(struct node *node, const struct vine_digest *digest,
+                         uint64_t now_ms)
+{
+    struct node_object *o = node_object_find(node, digest);
+
+    node_time(node, now_ms);
+    if (o != NULL && o->reuse == REUSE_RUNNING)
+        o->reuse_deadline_ms = node->now_ms + node->limits.stall_ms;
+}
+
+static struct node_object *first_late(const struct node *node)
+{
+    struct node_object *o = node->reusing > 0 ? node->first_object : NULL;
+
+    while (o != NULL &&
+           (o->reuse != REUSE_RUNNING || o->reuse_deadline_ms > node->now_ms))
+        o = o->next;
+    return o;
+}
+
+void node_reuse_tick(struct node *node)
+{
+    struct node_object *o;
+    char hex[VINE_HEX_LEN + 1];
+
+    while ((o = first_late(node)) != NULL) {
+        vine_digest_hex(&o->digest, hex);
+        node_log(node, VINE_LOG_WARNING,
+                 "event=reuse-slow object=%.8s reason=\"the store did not answer for "
+                 "%u ms\"",
+                 hex, node->limits.stall_ms);
+        go_on(node, o);
+    }
+}
+
+uint64_t node_reuse_deadline(const struct node *node)
+{
+    uint64_t deadline = UINT64_MAX;
+
+    if (node->reusing == 0)
+        return deadline;
+    for (const struct node_object *o = node->first_object; o != NULL; o = o->next)
+        if (o->reuse == REUSE_RUNNING && o->reuse_deadline_ms < deadline)
+            deadline = o->reuse_deadline_ms;
+    return deadline;
+}

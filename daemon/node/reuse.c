@@ -1,0 +1,249 @@
+/* reuse.c - a new object's chunks from older objects of the store.
+ *
+ * The loop looks the chunks up, BATCH_BYTES at a time, and workers read, check and
+ * write them, BATCHES at once; then the core is told which pieces are whole and what is
+ * missing of the others. The objects read from are held, so an eviction meanwhile takes
+ * their names and not their bytes. A chunk that is not what its manifest says is left
+ * to the peers, and nothing is taken from that object any more.
+ *
+ * Whose chunks: what a manifest names is no proof that its user has the bytes. An
+ * object whose source was read to its end takes from all; one that is still being
+ * streamed only from objects that all who wait for it were given before. */
+#include <stdlib.h>
+
+#include "daemon/node/vined.h"
+#include "vine/log.h"
+
+#define BATCH_BYTES (8u << 20)
+#define BATCH_CHUNKS 128u
+#define BATCH_LOOKUPS 8192u /* so that a large manifest does not hold up the loop */
+#define BATCHES 2u
+
+struct reuse {
+    struct vined *vined;
+    struct vine_digest digest;
+    struct store_object *object;
+    bool proved;
+    uint32_t users[VINE_USERS_MAX]; /* who wait for it */
+    uint32_t user_count;
+    uint32_t next; /* chunk to be looked up */
+    unsigned running;
+    uint64_t bytes;
+};
+
+struct reuse_chunk {
+    struct store_object *from;
+    uint32_t from_chunk, chunk;
+    enum vine_code code;
+};
+
+struct batch {
+    uv_work_t work;
+    struct reuse *reuse;
+    uint32_t count;
+    struct reuse_chunk chunk[BATCH_CHUNKS];
+    void *buffer;
+};
+
+static void go_on(struct vined *vined, void *arg);
+
+static bool may_take_from(const struct reuse *r, const struct store_object *from)
+{
+    if (r->proved)
+        return true;
+    for (uint32_t i = 0; i < r->user_count; i++)
+        if (!store_has_user(from, r->users[i]))
+            return false;
+    return r->user_count > 0;
+}
+
+static bool look_up(const struct reuse *r, uint32_t chunk, struct reuse_chunk *out)
+{
+    const struct manifest_chunk *wanted = &r->object->manifest.chunk[chunk];
+    struct store_source found[STORE_SOURCES_MAX];
+    uint32_t count = store_lookup(r->vined->store, &wanted->digest, found);
+
+    for (uint32_t i = 0; i < count; i++) {
+        const struct store_object *from = found[i].object;
+        if (from->manifest.chunk[found[i].chunk].length != wanted->length ||
+            !may_take_from(r, from))
+            continue;
+        *out = (struct reuse_chunk){
+            .from = found[i].object, .from_chunk = found[i].chunk, .chunk = chunk};
+        return true;
+    }
+    return false;
+}
+
+static void run_batch(uv_work_t *work)
+{
+    struct batch *b = work->data;
+    struct store_object *object = b->reuse->object;
+
+    for (uint32_t i = 0; i < b->count; i++) {
+        struct reuse_chunk *c = &b->chunk[i];
+        struct vine_err err = {0};
+        if (store_read_chunk(c->from, c->from_chunk, b->buffer, &err) == 0)
+            (void)store_write_chunk(object, c->chunk, b->buffer,
+                                    object->manifest.chunk[c->chunk].length, &err);
+        c->code = err.code;
+    }
+}
+
+static void take_chunk(struct reuse *r, const struct reuse_chunk *c)
+{
+    char hex[VINE_HEX_LEN + 1];
+
+    if (c->code == VINE_OK) {
+        /* A transfer may have brought it meanwhile. */
+        if (!store_has_chunk(r->object, c->chunk))
+            r->bytes += r->object->manifest.chunk[c->chunk].length;
+        store_mark_chunk(r->object, c->chunk);
+        return;
+    }
+    if (c->code == VINE_ECORRUPT && !store_forget_chunks(r->vined->store, c->from))
+        return; /* the first is told */
+    vine_digest_hex(&c->from->manifest.digest, hex);
+    vine_log(VINE_LOG_WARNING, "event=chunk-not-reused object=%.8s chunk=%u code=%s",
+             hex, c->from_chunk, vine_code_name(c->code));
+}
+
+static void batch_free(struct batch *b)
+{
+    for (uint32_t i = 0; i < b->count; i++)
+        store_put(b->chunk[i].from);
+    free(b->buffer);
+    free(b);
+}
+
+static void after_batch(uv_work_t *work, int status)
+{
+    struct batch *b = work->data;
+    struct reuse *r = b->reuse;
+
+    for (uint32_t i = 0; i < b->count; i++)
+        take_chunk(r, &b->chunk[i]);
+    batch_free(b);
+    r->running--;
+    if (!r->vined->stopping && !r->object->removed)
+        node_reuse_progress(r->vined->core, &r->digest, vined_now(r->vined));
+    go_on(r->vined, r);
+}
+
+/* The next chunks that can be had, as work; false: none are left, or no memory. */
+static bool start_batch(struct reuse *r)
+{
+    struct batch *b = calloc(1, sizeof(*b));
+    uint32_t end = r->object->manifest.count, looked = 0;
+    uint64_t bytes = 0;
+
+    if (b != NULL)
+        b->buffer = malloc(VINE_CHUNK_MAX);
+    if (b == NULL || b->buffer == NULL) {
+        free(b);
+        r->next = end;
+        return false;
+    }
+    for (; r->next < end && b->count < BATCH_CHUNKS && bytes < BATCH_BYTES &&
+           looked < BATCH_LOOKUPS;
+         r->next++, looked++) {
+        if (store_has_chunk(r->object, r->next) ||
+            !look_up(r, r->next, &b->chunk[b->count]))
+            continue;
+        bytes += r->object->manifest.chunk[r->next].length;
+        store_get(b->chunk[b->count++].from);
+    }
+    if (b->count == 0) {
+        batch_free(b);
+        return false;
+    }
+    b->reuse = r;
+    b->work.data = b;
+    r->running++;
+    (void)uv_queue_work(&r->vined->loop, &b->work, run_batch, after_batch);
+    return true;
+}
+
+/* By piece: what of it is missing. Whole ones are noted in the store. */
+static void count_missing(struct reuse *r, bool *have, uint32_t *missing)
+{
+    struct store_object *o = r->object;
+
+    for (uint32_t p = 1; p < o->pieces; p++) {
+        uint32_t first, count;
+        manifest_piece(&o->manifest, p, &first, &count);
+        for (uint32_t c = first; c < first + count; c++)
+            if (!store_has_chunk(o, c))
+                missing[p] += o->manifest.chunk[c].length;
+        have[p] = missing[p] == 0;
+        if (have[p] && !o->have[p])
+            store_mark(o, p);
+    }
+}
+
+static void finish(struct reuse *r)
+{
+    struct vined *vined = r->vined;
+    bool *have = calloc(r->object->pieces, sizeof(*have));
+    uint32_t *missing = calloc(r->object->pieces, sizeof(*missing));
+    struct node_reused result = {.have = have, .missing = missing, .bytes = r->bytes};
+
+    if (!vined->stopping && !r->object->removed) {
+        if (have != NULL && missing != NULL)
+            count_missing(r, have, missing);
+        node_reused(vined->core, &r->digest,
+                    have != NULL && missing != NULL ? &result : NULL, vined_now(vined));
+        serve_more(vined);
+        vined_update(vined);
+    }
+    free(have);
+    free(missing);
+    store_put(r->object);
+    free(r);
+}
+
+static void go_on(struct vined *vined, void *arg)
+{
+    struct reuse *r = arg;
+    uint32_t end = r->object->manifest.count;
+
+    if (vined->stopping || r->object->removed || r->object->complete)
+        r->next = end;
+    while (r->running < BATCHES && r->next < end && start_batch(r))
+        ;
+    if (r->running > 0)
+        return;
+    if (r->next < end) /* a stretch without any: let others have the loop */
+        vined_defer(vined, go_on, r);
+    else
+        finish(r);
+}
+
+static void start(struct vined *vined, void *arg)
+{
+    struct reuse *r = arg;
+
+    r->object = vined->stopping ? NULL : store_find(vined->store, &r->digest);
+    if (r->object == NULL) { /* removed again */
+        free(r);
+        return;
+    }
+    store_get(r->object);
+    go_on(vined, r);
+}
+
+void reuse_begin(struct vined *vined, const struct vine_digest *digest, bool proved,
+                 const uint32_t *users, uint32_t user_count)
+{
+    struct reuse *r = calloc(1, sizeof(*r));
+
+    if (r == NULL)
+        return; /* the core's deadline speaks */
+    r->vined = vined;
+    r->digest = *digest;
+    r->proved = proved;
+    for (; r->user_count < user_count && r->user_count < VINE_USERS_MAX;
+         r->user_count++)
+        r->users[r->user_count] = users[r->user_count];
+    vined_defer(vined, start, r);
+}

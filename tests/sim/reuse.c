@@ -1,0 +1,108 @@
+/* reuse.c - what a host's store has of a new thing: an older one that shares pieces.
+ *
+ * Thing i + 1 shares with thing i: by piece all of it, half of it, or nothing. A disk
+ * may have damaged some of that, and may take longer than the core waits. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/bits.h"
+#include "tests/sim/sim.h"
+
+#define REUSE_RATE 500000000ull
+#define PATIENCE_US (4 * SECOND) /* the core has a little more */
+
+struct reuse {
+    uint64_t bytes;
+    bool have[VINE_PIECES_MAX];
+    uint32_t missing[VINE_PIECES_MAX];
+};
+
+/* Percent of a piece that is in the thing before. */
+static uint32_t shared_percent(const struct thing *t, uint32_t thing, uint32_t piece)
+{
+    uint32_t lot = (piece * 2654435761u ^ thing * 40503u) >> 8;
+
+    if (thing == 0 || lot % 100 >= t->shares)
+        return 0;
+    return lot % 7 == 0 ? 50 : 100;
+}
+
+uint64_t host_piece_bytes(const struct sim *sim, const struct host *h, uint32_t thing,
+                          uint32_t piece)
+{
+    const uint32_t *missing = h->stored[thing].missing;
+
+    return missing != NULL && missing[piece] > 0 ? missing[piece]
+                                                 : piece_bytes(sim, thing, piece);
+}
+
+static void reused(struct sim *sim, struct event *e)
+{
+    struct host *h = &sim->hosts[e->host];
+    struct stored *s = &h->stored[e->a];
+    struct reuse *r = e->p;
+    struct node_reused result = {
+        .have = r->have, .missing = r->missing, .bytes = r->bytes};
+
+    if (h->core != NULL && h->epoch == e->epoch && s->present && s->reuse == e->b) {
+        s->reuse = 0;
+        for (uint32_t p = 1; p < sim->things[e->a].pieces; p++)
+            if (r->have[p])
+                bits_set(s->have, p);
+        free(s->missing);
+        s->missing = r->bytes > 0 ? malloc(sizeof(r->missing)) : NULL;
+        if (s->missing != NULL)
+            memcpy(s->missing, r->missing, sizeof(r->missing));
+        sim->bytes_reused += r->bytes;
+        note(sim, "%s reuses %llu bytes", h->name, (unsigned long long)r->bytes);
+        node_reused(h->core, &sim->things[e->a].digest, &result, now_ms(sim));
+        net_kick(sim, h);
+        host_timer(sim, h);
+    }
+    free(r);
+}
+
+/* Ends with the object: what is left of it does not count for another of its name. */
+void host_reuse(void *ctx, const struct vine_digest *digest, bool proved,
+                const uint32_t *users, uint32_t user_count)
+{
+    struct host *h = ctx;
+    struct sim *sim = sim_of(h);
+    uint32_t thing = thing_of(sim, digest);
+    const struct thing *t = &sim->things[thing];
+    bool older = thing > 0 && h->stored[thing - 1].complete;
+    uint32_t damaged = chance(sim, 10) ? (uint32_t)draw(sim, 60) : 0;
+    struct reuse *r = calloc(1, sizeof(*r));
+    uint64_t took;
+
+    if (r == NULL)
+        abort();
+    if (!h->stored[thing].present || !bits_get(h->stored[thing].have, 0))
+        fail(sim, "%s reuses without a manifest", h->name);
+    for (uint32_t p = 1; p < t->pieces; p++) {
+        uint64_t size = piece_bytes(sim, thing, p);
+        uint64_t share = older && draw(sim, 100) >= damaged
+                             ? size * shared_percent(t, thing, p) / 100
+                             : 0;
+        if (bits_get(h->stored[thing].have, p))
+            share = size;
+        else
+            r->bytes += share;
+        r->have[p] = share == size;
+        r->missing[p] = (uint32_t)(size - share);
+    }
+    took = r->bytes == 0 ? 0 : 1 * MS + r->bytes * SECOND / REUSE_RATE;
+    if (!sim->options.calm && chance(sim, 2))
+        took += draw(sim, 3 * PATIENCE_US);
+    h->stored[thing].reuse = ++sim->seq;
+    h->stored[thing].reuse_until_us =
+        sim->now_us + (took < PATIENCE_US ? took : PATIENCE_US);
+    at(sim, sim->now_us + took,
+       (struct event){.run = reused,
+                      .host = h->index,
+                      .epoch = h->epoch,
+                      .a = thing,
+                      .b = h->stored[thing].reuse,
+                      .p = r,
+                      .owned = true});
+}
