@@ -546,6 +546,7 @@ static void take_request(struct client *c, const json_t *request)
         err.code = VINE_OK;
     if (err.code != VINE_OK)
         client_error(c, &err);
+    manager_hurry(c->vined);
     vined_update(c->vined);
 }
 

@@ -222,6 +222,16 @@ int manager_start(struct vined *vined, struct vine_err *err)
     return 0;
 }
 
+void manager_hurry(struct vined *vined)
+{
+    struct manager_link *m = vined->manager;
+
+    if (!uv_is_active((uv_handle_t *)&m->timer))
+        return;
+    m->pause_ms = PAUSE_FIRST_MS;
+    (void)uv_timer_start(&m->timer, on_pause_over, 0, 0);
+}
+
 void manager_send(struct vined *vined, const struct msg *m)
 {
     struct vine_err err = {0};

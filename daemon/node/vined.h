@@ -82,6 +82,8 @@ void vined_sync_object(struct vined *vined, struct store_object *object);
 
 /* manager.c */
 int manager_start(struct vined *vined, struct vine_err *err);
+/* Somebody waits for it: if it is away, do not pause before the next attempt. */
+void manager_hurry(struct vined *vined);
 void manager_send(struct vined *vined, const struct msg *m);
 const char *manager_name(const struct vined *vined); /* the one connected, or NULL */
 void manager_stop(struct vined *vined);
