@@ -447,6 +447,16 @@ MOMENTS = ["minislurm.json", "etc/slurm", "nodes/n1/init.json", "nodes/n1/log/mu
 
 
 def interrupt_up(base: Path, moment: str, number: int) -> subprocess.Popen[bytes]:
+    """Signal an `up` in that moment; one that was quicker does not count."""
+    for _ in range(10):
+        process = interrupt_once(base, moment, number)
+        if process.returncode != 0:
+            break
+        assert minislurm(base, "down").returncode == 0
+    return process
+
+
+def interrupt_once(base: Path, moment: str, number: int) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [str(MINISLURM), "up", "--nodes", "3", "--no-vine"],
         env={**os.environ, "MINISLURM_DIR": str(base)},
