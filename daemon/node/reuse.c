@@ -24,8 +24,6 @@ struct reuse {
     struct vine_digest digest;
     struct store_object *object;
     bool proved;
-    uint32_t users[VINE_USERS_MAX]; /* who wait for it */
-    uint32_t user_count;
     uint32_t next; /* chunk to be looked up */
     unsigned running;
     uint64_t bytes;
@@ -47,26 +45,19 @@ struct batch {
 
 static void go_on(struct vined *vined, void *arg);
 
-static bool may_take_from(const struct reuse *r, const struct store_object *from)
-{
-    if (r->proved)
-        return true;
-    for (uint32_t i = 0; i < r->user_count; i++)
-        if (!store_has_user(from, r->users[i]))
-            return false;
-    return r->user_count > 0;
-}
-
+/* Nothing is taken while the source has not been read to its end, whoever waits for it:
+ * what is complete then is taken for proved, and its next user might have named chunks
+ * that only others were given. */
 static bool look_up(const struct reuse *r, uint32_t chunk, struct reuse_chunk *out)
 {
     const struct manifest_chunk *wanted = &r->object->manifest.chunk[chunk];
     struct store_source found[STORE_SOURCES_MAX];
-    uint32_t count = store_lookup(r->vined->store, &wanted->digest, found);
+    uint32_t count =
+        r->proved ? store_lookup(r->vined->store, &wanted->digest, found) : 0;
 
     for (uint32_t i = 0; i < count; i++) {
         const struct store_object *from = found[i].object;
-        if (from->manifest.chunk[found[i].chunk].length != wanted->length ||
-            !may_take_from(r, from))
+        if (from->manifest.chunk[found[i].chunk].length != wanted->length)
             continue;
         *out = (struct reuse_chunk){
             .from = found[i].object, .from_chunk = found[i].chunk, .chunk = chunk};
@@ -242,8 +233,5 @@ void reuse_begin(struct vined *vined, const struct vine_digest *digest, bool pro
     r->vined = vined;
     r->digest = *digest;
     r->proved = proved;
-    for (; r->user_count < user_count && r->user_count < VINE_USERS_MAX;
-         r->user_count++)
-        r->users[r->user_count] = users[r->user_count];
     vined_defer(vined, start, r);
 }
