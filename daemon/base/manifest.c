@@ -1,13 +1,16 @@
 /* manifest.c - cutting a stream into chunks where its content says, and the canonical
  * form.
  *
- * Cutting: a gear hash, h = (h << 1) + gear[byte], looks at the last 64 bytes; a chunk
- * ends where chosen bits of h are all zero. The same bytes give the same cut wherever
- * they stand, so what is inserted in the middle of an image changes the chunks around
- * it only. Cutting is normalised to keep the lengths together: no cut below
- * VINE_CHUNK_MIN (those bytes are not even hashed, but for the 64 the window needs), a
- * stricter mask up to VINE_CHUNK_AVG, a looser one after it, and a forced cut at
- * VINE_CHUNK_MAX.
+ * Cutting: an image is compressed block by block, and a file that changes changes its
+ * blocks and no other byte near them. So a chunk ends behind the four bytes that each
+ * zstd frame begins with, once it has VINE_CHUNK_MIN bytes: mostly one block a chunk.
+ *
+ * Where no frame begins for long (blocks that do not compress, other compressors, data)
+ * a gear hash, h = (h << 1) + gear[byte], looks at the last 64 bytes; a chunk ends
+ * where chosen bits of h are all zero. The same bytes give the same cut wherever they
+ * stand, so what is inserted in the middle changes the chunks around it only. This is
+ * normalised to keep the lengths together: no cut below GEAR_MIN, a stricter mask up to
+ * VINE_CHUNK_AVG, a looser one after it, and a forced cut at VINE_CHUNK_MAX.
  *
  * The table is part of the format: gear[i] is the i-th output of splitmix64 started at
  * GEAR_SEED. Changing it, the masks or the limits gives other digests for the same
@@ -24,6 +27,9 @@
 
 #define GEAR_SEED 0x76696e652d656e76ull /* "vine-env" */
 #define GEAR_WINDOW 64u                 /* bytes the hash remembers */
+#define GEAR_MIN (64u << 10)            /* shorter chunks end at frames only */
+#define FRAME 0x28b52ffdu               /* zstd's magic number, as its bytes stand */
+#define FRAME_LEN 4u
 
 /* The uppermost bits of h depend on most bytes of the window. 2^-18 is one cut in 256
  * KiB; stricter below the average and looser above it (FastCDC's normalisation, level
@@ -45,6 +51,7 @@ struct manifest_builder {
     struct gear gear;
     struct vine_sha *sha;
     uint64_t hash;
+    uint32_t last;   /* four bytes of it, once VINE_CHUNK_MIN is near */
     uint32_t length; /* of the chunk that grows */
     uint64_t size;
     uint32_t count, room;
@@ -68,52 +75,74 @@ static void gear_fill(struct gear *gear)
         gear->table[i] = splitmix64(&state);
 }
 
-/* Hash bytes [i, end) until `mask` matches; the index after the cut, or end. */
-static size_t gear_scan(const uint64_t *table, const uint8_t *data, size_t i,
-                        size_t end, uint64_t *hash, uint64_t mask, bool *cut)
-{
-    uint64_t h = *hash;
-
-    while (i < end) {
-        h = (h << 1) + table[data[i++]];
-        if ((h & mask) == 0) {
-            *cut = true;
-            break;
-        }
-    }
-    *hash = h;
-    return i;
-}
-
 static size_t min_size(size_t a, size_t b)
 {
     return a < b ? a : b;
 }
 
+/* Bytes [i, end) until a frame has begun; the index after the cut, or end. */
+static size_t frame_scan(struct manifest_builder *b, const uint8_t *data, size_t i,
+                         size_t end, bool *cut)
+{
+    uint32_t last = b->last;
+
+    while (i < end && !*cut) {
+        last = last << 8 | data[i++];
+        *cut = last == FRAME;
+    }
+    b->last = last;
+    return i;
+}
+
+/* The same, or until `mask` matches. */
+static size_t gear_scan(struct manifest_builder *b, const uint8_t *data, size_t i,
+                        size_t end, uint64_t mask, bool *cut)
+{
+    const uint64_t *table = b->gear.table;
+    uint64_t h = b->hash;
+    uint32_t last = b->last;
+
+    while (i < end && !*cut) {
+        h = (h << 1) + table[data[i]];
+        last = last << 8 | data[i++];
+        *cut = (h & mask) == 0 || last == FRAME;
+    }
+    b->hash = h;
+    b->last = last;
+    return i;
+}
+
 /* How many of `len` bytes belong to the growing chunk; *cut when it ends there. The
  * result is the same however the stream was portioned: every phase is bounded by the
- * position in the chunk, and the gear state is kept. */
+ * position in the chunk, and what the scans know is kept. */
 static size_t chunk_take(struct manifest_builder *b, const uint8_t *data, size_t len,
                          bool *cut)
 {
-    const uint64_t *table = b->gear.table;
-    const uint32_t warm = VINE_CHUNK_MIN - GEAR_WINDOW;
+    static const struct phase {
+        uint32_t end; /* position in the chunk */
+        bool gear;
+        uint64_t mask;
+    } phases[] = {
+        {GEAR_MIN - GEAR_WINDOW, false, 0},
+        {GEAR_MIN, true, UINT64_MAX}, /* fills the window: all zero is 2^-64 */
+        {VINE_CHUNK_AVG, true, MASK_STRICT},
+        {VINE_CHUNK_MAX, true, MASK_LOOSE},
+    };
+    const uint32_t skipped = VINE_CHUNK_MIN - FRAME_LEN;
     size_t base = b->length, used = 0;
 
     *cut = false;
-    if (base < warm)
-        used = min_size(len, warm - base);
-    if (used < len && base + used < VINE_CHUNK_MIN) {
-        size_t end = min_size(len, VINE_CHUNK_MIN - base);
-        for (; used < end; used++)
-            b->hash = (b->hash << 1) + table[data[used]];
+    if (base < skipped)
+        used = min_size(len, skipped - base);
+    for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]) && !*cut; i++) {
+        const struct phase *p = &phases[i];
+        size_t end;
+        if (used == len || base + used >= p->end)
+            continue;
+        end = min_size(len, p->end - base);
+        used = p->gear ? gear_scan(b, data, used, end, p->mask, cut)
+                       : frame_scan(b, data, used, end, cut);
     }
-    if (used < len && base + used < VINE_CHUNK_AVG)
-        used = gear_scan(table, data, used, min_size(len, VINE_CHUNK_AVG - base),
-                         &b->hash, MASK_STRICT, cut);
-    if (!*cut && used < len)
-        used = gear_scan(table, data, used, min_size(len, VINE_CHUNK_MAX - base),
-                         &b->hash, MASK_LOOSE, cut);
     if (base + used == VINE_CHUNK_MAX)
         *cut = true;
     return used;
@@ -145,6 +174,7 @@ static int chunk_append(struct manifest_builder *b, struct vine_err *err)
     b->size += b->length;
     b->length = 0;
     b->hash = 0;
+    b->last = 0;
     return 0;
 }
 
@@ -404,4 +434,17 @@ uint32_t manifest_piece_of(const struct manifest *m, uint32_t chunk)
             low = middle + 1;
     }
     return low;
+}
+
+uint32_t manifest_run(const struct manifest *m, uint32_t chunk, uint32_t end,
+                      uint32_t *length)
+{
+    uint32_t first, count, next = chunk + 1;
+
+    manifest_piece(m, manifest_piece_of(m, chunk), &first, &count);
+    end = end < first + count ? end : first + count;
+    *length = m->chunk[chunk].length;
+    for (; next < end && *length + m->chunk[next].length <= VINE_CHUNK_AVG; next++)
+        *length += m->chunk[next].length;
+    return next - chunk;
 }

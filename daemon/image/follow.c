@@ -55,7 +55,7 @@ uint64_t image_sum(const void *data, size_t len)
     return sum;
 }
 
-static bool keep_hint(struct image_follow *f, uint32_t length)
+static bool keep_hint(struct image_follow *f, const uint8_t *bytes, uint32_t length)
 {
     struct image_hint *hint;
 
@@ -70,11 +70,9 @@ static bool keep_hint(struct image_follow *f, uint32_t length)
     hint = &f->hint[f->count++];
     hint->chunk.offset = f->at;
     hint->chunk.length = length;
-    vine_digest_of(f->bytes, length, &hint->chunk.digest);
-    hint->sum = image_sum(f->bytes, length);
+    vine_digest_of(bytes, length, &hint->chunk.digest);
+    hint->sum = image_sum(bytes, length);
     f->at += length;
-    f->have -= length;
-    memmove(f->bytes, f->bytes + length, f->have);
     return true;
 }
 
@@ -84,12 +82,16 @@ static bool cut(struct image_follow *f)
     struct manifest_builder *cutter = manifest_builder_new_cutter();
     const struct manifest_chunk *chunk;
     bool good = cutter != NULL;
+    size_t done = 0;
 
     if (good)
         good = manifest_builder_add(cutter, f->bytes, f->have, NULL) == 0;
-    for (uint32_t i = 0; good && i < manifest_builder_chunks(cutter, &chunk); i++)
-        good = keep_hint(f, chunk[i].length);
+    for (uint32_t i = 0; good && i < manifest_builder_chunks(cutter, &chunk);
+         done += chunk[i++].length)
+        good = keep_hint(f, f->bytes + done, chunk[i].length);
     manifest_builder_free(cutter);
+    f->have -= done;
+    memmove(f->bytes, f->bytes + done, f->have);
     return good;
 }
 

@@ -16,6 +16,7 @@
 #include "daemon/image/bytes.h"
 
 #define STEP (1u << 20)
+#define ONE_STEP (128u << 10)
 #define THREADS_MAX 8u
 
 struct hashing {
@@ -208,11 +209,12 @@ struct hinted { /* one pass over the file, chunk by chunk */
     uint32_t room;
 };
 
-static int hinted_read(const struct hinted *p, size_t len, struct vine_err *err)
+static int hinted_read(const struct hinted *p, size_t skip, size_t len,
+                       struct vine_err *err)
 {
     const struct hashing h = {.fd = p->fd};
 
-    return read_part(&h, p->bytes, len, p->at, err);
+    return read_part(&h, p->bytes + skip, len, p->at + skip, err);
 }
 
 static int hinted_append(struct hinted *p, const struct manifest_chunk *chunk,
@@ -249,30 +251,47 @@ static int take_hint(struct hinted *p, struct vine_err *err)
     chunk = &p->hint->chunk;
     if (chunk->length > p->size - p->at)
         return 0;
-    if (hinted_read(p, chunk->length, err) < 0)
+    if (hinted_read(p, 0, chunk->length, err) < 0)
         return -1;
     if (image_sum(p->bytes, chunk->length) != p->hint->sum)
         return 0;
     return hinted_append(p, chunk, err) < 0 ? -1 : 1;
 }
 
-static int hash_one(struct hinted *p, struct vine_err *err)
+/* Read on until the chunk at p->at has ended; most are much shorter than they may be.
+ */
+static int find_end(struct hinted *p, struct manifest_builder *cutter, uint32_t *length,
+                    struct vine_err *err)
 {
     uint64_t left = p->size - p->at;
-    size_t len = left < VINE_CHUNK_MAX ? (size_t)left : VINE_CHUNK_MAX;
-    struct manifest_builder *cutter = manifest_builder_new_cutter();
-    struct manifest_chunk chunk = {.offset = p->at, .length = (uint32_t)len};
+    size_t len = left < VINE_CHUNK_MAX ? (size_t)left : VINE_CHUNK_MAX, have = 0;
     const struct manifest_chunk *ended;
-    int result = 0;
+
+    while (have < len) {
+        size_t step = len - have < ONE_STEP ? len - have : ONE_STEP;
+        if (hinted_read(p, have, step, err) < 0 ||
+            manifest_builder_add(cutter, p->bytes + have, step, err) < 0)
+            return -1;
+        have += step;
+        if (manifest_builder_chunks(cutter, &ended) > 0) {
+            *length = ended[0].length;
+            return 0;
+        }
+    }
+    *length = (uint32_t)len; /* the last of the file */
+    return 0;
+}
+
+static int hash_one(struct hinted *p, struct vine_err *err)
+{
+    struct manifest_builder *cutter = manifest_builder_new_cutter();
+    struct manifest_chunk chunk = {.offset = p->at};
+    int result;
 
     if (cutter == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    if (hinted_read(p, len, err) < 0 ||
-        manifest_builder_add(cutter, p->bytes, len, err) < 0) {
-        result = -1;
-    } else {
-        if (manifest_builder_chunks(cutter, &ended) > 0)
-            chunk.length = ended[0].length; /* else the last of the file */
+    result = find_end(p, cutter, &chunk.length, err);
+    if (result == 0) {
         vine_digest_of(p->bytes, chunk.length, &chunk.digest);
         result = hinted_append(p, &chunk, err);
     }

@@ -125,14 +125,16 @@ static void close_peer(struct peer *p, const struct vine_err *err)
 static void *bulk_for_chunk(struct peer *p, const struct data_frame *f)
 {
     struct request *r = find_request(p, f->tag);
+    const struct chunk_run run = {f->chunk, f->count};
     struct vine_err err = {0};
-    uint32_t wanted;
+    uint64_t wanted;
 
     if (r != NULL && r->range.first != 0) {
-        wanted = transfer_chunk_length(p->fetcher->vined, r->id, f->chunk);
+        wanted = transfer_length(p->fetcher->vined, r->id, run);
         if (wanted != 0 && wanted != f->bulk_len) {
-            vine_err_set(&err, VINE_ECORRUPT, "chunk %u from %s has %u bytes, not %u",
-                         f->chunk, p->name, f->bulk_len, wanted);
+            vine_err_set(&err, VINE_ECORRUPT,
+                         "chunks %u+%u from %s have %u bytes, not %llu", f->chunk,
+                         f->count, p->name, f->bulk_len, (unsigned long long)wanted);
             fail_request(p, r, &err);
         }
     }
@@ -201,6 +203,7 @@ static void chunk_arrived(struct peer *p)
 {
     struct vined *vined = p->fetcher->vined;
     struct request *r = find_request(p, p->frame.tag);
+    const struct chunk_run run = {p->frame.chunk, p->frame.count};
     uint32_t first, count;
     void *bytes = p->bulk;
 
@@ -213,9 +216,11 @@ static void chunk_arrived(struct peer *p)
         buffer_put(vined, bytes);
         return;
     }
-    transfer_chunk(vined, r->id, p->frame.chunk, bytes, p->frame.bulk_len);
-    if (--r->left == 0)
+    transfer_take(vined, r->id, run, bytes, p->frame.bulk_len);
+    if (run.count >= r->left)
         remove_request(p, r);
+    else
+        r->left -= run.count;
 }
 
 static void manifest_arrived(struct peer *p)

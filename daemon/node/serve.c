@@ -1,12 +1,12 @@
 /* serve.c - answering peers: verified pieces only, from the store as they stand.
  *
- * Requests of a connection are answered in order, chunk by chunk. Chunks go from the
- * page cache to the socket without a copy; one that is not there is first read by a
- * worker. The next chunk is queued only while less than AHEAD bytes wait. A request for
- * pieces we cannot vouch for is refused, the rest of the connection goes on. One for
- * pieces that are on their way here is held: it goes on as they arrive, the requests
- * behind it overtake it meanwhile, and it is refused after NODE_HOLD_MS in which none
- * came. */
+ * Requests of a connection are answered in order, some chunks at a time. They go from
+ * the page cache to the socket without a copy; what is not there is first read by a
+ * worker. The next chunks are queued only while less than AHEAD bytes wait. A request
+ * for pieces we cannot vouch for is refused, the rest of the connection goes on. One
+ * for pieces that are on their way here is held: it goes on as they arrive, the
+ * requests behind it overtake it meanwhile, and it is refused after NODE_HOLD_MS in
+ * which none came. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,7 +49,7 @@ struct warm_job {
     uv_work_t work;
     struct served *served;
     struct store_object *object;
-    uint32_t chunk;
+    uint32_t chunk, count;
     struct vine_err err;
 };
 
@@ -111,25 +111,33 @@ static void release_object(void *ctx)
     store_put(ctx);
 }
 
-/* The next chunk of the first answer. -1: the link is closing. */
-static int send_chunk(struct served *s)
+/* The chunks of the first answer that are sent next, together. */
+static uint32_t next_run(const struct served *s, uint32_t *length)
+{
+    const struct answer *a = s->first;
+
+    return manifest_run(&a->object->manifest, a->next, a->end, length);
+}
+
+/* They are sent. -1: the link is closing. */
+static int send_chunks(struct served *s)
 {
     struct answer *a = s->first;
     struct store_object *object = a->object;
-    const struct manifest_chunk *chunk = &object->manifest.chunk[a->next];
-    struct data_frame frame = {
-        .kind = DATA_CHUNK, .tag = a->tag, .chunk = a->next, .bulk_len = chunk->length};
+    struct data_frame frame = {.kind = DATA_CHUNK, .tag = a->tag, .chunk = a->next};
     struct outbox_file file = {.fd = object->image_fd,
-                               .offset = chunk->offset,
-                               .len = chunk->length,
+                               .offset = object->manifest.chunk[a->next].offset,
                                .release = release_object,
                                .ctx = object};
     uint8_t body[DATA_BODY_MAX];
     size_t len;
 
+    frame.count = next_run(s, &frame.bulk_len);
+    file.len = frame.bulk_len;
     store_get(object);
     a->since_ms = vined_now(s->server->vined);
-    if (++a->next == a->end)
+    a->next += frame.count;
+    if (a->next == a->end)
         pop(s);
     if (data_encode(&frame, body, &len, NULL) < 0) {
         store_put(object);
@@ -142,7 +150,7 @@ static void run_warm(uv_work_t *work)
 {
     struct warm_job *job = work->data;
 
-    (void)store_warm_chunk(job->object, job->chunk, &job->err);
+    (void)store_warm_chunks(job->object, job->chunk, job->count, &job->err);
 }
 
 static void after_warm(uv_work_t *work, int status)
@@ -159,7 +167,7 @@ static void after_warm(uv_work_t *work, int status)
         refuse(s, s->first->tag, job->err.code);
         pop(s);
         go_on(s);
-    } else if (send_chunk(s) == 0) {
+    } else if (send_chunks(s) == 0) {
         go_on(s);
     }
     store_put(job->object);
@@ -170,6 +178,7 @@ static void warm_next(struct served *s)
 {
     struct answer *a = s->first;
     struct warm_job *job = calloc(1, sizeof(*job));
+    uint32_t length;
 
     if (job == NULL) {
         refuse(s, a->tag, VINE_ENOMEM);
@@ -179,6 +188,7 @@ static void warm_next(struct served *s)
     job->served = s;
     job->object = a->object;
     job->chunk = a->next;
+    job->count = next_run(s, &length);
     job->work.data = job;
     store_get(a->object);
     s->warming = true;
@@ -285,11 +295,12 @@ static void go_on(struct served *s)
     while (!s->warming && !s->closed && link_queued(s->link) < AHEAD &&
            bring_forward(s)) {
         const struct answer *a = s->first;
+        uint32_t length;
         if (a->manifest)
             send_manifest_part(s);
-        else if (!store_chunk_cached(a->object, a->next))
+        else if (!store_chunks_cached(a->object, a->next, next_run(s, &length)))
             warm_next(s);
-        else if (send_chunk(s) < 0)
+        else if (send_chunks(s) < 0)
             return;
     }
 }

@@ -24,7 +24,8 @@ struct proof {
 struct copy {
     struct vined *vined;
     uint64_t id;
-    uint32_t chunk;
+    struct chunk_run run;
+    uint32_t length;
     void *bytes;
 };
 
@@ -325,9 +326,8 @@ int source_begin_proof(struct source *s, struct vine_err *err)
 static void copied(struct source *s, void *arg)
 {
     struct copy *c = arg;
-    uint32_t length = s->manifest.chunk[c->chunk].length;
 
-    s->ops.chunk(s->ctx, s, c->id, c->chunk, c->bytes, length);
+    s->ops.chunks(s->ctx, s, c->id, c->run, c->bytes, c->length);
     free(c);
 }
 
@@ -339,45 +339,49 @@ static void drop_copy(void *arg)
     free(c);
 }
 
-static int queue_chunk(struct source *s, uint64_t id, uint32_t chunk,
-                       struct vine_err *err)
+/* The first of the chunks [first, end) that go together; 0: an error. */
+static uint32_t queue_run(struct source *s, uint64_t id, uint32_t first, uint32_t end,
+                          struct vine_err *err)
 {
     struct copy *c = calloc(1, sizeof(*c));
-    uint32_t length = s->manifest.chunk[chunk].length;
 
     if (c != NULL)
         c->bytes = buffer_get(s->vined);
     if (c == NULL || c->bytes == NULL) {
         free(c);
-        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+        vine_err_set(err, VINE_ENOMEM, "out of memory");
+        return 0;
     }
     c->vined = s->vined;
     c->id = id;
-    c->chunk = chunk;
-    if (child_read(s, c->bytes, length, copied, drop_copy, c, err) == 0)
-        return 0;
+    c->run.first = first;
+    c->run.count = manifest_run(&s->manifest, first, end, &c->length);
+    if (child_read(s, c->bytes, c->length, copied, drop_copy, c, err) == 0)
+        return c->run.count;
     drop_copy(c);
-    return -1;
+    return 0;
 }
 
 int source_copy(struct source *s, uint64_t id, uint32_t first, uint32_t count,
                 struct vine_err *err)
 {
-    const struct manifest_chunk *chunk = s->manifest.chunk;
-    uint64_t length = 0;
+    const struct manifest_chunk *chunk, *last;
 
     if (s->failed || !s->has_manifest || s->child == NULL)
         return vine_err_set(err, VINE_EDOWN, "the source is not open any more");
-    for (uint32_t i = first; i < first + count; i++) {
-        length += chunk[i].length;
-        if (queue_chunk(s, id, i, err) < 0)
+    chunk = &s->manifest.chunk[first];
+    last = &s->manifest.chunk[first + count - 1];
+    for (uint32_t next = first; next < first + count;) {
+        uint32_t queued = queue_run(s, id, next, first + count, err);
+        if (queued == 0)
             return -1;
+        next += queued;
     }
-    return child_send(s,
-                      json_pack("{s:s, s:I, s:I}", "cmd", "copy", "offset",
-                                (json_int_t)chunk[first].offset, "length",
-                                (json_int_t)length),
-                      err);
+    return child_send(
+        s,
+        json_pack("{s:s, s:I, s:I}", "cmd", "copy", "offset", (json_int_t)chunk->offset,
+                  "length", (json_int_t)(last->offset + last->length - chunk->offset)),
+        err);
 }
 
 void source_unpin(struct source *s)

@@ -4,7 +4,7 @@
  * Life: source_new starts vine-source -> resolved | failed. If `unopened` (only if
  * `key_first` was asked for): source_open -> resolved, once more. Then
  * source_begin_build -> built | failed, or source_begin_proof -> proved | failed, or
- * source_copy any number of times -> chunk ... source_free at any time but from inside
+ * source_copy any number of times -> chunks ... source_free at any time but from inside
  * an event; it ends the child. After failed only source_free is left. */
 #ifndef VINE_NODE_SOURCE_H
 #define VINE_NODE_SOURCE_H
@@ -25,8 +25,8 @@ struct source_ops {
     void (*built)(void *ctx, struct source *s);
     void (*proved)(void *ctx, struct source *s);
     /* Bytes of source_copy, in order; malloc'ed, taken over. */
-    void (*chunk)(void *ctx, struct source *s, uint64_t id, uint32_t chunk, void *bytes,
-                  uint32_t length);
+    void (*chunks)(void *ctx, struct source *s, uint64_t id, struct chunk_run run,
+                   void *bytes, uint32_t length);
     void (*progress)(void *ctx, struct source *s, uint64_t bytes);
     void (*failed)(void *ctx, struct source *s, const struct vine_err *err);
 };
@@ -69,7 +69,8 @@ int source_look(struct source *s, struct vine_err *err);
 /* Read all of the packed image; does it hold what its manifest says? */
 int source_begin_proof(struct source *s, struct vine_err *err);
 int source_begin_build(struct source *s, struct vine_err *err);
-/* Chunks [first, first + count) of s->manifest; `id` comes back with each chunk. */
+/* Chunks [first, first + count) of s->manifest; `id` comes back with each run of them.
+ */
 int source_copy(struct source *s, uint64_t id, uint32_t first, uint32_t count,
                 struct vine_err *err);
 void source_free(struct source *s);

@@ -176,10 +176,10 @@ static void on_built(void *ctx, struct source *s)
     vined_update(vined);
 }
 
-static void on_chunk(void *ctx, struct source *s, uint64_t id, uint32_t chunk,
-                     void *bytes, uint32_t length)
+static void on_chunks(void *ctx, struct source *s, uint64_t id, struct chunk_run run,
+                      void *bytes, uint32_t length)
 {
-    transfer_chunk(s->vined, id, chunk, bytes, length);
+    transfer_take(s->vined, id, run, bytes, length);
 }
 
 static void on_progress(void *ctx, struct source *s, uint64_t bytes)
@@ -201,7 +201,7 @@ static const struct source_ops origin_ops = {
     .resolved = on_resolved,
     .built = on_built,
     .proved = on_proved,
-    .chunk = on_chunk,
+    .chunks = on_chunks,
     .progress = on_progress,
     .failed = on_failed,
 };

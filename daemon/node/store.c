@@ -275,23 +275,46 @@ int store_create(struct store *store, struct manifest *manifest,
     return 0;
 }
 
+static int check_chunk(const struct manifest_chunk *c, uint32_t chunk,
+                       const void *bytes, uint32_t length, struct vine_err *err)
+{
+    struct vine_digest digest;
+
+    if (length < c->length)
+        return vine_err_set(err, VINE_ECORRUPT, "chunk %u has %u bytes, not %u", chunk,
+                            length, c->length);
+    vine_digest_of(bytes, c->length, &digest);
+    if (!vine_digest_equal(&digest, &c->digest))
+        return vine_err_set(err, VINE_ECORRUPT, "chunk %u has the wrong bytes", chunk);
+    return 0;
+}
+
+int store_write_chunks(struct store_object *object, uint32_t first, uint32_t count,
+                       const void *bytes, uint32_t length, struct vine_err *err)
+{
+    const struct manifest *m = &object->manifest;
+    uint32_t at = 0;
+
+    if (count == 0 || first >= m->count || count > m->count - first)
+        return vine_err_set(err, VINE_EPROTO, "chunks %u+%u are none of the object's",
+                            first, count);
+    for (uint32_t i = first; i < first + count; i++) {
+        if (check_chunk(&m->chunk[i], i, (const char *)bytes + at, length - at, err) <
+            0)
+            return -1;
+        at += m->chunk[i].length;
+    }
+    if (at != length)
+        return vine_err_set(err, VINE_ECORRUPT, "chunks %u+%u have %u bytes, not %u",
+                            first, count, length, at);
+    return disk_pwrite_all(object->image_fd, bytes, length, m->chunk[first].offset,
+                           err);
+}
+
 int store_write_chunk(struct store_object *object, uint32_t chunk, const void *bytes,
                       uint32_t length, struct vine_err *err)
 {
-    struct vine_digest digest;
-    const struct manifest_chunk *c;
-
-    if (chunk >= object->manifest.count)
-        return vine_err_set(err, VINE_EPROTO, "chunk %u is none of the object's",
-                            chunk);
-    c = &object->manifest.chunk[chunk];
-    if (length != c->length)
-        return vine_err_set(err, VINE_ECORRUPT, "chunk %u has %u bytes, not %u", chunk,
-                            length, c->length);
-    vine_digest_of(bytes, length, &digest);
-    if (!vine_digest_equal(&digest, &c->digest))
-        return vine_err_set(err, VINE_ECORRUPT, "chunk %u has the wrong bytes", chunk);
-    return disk_pwrite_all(object->image_fd, bytes, length, c->offset, err);
+    return store_write_chunks(object, chunk, 1, bytes, length, err);
 }
 
 int store_read_chunk(const struct store_object *object, uint32_t chunk, void *buf,
@@ -311,26 +334,35 @@ static bool byte_cached(int fd, uint64_t offset)
     return preadv2(fd, &one, 1, (off_t)offset, RWF_NOWAIT) == 1;
 }
 
-bool store_chunk_cached(const struct store_object *object, uint32_t chunk)
+static uint64_t end_of(const struct manifest *m, uint32_t first, uint32_t count)
 {
-    const struct manifest_chunk *c = &object->manifest.chunk[chunk];
+    const struct manifest_chunk *last = &m->chunk[first + count - 1];
 
-    for (uint32_t at = 0; at < c->length; at += PROBE_STEP)
-        if (!byte_cached(object->image_fd, c->offset + at))
-            return false;
-    return byte_cached(object->image_fd, c->offset + c->length - 1);
+    return last->offset + last->length;
 }
 
-int store_warm_chunk(const struct store_object *object, uint32_t chunk,
-                     struct vine_err *err)
+bool store_chunks_cached(const struct store_object *object, uint32_t first,
+                         uint32_t count)
 {
-    const struct manifest_chunk *c = &object->manifest.chunk[chunk];
+    uint64_t end = end_of(&object->manifest, first, count);
+
+    for (uint64_t at = object->manifest.chunk[first].offset; at < end; at += PROBE_STEP)
+        if (!byte_cached(object->image_fd, at))
+            return false;
+    return byte_cached(object->image_fd, end - 1);
+}
+
+int store_warm_chunks(const struct store_object *object, uint32_t first, uint32_t count,
+                      struct vine_err *err)
+{
+    uint64_t end = end_of(&object->manifest, first, count);
     char step[WARM_STEP];
 
-    for (uint32_t at = 0; at < c->length; at += WARM_STEP) {
-        uint32_t left = c->length - at;
+    for (uint64_t at = object->manifest.chunk[first].offset; at < end;
+         at += WARM_STEP) {
+        uint64_t left = end - at;
         if (disk_pread_all(object->image_fd, step, left < WARM_STEP ? left : WARM_STEP,
-                           c->offset + at, err) < 0)
+                           at, err) < 0)
             return -1;
     }
     return 0;

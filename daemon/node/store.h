@@ -67,8 +67,10 @@ void store_put(struct store_object *object);
 int store_create(struct store *store, struct manifest *manifest,
                  struct store_object **out, struct vine_err *err);
 
-/* (worker) Write a chunk after checking it against the manifest. VINE_ECORRUPT: the
- * bytes are not those of the chunk; nothing was written. */
+/* (worker) Write chunks after checking each against the manifest. VINE_ECORRUPT: the
+ * bytes are not theirs; nothing was written. */
+int store_write_chunks(struct store_object *object, uint32_t first, uint32_t count,
+                       const void *bytes, uint32_t length, struct vine_err *err);
 int store_write_chunk(struct store_object *object, uint32_t chunk, const void *bytes,
                       uint32_t length, struct vine_err *err);
 
@@ -76,11 +78,12 @@ int store_write_chunk(struct store_object *object, uint32_t chunk, const void *b
 int store_read_chunk(const struct store_object *object, uint32_t chunk, void *buf,
                      struct vine_err *err);
 
-/* Is a chunk in the page cache, so that sending it will not wait for the disk? A guess
- * from some of its pages. If not: (worker) read it, so that it is. */
-bool store_chunk_cached(const struct store_object *object, uint32_t chunk);
-int store_warm_chunk(const struct store_object *object, uint32_t chunk,
-                     struct vine_err *err);
+/* Are chunks in the page cache, so that sending them will not wait for the disk? A
+ * guess from some of their pages. If not: (worker) read them, so that they are. */
+bool store_chunks_cached(const struct store_object *object, uint32_t first,
+                         uint32_t count);
+int store_warm_chunks(const struct store_object *object, uint32_t first, uint32_t count,
+                      struct vine_err *err);
 
 /* A chunk is written (checked), and whether it is. Parts of pieces are forgotten by a
  * restart. */

@@ -1,6 +1,6 @@
 /* transfer.c - from bytes in memory to pieces the core knows of.
  *
- * Each chunk is checked and written by a worker thread; the loop thread counts chunks
+ * Chunks are checked and written by worker threads; the loop thread counts chunks
  * down and tells the core when a piece is whole. A transfer may end (cancelled, failed)
  * while workers still have chunks of it: they hold a reference to the object and find
  * by id that nobody waits any more. What they wrote was verified, so it does no harm.
@@ -39,7 +39,8 @@ struct chunk_job {
     struct vined *vined;
     struct store_object *object;
     uint64_t id;
-    uint32_t chunk, length;
+    struct chunk_run run;
+    uint32_t length;
     void *bytes;
     struct vine_err err;
 };
@@ -226,48 +227,68 @@ int transfer_chunks(struct vined *vined, uint64_t id, uint32_t *first, uint32_t 
     return 0;
 }
 
-uint32_t transfer_chunk_length(struct vined *vined, uint64_t id, uint32_t chunk)
+uint64_t transfer_length(struct vined *vined, uint64_t id, struct chunk_run run)
 {
     const struct transfer *t = find(vined, id);
+    uint64_t length = 0;
 
-    if (t == NULL || chunk < t->first_chunk || chunk - t->first_chunk >= t->chunk_count)
+    if (t == NULL || run.first < t->first_chunk ||
+        run.first - t->first_chunk >= t->chunk_count ||
+        run.count > t->chunk_count - (run.first - t->first_chunk))
         return 0;
-    return t->object->manifest.chunk[chunk].length;
+    for (uint32_t c = run.first; c < run.first + run.count; c++)
+        length += t->object->manifest.chunk[c].length;
+    return length;
 }
 
-static void chunk_written(struct vined *vined, const struct chunk_job *job)
+/* One chunk of the transfer is written. True: the core was told of a whole piece. */
+static bool count_chunk(struct vined *vined, struct transfer *t, uint32_t chunk)
 {
-    struct transfer *t = find(vined, job->id);
     uint32_t i;
 
-    if (job->err.code == VINE_OK)
-        store_mark_chunk(job->object, job->chunk);
-    if (t == NULL)
-        return;
-    if (job->err.code != VINE_OK) {
-        transfer_end(vined, job->id, &job->err);
-        return;
-    }
-    t->bytes += job->length;
-    if (job->chunk - t->first_chunk >= t->chunk_count ||
-        t->written[job->chunk - t->first_chunk])
-        return;
-    t->written[job->chunk - t->first_chunk] = true;
-    i = manifest_piece_of(&t->object->manifest, job->chunk) - t->range.first;
-    if (--t->missing[i] > 0) {
-        node_transfer_progress(vined->core, job->id, t->bytes, vined_now(vined));
-        vined_update(vined);
-        return;
-    }
+    if (chunk - t->first_chunk >= t->chunk_count || t->written[chunk - t->first_chunk])
+        return false;
+    t->written[chunk - t->first_chunk] = true;
+    i = manifest_piece_of(&t->object->manifest, chunk) - t->range.first;
+    if (--t->missing[i] > 0)
+        return false;
     piece_whole(vined, t, t->range.first + i);
+    return true;
 }
 
-static void write_chunk(uv_work_t *work)
+static void chunks_written(struct vined *vined, const struct chunk_job *job)
+{
+    struct transfer *t = find(vined, job->id);
+    uint32_t end = job->run.first + job->run.count;
+    bool told = false;
+
+    if (job->err.code != VINE_OK) {
+        if (t != NULL)
+            transfer_end(vined, job->id, &job->err);
+        return;
+    }
+    for (uint32_t c = job->run.first; c < end; c++)
+        store_mark_chunk(job->object, c);
+    if (t != NULL)
+        t->bytes += job->length;
+    /* A whole piece may be the transfer's last: look for it again. */
+    for (uint32_t c = job->run.first; c < end && t != NULL; c++)
+        if (count_chunk(vined, t, c)) {
+            told = true;
+            t = find(vined, job->id);
+        }
+    if (t == NULL || told)
+        return;
+    node_transfer_progress(vined->core, job->id, t->bytes, vined_now(vined));
+    vined_update(vined);
+}
+
+static void write_chunks(uv_work_t *work)
 {
     struct chunk_job *job = work->data;
 
-    (void)store_write_chunk(job->object, job->chunk, job->bytes, job->length,
-                            &job->err);
+    (void)store_write_chunks(job->object, job->run.first, job->run.count, job->bytes,
+                             job->length, &job->err);
 }
 
 static void after_write(uv_work_t *work, int status)
@@ -275,14 +296,14 @@ static void after_write(uv_work_t *work, int status)
     struct chunk_job *job = work->data;
 
     if (!job->vined->stopping)
-        chunk_written(job->vined, job);
+        chunks_written(job->vined, job);
     store_put(job->object);
     buffer_put(job->vined, job->bytes);
     free(job);
 }
 
-void transfer_chunk(struct vined *vined, uint64_t id, uint32_t chunk, void *bytes,
-                    uint32_t length)
+void transfer_take(struct vined *vined, uint64_t id, struct chunk_run run, void *bytes,
+                   uint32_t length)
 {
     struct transfer *t = find(vined, id);
     struct vine_err err = {0};
@@ -302,12 +323,12 @@ void transfer_chunk(struct vined *vined, uint64_t id, uint32_t chunk, void *byte
     *job = (struct chunk_job){.vined = vined,
                               .object = t->object,
                               .id = id,
-                              .chunk = chunk,
+                              .run = run,
                               .length = length,
                               .bytes = bytes};
     job->work.data = job;
     store_get(t->object);
-    (void)uv_queue_work(&vined->loop, &job->work, write_chunk, after_write);
+    (void)uv_queue_work(&vined->loop, &job->work, write_chunks, after_write);
 }
 
 void transfer_manifest(struct vined *vined, uint64_t id,

@@ -111,11 +111,11 @@ struct chunk_run {
 };
 uint32_t transfer_runs(struct vined *vined, uint64_t id,
                        struct chunk_run runs[TRANSFER_RUNS_MAX]);
-/* Length that chunk must have; 0: not of this transfer or no such transfer. */
-uint32_t transfer_chunk_length(struct vined *vined, uint64_t id, uint32_t chunk);
-/* A chunk's bytes in a buffer, taken over. Verified, written, told to the core. */
-void transfer_chunk(struct vined *vined, uint64_t id, uint32_t chunk, void *bytes,
-                    uint32_t length);
+/* Bytes that these chunks must have; 0: not of this transfer or no such transfer. */
+uint64_t transfer_length(struct vined *vined, uint64_t id, struct chunk_run run);
+/* Chunks' bytes in a buffer, taken over. Verified, written, told to the core. */
+void transfer_take(struct vined *vined, uint64_t id, struct chunk_run run, void *bytes,
+                   uint32_t length);
 /* Piece 0 is on its way; transfer_end gives it up. */
 int transfer_expect_manifest(struct vined *vined, uint64_t id, struct vine_err *err);
 /* The manifest's bytes (piece 0) of `digest`: checked, the partial object made, told to

@@ -35,7 +35,8 @@ static bool fields_valid(const struct data_frame *f)
     case DATA_GET_MANIFEST:
         return f->bulk_len == 0;
     case DATA_CHUNK:
-        return bulk_fits && f->chunk < VINE_CHUNKS_MAX;
+        return bulk_fits && f->count >= 1 && f->chunk < VINE_CHUNKS_MAX &&
+               f->count <= VINE_CHUNKS_MAX - f->chunk;
     case DATA_MANIFEST:
         return bulk_fits && f->total >= DATA_MANIFEST_MIN &&
                f->total <= DATA_MANIFEST_MAX && f->offset < f->total &&
@@ -68,6 +69,7 @@ int data_encode(const struct data_frame *f, uint8_t out[DATA_BODY_MAX], size_t *
         break;
     case DATA_CHUNK:
         put_u32(&w, f->chunk);
+        put_u32(&w, f->count);
         break;
     case DATA_MANIFEST:
         put_u32(&w, f->total);
@@ -103,6 +105,7 @@ int data_decode(uint8_t kind, const uint8_t *buf, size_t len, uint32_t bulk_len,
         break;
     case DATA_CHUNK:
         d.chunk = get_u32(&r);
+        d.count = get_u32(&r);
         break;
     case DATA_MANIFEST:
         d.total = get_u32(&r);

@@ -13,10 +13,9 @@
 #include "vine/limits.h"
 
 enum data_kind { /* session frame kinds; apart from MESSAGE_KIND on purpose */
-                 DATA_GET =
-                     0x10, /* tag digest first_chunk count: one CHUNK each, in order */
+                 DATA_GET = 0x10,   /* tag digest first_chunk count: CHUNKs, in order */
                  DATA_GET_MANIFEST, /* tag digest: MANIFESTs in order of offset */
-                 DATA_CHUNK,        /* tag chunk; bulk: all bytes of the chunk */
+                 DATA_CHUNK,    /* tag chunk count; bulk: all bytes of these chunks */
                  DATA_MANIFEST, /* tag total offset; bulk: that part of the canonical
                                    form */
                  DATA_REFUSED,  /* tag code: the request ends here */
@@ -32,12 +31,13 @@ enum data_kind { /* session frame kinds; apart from MESSAGE_KIND on purpose */
 struct data_frame {
     enum data_kind kind;
     uint32_t tag;
-    struct vine_digest digest;   /* GET, GET_MANIFEST */
-    uint32_t first_chunk, count; /* GET; count >= 1, all below VINE_CHUNKS_MAX */
-    uint32_t chunk;              /* CHUNK */
-    uint32_t total, offset; /* MANIFEST: bytes of the whole, where this part goes */
-    enum vine_code code;    /* REFUSED, never VINE_OK */
-    uint32_t bulk_len;      /* CHUNK, MANIFEST: 1 to VINE_CHUNK_MAX; else 0 */
+    struct vine_digest digest; /* GET, GET_MANIFEST */
+    uint32_t first_chunk;      /* GET */
+    uint32_t chunk;            /* CHUNK: the first of them */
+    uint32_t count;            /* GET, CHUNK; at least 1, all below VINE_CHUNKS_MAX */
+    uint32_t total, offset;    /* MANIFEST: bytes of the whole, where this part goes */
+    enum vine_code code;       /* REFUSED, never VINE_OK */
+    uint32_t bulk_len;         /* CHUNK, MANIFEST: 1 to VINE_CHUNK_MAX; else 0 */
 };
 
 /* Body of f to out; *len bytes. f->bulk_len goes to session_send. VINE_EINVAL: a field

@@ -10,11 +10,12 @@
 #define VINE_PATH_MAX 4096 /* PATH_MAX, terminating zero included */
 #define VINE_ADDR_MAX 64   /* text of an IPv4 or IPv6 address */
 
-/* Chunks and manifests (DESIGN: about 256 KiB, cut by content). */
-#define VINE_CHUNK_MIN (64u << 10)
+/* Chunks and manifests. Cut by content: mostly one block of an image, some 40 KiB;
+ * where it has none that can be seen, VINE_CHUNK_AVG. */
+#define VINE_CHUNK_MIN (16u << 10)
 #define VINE_CHUNK_AVG (256u << 10)
 #define VINE_CHUNK_MAX (1u << 20)
-#define VINE_CHUNKS_MAX (1u << 22) /* 1 TiB of image */
+#define VINE_CHUNKS_MAX (1u << 22) /* some 160 GiB of image, 64 GiB at worst */
 #define VINE_OBJECT_MAX (1ull << 40)
 
 /* Pieces: runs of chunks, the planner's unit. Some hundreds an object. */
@@ -32,7 +33,7 @@
 #define VINE_OBJECTS_MAX 1024     /* objects a node keeps */
 #define VINE_KEYS_MAX 16          /* source keys remembered with an object */
 #define VINE_USERS_MAX 16         /* users remembered with an object */
-#define VINE_INDEX_MAX (1u << 20) /* chunks found again: 256 GiB of objects, 16 MiB */
+#define VINE_INDEX_MAX (1u << 22) /* chunks found again: 160 GiB of objects, 64 MiB */
 #define VINE_JOBS_MAX 1024        /* jobs with a lease on one node */
 #define VINE_CLIENTS_MAX 512      /* local connections at once; 64 steps and more fit */
 

@@ -71,6 +71,10 @@ uint32_t manifest_pieces(const struct manifest *m);
 /* Chunks [*first, *first + *count) of piece `piece` in 1..n-1. */
 void manifest_piece(const struct manifest *m, uint32_t piece, uint32_t *first,
                     uint32_t *count);
+/* How many of the chunks [chunk, end) travel together: those of one piece, and at most
+ * VINE_CHUNK_AVG bytes of them, but one at least. *length: their bytes. */
+uint32_t manifest_run(const struct manifest *m, uint32_t chunk, uint32_t end,
+                      uint32_t *length);
 /* The piece that chunk `chunk` < m->count belongs to. */
 uint32_t manifest_piece_of(const struct manifest *m, uint32_t chunk);
 

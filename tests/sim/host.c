@@ -9,6 +9,8 @@
 #include "daemon/core/bits.h"
 #include "tests/sim/sim.h"
 
+#define CHUNK_MEAN (40u << 10) /* one block of an image */
+
 /* Ops get the host alone; there is one simulation a process at a time. */
 static struct sim *the_sim;
 
@@ -25,14 +27,14 @@ uint32_t thing_of(const struct sim *sim, const struct vine_digest *digest)
     return UINT32_MAX;
 }
 
-/* Piece 0 is the manifest: 36 bytes a chunk of 256 KiB. */
+/* Piece 0 is the manifest: 36 bytes a chunk. */
 uint64_t piece_bytes(const struct sim *sim, uint32_t thing, uint32_t piece)
 {
     const struct thing *t = &sim->things[thing];
     uint64_t data = t->pieces - 1;
 
     if (piece == 0)
-        return 16 + 36 * (t->size / VINE_CHUNK_AVG + 1);
+        return 16 + 36 * (t->size / CHUNK_MEAN + 1);
     return t->size / data + (piece <= t->size % data);
 }
 

@@ -21,8 +21,11 @@ static const struct data_frame valid[] = {
      .first_chunk = 1,
      .count = VINE_CHUNKS_MAX - 1},
     {.kind = DATA_GET_MANIFEST, .tag = 3, .digest = {{0xff, 1}}},
-    {.kind = DATA_CHUNK, .chunk = VINE_CHUNKS_MAX - 1, .bulk_len = VINE_CHUNK_MAX},
-    {.kind = DATA_CHUNK, .tag = 5, .bulk_len = 1},
+    {.kind = DATA_CHUNK,
+     .chunk = VINE_CHUNKS_MAX - 1,
+     .count = 1,
+     .bulk_len = VINE_CHUNK_MAX},
+    {.kind = DATA_CHUNK, .tag = 5, .count = 7, .bulk_len = 1},
     {.kind = DATA_MANIFEST, .tag = 6, .total = DATA_MANIFEST_MIN, .bulk_len = 16},
     {.kind = DATA_MANIFEST,
      .total = DATA_MANIFEST_MAX,
@@ -94,9 +97,12 @@ static void test_fields_out_of_range_are_refused(void **state)
         {.kind = DATA_GET, .first_chunk = 1, .count = UINT32_MAX},
         {.kind = DATA_GET, .count = 1, .bulk_len = 1},
         {.kind = DATA_GET_MANIFEST, .bulk_len = 1},
-        {.kind = DATA_CHUNK, .bulk_len = 0},
-        {.kind = DATA_CHUNK, .bulk_len = VINE_CHUNK_MAX + 1},
-        {.kind = DATA_CHUNK, .chunk = VINE_CHUNKS_MAX, .bulk_len = 1},
+        {.kind = DATA_CHUNK, .count = 1, .bulk_len = 0},
+        {.kind = DATA_CHUNK, .count = 1, .bulk_len = VINE_CHUNK_MAX + 1},
+        {.kind = DATA_CHUNK, .chunk = VINE_CHUNKS_MAX, .count = 1, .bulk_len = 1},
+        {.kind = DATA_CHUNK, .count = 0, .bulk_len = 1},
+        {.kind = DATA_CHUNK, .chunk = 1, .count = VINE_CHUNKS_MAX, .bulk_len = 1},
+        {.kind = DATA_CHUNK, .chunk = 1, .count = UINT32_MAX, .bulk_len = 1},
         {.kind = DATA_MANIFEST, .total = 100, .bulk_len = 0},
         {.kind = DATA_MANIFEST, .total = 15, .bulk_len = 15},
         {.kind = DATA_MANIFEST, .total = 100, .bulk_len = 101},
@@ -110,12 +116,12 @@ static void test_fields_out_of_range_are_refused(void **state)
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         const struct data_frame *b = &bad[i];
-        uint32_t words[3] = {0,
-                             __builtin_bswap32(b->kind == DATA_CHUNK ? b->chunk
-                                               : b->kind == DATA_MANIFEST
-                                                   ? b->total
-                                                   : (uint32_t)b->code),
-                             __builtin_bswap32(b->offset)};
+        uint32_t words[3] = {
+            0,
+            __builtin_bswap32(b->kind == DATA_CHUNK      ? b->chunk
+                              : b->kind == DATA_MANIFEST ? b->total
+                                                         : (uint32_t)b->code),
+            __builtin_bswap32(b->kind == DATA_CHUNK ? b->count : b->offset)};
         uint8_t buf[DATA_BODY_MAX] = {0};
         struct data_frame out;
         struct vine_err err = {0};
@@ -131,7 +137,7 @@ static void test_fields_out_of_range_are_refused(void **state)
             len = b->kind == DATA_GET ? 44 : 36;
         } else {
             memcpy(buf, words, 12);
-            len = b->kind == DATA_MANIFEST ? 12 : 8;
+            len = b->kind == DATA_REFUSED ? 8 : 12;
         }
         assert_int_equal(decode_exact(b->kind, buf, len, b->bulk_len, &out, &err), -1);
         assert_non_null(strstr(err.text, "out of range"));
@@ -159,15 +165,18 @@ static void test_every_kind_comes_back_as_it_went(void **state)
 
 static void test_bytes_are_as_documented(void **state)
 {
-    static const uint8_t chunk[8] = {0, 0, 1, 2, 0, 3, 4, 5};
-    struct data_frame f = {
-        .kind = DATA_CHUNK, .tag = 0x102, .chunk = 0x30405, .bulk_len = 1};
+    static const uint8_t chunk[12] = {0, 0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8};
+    struct data_frame f = {.kind = DATA_CHUNK,
+                           .tag = 0x102,
+                           .chunk = 0x30405,
+                           .count = 0x60708,
+                           .bulk_len = 1};
     uint8_t buf[DATA_BODY_MAX];
     size_t len = 0;
 
     assert_int_equal(data_encode(&f, buf, &len, NULL), 0);
-    assert_int_equal(len, 8);
-    assert_memory_equal(buf, chunk, 8);
+    assert_int_equal(len, sizeof(chunk));
+    assert_memory_equal(buf, chunk, sizeof(chunk));
     assert_string_equal(data_kind_name(DATA_GET_MANIFEST), "get_manifest");
     assert_string_equal(data_kind_name(1), "unknown");
 }

@@ -247,6 +247,83 @@ static void test_an_insertion_changes_few_chunks(void **state)
     free(more);
 }
 
+#define FRAME 40000u
+
+/* As an image is: frames, one behind the other. */
+static uint8_t *frames(size_t size, int seed)
+{
+    static const uint8_t magic[] = {0x28, 0xb5, 0x2f, 0xfd};
+    uint8_t *data = noise(size, seed);
+
+    for (size_t at = 0; at + FRAME <= size; at += FRAME)
+        memcpy(data + at, magic, sizeof(magic));
+    return data;
+}
+
+/* All of what changed is in the frames that did, whatever became of their size. */
+static void test_a_change_costs_its_frame(void **state)
+{
+    size_t size = 200 * FRAME, at = 77 * FRAME;
+    uint8_t *data = frames(size, 9), *other = malloc(size + 99);
+    struct manifest old = build(data, size, size), new;
+
+    assert_in_range(old.count, 200, 201);
+    memcpy(other, data, size);
+    memset(other + at + 1000, 'x', 1000);
+    new = build(other, size, 7777);
+    assert_int_equal(count_new_chunks(&old, &new), 1);
+    manifest_free(&new);
+    memcpy(other + at + 99, data + at, size - at); /* longer, by what is before `at` */
+    new = build(other, size + 99, size);
+    assert_int_equal(count_new_chunks(&old, &new), 1);
+    manifest_free(&new);
+    manifest_free(&old);
+    free(data);
+    free(other);
+}
+
+/* A frame that begins too early is no cut: bounds hold whatever the bytes are. */
+static void test_small_frames_go_together(void **state)
+{
+    static const uint8_t magic[] = {0x28, 0xb5, 0x2f, 0xfd};
+    size_t size = 4 << 20;
+    uint8_t *data = malloc(size);
+    struct manifest m;
+
+    for (size_t at = 0; at < size; at++)
+        data[at] = magic[at % 4];
+    m = build(data, size, 12345);
+    for (uint32_t i = 0; i + 1 < m.count; i++)
+        assert_int_equal(m.chunk[i].length, VINE_CHUNK_MIN);
+    manifest_free(&m);
+    free(data);
+}
+
+static void test_runs_are_of_one_piece_and_bounded(void **state)
+{
+    size_t size = 600 * FRAME;
+    uint8_t *data = frames(size, 10);
+    struct manifest m = build(data, size, size);
+    uint32_t runs = 0, length;
+
+    for (uint32_t c = 0; c < m.count; runs++) {
+        uint32_t count = manifest_run(&m, c, m.count, &length), sum = 0;
+        assert_in_range(count, 1, m.count - c);
+        assert_int_equal(manifest_piece_of(&m, c),
+                         manifest_piece_of(&m, c + count - 1));
+        for (uint32_t i = 0; i < count; i++)
+            sum += m.chunk[c + i].length;
+        assert_int_equal(length, sum);
+        assert_true(length <= VINE_CHUNK_AVG || count == 1);
+        c += count;
+    }
+    assert_true(runs < m.count / 3);
+    assert_int_equal(manifest_run(&m, 0, 2, &length), 2);
+    assert_int_equal(manifest_run(&m, m.count - 1, m.count, &length), 1);
+    manifest_free(&m);
+    free(data);
+}
+
 static void test_pieces_cover_all_chunks_in_order(void **state)
 {
     static const size_t sizes[] = {1, 100, 300 << 10, 5 << 20, 200 << 20};
@@ -281,6 +358,9 @@ int main(void)
         cmocka_unit_test(test_the_digest_of_known_bytes),
         cmocka_unit_test(test_lengths_are_bounded_and_average),
         cmocka_unit_test(test_an_insertion_changes_few_chunks),
+        cmocka_unit_test(test_a_change_costs_its_frame),
+        cmocka_unit_test(test_small_frames_go_together),
+        cmocka_unit_test(test_runs_are_of_one_piece_and_bounded),
         cmocka_unit_test(test_pieces_cover_all_chunks_in_order),
     };
 
