@@ -22,7 +22,9 @@
  *
  * Reuse: when piece 0 is there, and before any data, the edge takes what older objects
  * of the store have of it. The manager is told to wait (HAVE, reusing) until that is
- * over, so that it plans what is missing and nothing else.
+ * over, so that it plans what is missing and nothing else. While the source is not
+ * proved, all pieces are planned, and taken here from older objects one by one when
+ * the node they are fetched from has them: bytes somebody read as the user.
  *
  * Transfers: each has a deadline `stall_ms` after its last progress; a failed one is
  * reported (FAILED) and its pieces await a new assignment. Data pieces are only begun
@@ -78,12 +80,11 @@ struct node_ops {
     void (*fetch_cancel)(void *ctx, uint64_t transfer);
 
     /* Piece 0 is there: read, verify and write what older objects of the store have of
-     * it -> node_reused; node_reuse_progress meanwhile. proved: its source is known to
-     * hold all of it (mgr_proof.c), so any object may be taken from; else only those
-     * that all these users, who wait for it, were given before (none: nothing may be
-     * taken). The list is borrowed. NULL: nothing is ever reused. */
-    void (*reuse)(void *ctx, const struct vine_digest *digest, bool proved,
-                  const uint32_t *users, uint32_t user_count);
+     * it -> node_reused; node_reuse_progress meanwhile. Not proved: its source is not
+     * known to hold all of it yet (mgr_proof.c), so nothing is taken now; of a piece
+     * that is fetched from a peer, when the peer has verified it
+     * -> node_transfer_reused. NULL: nothing is ever reused. */
+    void (*reuse)(void *ctx, const struct vine_digest *digest, bool proved);
 
     /* All pieces are there: sync, rename into place -> node_published. */
     void (*publish)(void *ctx, const struct vine_digest *digest, bool trusted);
@@ -93,8 +94,6 @@ struct node_ops {
     /* This source's key gives this complete object: note it on disk. No answer. */
     void (*remember_key)(void *ctx, const struct vine_digest *digest,
                          const struct vine_digest *key);
-    /* This user was given this complete object: note it on disk. No answer. */
-    void (*remember_user)(void *ctx, const struct vine_digest *digest, uint32_t uid);
     /* Lazy start, node_lazy.c. Find the tables of an image whose first piece is here ->
      * node_lazy_tables. */
     void (*lazy_look)(void *ctx, const struct vine_digest *digest);
@@ -199,6 +198,9 @@ void node_transfer_progress(struct node *node, uint64_t transfer, uint64_t bytes
                             uint64_t now_ms);
 void node_transfer_failed(struct node *node, uint64_t transfer,
                           const struct vine_err *err, uint64_t now_ms);
+/* So many bytes of a piece that is not done yet came from older objects. */
+void node_transfer_reused(struct node *node, uint64_t transfer, uint32_t piece,
+                          uint64_t bytes);
 
 struct node_reused {
     const bool *have;        /* by piece: all of it is verified and written */

@@ -68,10 +68,8 @@ struct node_object {
     uint32_t have_count;
     uint32_t key_count;
     struct vine_digest keys[VINE_KEYS_MAX]; /* oldest first */
-    uint32_t user_count;
-    uint32_t users[VINE_USERS_MAX]; /* it was bound to since the start */
-    uint32_t leases;                /* sources bound to it */
-    struct transfer *transfers;     /* by object_next */
+    uint32_t leases;                        /* sources bound to it */
+    struct transfer *transfers;             /* by object_next */
     struct mount *mounts;
     struct ticket *stream; /* this node reads it from its source */
     bool restored;         /* last used before this start, by another clock */
@@ -252,7 +250,6 @@ void node_object_free(struct node *node, struct node_object *o);
 /* Remove it from disk and tell the manager. */
 void node_object_evict(struct node *node, struct node_object *o);
 void node_object_add_key(struct node_object *o, const struct vine_digest *key);
-void node_object_add_user(struct node *node, struct node_object *o, uint32_t uid);
 bool node_object_has(const struct node_object *o, uint32_t piece);
 void node_object_set_complete(struct node *node, struct node_object *o);
 void node_object_used(struct node *node, struct node_object *o);

@@ -131,7 +131,6 @@ void node_source_bind(struct node *node, struct job_source *s, struct node_objec
     s->object = o;
     s->state = SOURCE_BOUND;
     node_object_used(node, o);
-    node_object_add_user(node, o, s->job->uid);
 }
 
 uint32_t node_source_mount_uid(const struct job_source *s)

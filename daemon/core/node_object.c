@@ -209,22 +209,6 @@ void node_object_add_key(struct node_object *o, const struct vine_digest *key)
     o->keys[o->key_count++] = *key;
 }
 
-void node_object_add_user(struct node *node, struct node_object *o, uint32_t uid)
-{
-    uint32_t i = 0;
-
-    while (i < o->user_count && o->users[i] != uid)
-        i++;
-    if (i == VINE_USERS_MAX) /* the oldest goes */
-        memmove(o->users, o->users + 1, --i * sizeof(o->users[0]));
-    if (i == o->user_count || o->user_count == VINE_USERS_MAX) {
-        o->users[i] = uid;
-        o->user_count = i + 1 > o->user_count ? i + 1 : o->user_count;
-    }
-    if (o->state == OBJECT_COMPLETE) /* else when it is */
-        node->ops.remember_user(node->ctx, &o->digest, uid);
-}
-
 bool node_object_has(const struct node_object *o, uint32_t piece)
 {
     return piece < o->pieces &&
@@ -391,8 +375,6 @@ void node_published(struct node *node, const struct vine_digest *digest,
              (unsigned long long)o->bytes_origin, (unsigned long long)o->bytes_reused);
     for (uint32_t i = 0; i < o->key_count; i++)
         node->ops.remember_key(node->ctx, &o->digest, &o->keys[i]);
-    for (uint32_t i = 0; i < o->user_count; i++)
-        node->ops.remember_user(node->ctx, &o->digest, o->users[i]);
     if (o->stream != NULL)
         node_origin_streamed(node, o->stream);
     node->ops.save(node->ctx);

@@ -23,50 +23,15 @@ uint64_t node_reuse_missing(const struct node_object *o, uint32_t piece)
     return o->size / data + (piece == data ? o->size % data : 0);
 }
 
-struct waiters {
-    uint32_t user[VINE_USERS_MAX];
-    uint32_t count;
-    bool more; /* than fit */
-};
-
-static void waiter_add(struct waiters *w, uint32_t uid)
-{
-    uint32_t i = 0;
-
-    while (i < w->count && w->user[i] != uid)
-        i++;
-    if (i == VINE_USERS_MAX)
-        w->more = true;
-    else if (i == w->count)
-        w->user[w->count++] = uid;
-}
-
-/* Who waits for it: a stream may begin before its binding is here. */
-static void waiters_find(const struct node *node, const struct node_object *o,
-                         struct waiters *w)
-{
-    *w = (struct waiters){0};
-    for (const struct node_job *job = node->first_job; job != NULL; job = job->next)
-        for (const struct job_source *s = job->sources; s != NULL; s = s->next)
-            if (s->object == o)
-                waiter_add(w, job->uid);
-    if (o->stream != NULL)
-        waiter_add(w, o->stream->uid);
-}
-
 void node_reuse_begin(struct node *node, struct node_object *o)
 {
-    struct waiters w;
-
     if (!node_reuse_pending(node, o) || o->reuse != REUSE_UNTRIED ||
         (o->leases == 0 && o->stream == NULL))
         return;
     o->reuse = REUSE_RUNNING;
     o->reuse_deadline_ms = node->now_ms + node->limits.stall_ms;
     node->reusing++;
-    waiters_find(node, o, &w);
-    node->ops.reuse(node->ctx, &o->digest, o->key_count > 0, w.user,
-                    w.more ? 0 : w.count);
+    node->ops.reuse(node->ctx, &o->digest, o->key_count > 0);
 }
 
 void node_reuse_end(struct node *node, struct node_object *o)

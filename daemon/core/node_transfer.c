@@ -409,6 +409,22 @@ void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
         node_origin_advance(node, o->stream);
 }
 
+void node_transfer_reused(struct node *node, uint64_t transfer, uint32_t piece,
+                          uint64_t bytes)
+{
+    struct transfer *t = transfer_find(node, transfer);
+    struct node_object *o = t == NULL ? NULL : t->object;
+
+    /* Counters are exact or as if all had come from the peer. */
+    if (o == NULL || o->missing == NULL || piece - t->range.first >= t->range.count ||
+        node_object_has(o, piece) || bytes > o->missing[piece])
+        return;
+    o->missing[piece] -= (uint32_t)bytes;
+    o->bytes_here += bytes;
+    o->bytes_reused += bytes;
+    node->bytes_reused += bytes;
+}
+
 void node_transfer_progress(struct node *node, uint64_t transfer, uint64_t bytes,
                             uint64_t now_ms)
 {

@@ -76,10 +76,24 @@ static void send_frame(struct peer *p, const struct data_frame *frame)
         (void)link_send(p->link, (uint8_t)frame->kind, body, len);
 }
 
-/* One GET a run of chunks that are missing, all with the transfer's tag. */
+/* A run of chunks that are missing. What older objects of the store have is not sent:
+ * the peer only says when it has verified it. */
+static void send_run(struct peer *p, const struct request *r,
+                     const struct chunk_run *run, bool older)
+{
+    const struct data_frame frame = {.kind = older ? DATA_ASK : DATA_GET,
+                                     .tag = (uint32_t)r->id,
+                                     .digest = r->digest,
+                                     .first_chunk = run->first,
+                                     .count = run->count};
+
+    send_frame(p, &frame);
+}
+
+/* All with the transfer's tag. */
 static void send_request(struct peer *p, struct request *r)
 {
-    struct data_frame frame = {
+    const struct data_frame frame = {
         .kind = DATA_GET_MANIFEST, .tag = (uint32_t)r->id, .digest = r->digest};
     struct chunk_run runs[TRANSFER_RUNS_MAX];
     uint32_t count = 0;
@@ -88,12 +102,9 @@ static void send_request(struct peer *p, struct request *r)
         send_frame(p, &frame);
     else
         count = transfer_runs(p->fetcher->vined, r->id, runs);
-    frame.kind = DATA_GET;
     for (uint32_t i = 0; i < count; i++) {
-        frame.first_chunk = runs[i].first;
-        frame.count = runs[i].count;
-        r->left += frame.count;
-        send_frame(p, &frame);
+        r->left += runs[i].count;
+        send_run(p, r, &runs[i], runs[i].older);
     }
 }
 
@@ -125,7 +136,7 @@ static void close_peer(struct peer *p, const struct vine_err *err)
 static void *bulk_for_chunk(struct peer *p, const struct data_frame *f)
 {
     struct request *r = find_request(p, f->tag);
-    const struct chunk_run run = {f->chunk, f->count};
+    const struct chunk_run run = {.first = f->chunk, .count = f->count};
     struct vine_err err = {0};
     uint64_t wanted;
 
@@ -170,6 +181,21 @@ static void take_refusal(struct peer *p, const struct data_frame *f)
     fail_request(p, r, &err);
 }
 
+static void take_here(struct peer *p, const struct data_frame *f)
+{
+    const struct chunk_run run = {.first = f->chunk, .count = f->count};
+    struct request *r = find_request(p, f->tag);
+    struct vined *vined = p->fetcher->vined;
+    uint32_t first, count;
+
+    if (r == NULL || r->range.first == 0)
+        return;
+    if (transfer_chunks(vined, r->id, &first, &count) < 0)
+        remove_request(p, r); /* failed: the rest of its answer is dropped */
+    else
+        transfer_take_older(vined, r->id, run);
+}
+
 static void *on_frame(void *ctx, struct link *link, const struct session_frame *frame)
 {
     struct peer *p = ctx;
@@ -192,6 +218,9 @@ static void *on_frame(void *ctx, struct link *link, const struct session_frame *
     case DATA_REFUSED:
         take_refusal(p, &f);
         return NULL;
+    case DATA_HERE:
+        take_here(p, &f);
+        return NULL;
     default:
         vine_err_set(&err, VINE_EPROTO, "%s asks on a connection we ask on", p->name);
         close_peer(p, &err);
@@ -199,11 +228,19 @@ static void *on_frame(void *ctx, struct link *link, const struct session_frame *
     }
 }
 
+static void count_arrived(struct peer *p, struct request *r, uint32_t count)
+{
+    if (count >= r->left)
+        remove_request(p, r);
+    else
+        r->left -= count;
+}
+
 static void chunk_arrived(struct peer *p)
 {
     struct vined *vined = p->fetcher->vined;
     struct request *r = find_request(p, p->frame.tag);
-    const struct chunk_run run = {p->frame.chunk, p->frame.count};
+    const struct chunk_run run = {.first = p->frame.chunk, .count = p->frame.count};
     uint32_t first, count;
     void *bytes = p->bulk;
 
@@ -217,10 +254,7 @@ static void chunk_arrived(struct peer *p)
         return;
     }
     transfer_take(vined, r->id, run, bytes, p->frame.bulk_len);
-    if (run.count >= r->left)
-        remove_request(p, r);
-    else
-        r->left -= run.count;
+    count_arrived(p, r, run.count);
 }
 
 static void manifest_arrived(struct peer *p)
@@ -399,6 +433,20 @@ void fetch_cancel(struct vined *vined, uint64_t id)
         /* A manifest may be on its way into r->manifest: it goes with the answer. */
         if (r != NULL && r->id == id && r->range.first != 0)
             remove_request(p, r);
+    }
+}
+
+void fetch_took_older(struct vined *vined, uint64_t id, struct chunk_run run, bool took)
+{
+    for (struct peer *p = vined->fetcher->first; p != NULL; p = p->next) {
+        struct request *r = p->closing ? NULL : find_request(p, (uint32_t)id);
+        if (r == NULL || r->id != id)
+            continue;
+        if (took)
+            count_arrived(p, r, run.count);
+        else
+            send_run(p, r, &run, false);
+        return;
     }
 }
 

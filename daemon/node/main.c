@@ -176,10 +176,9 @@ static void op_fetch_cancel(void *ctx, uint64_t transfer)
     fetch_cancel(ctx, transfer);
 }
 
-static void op_reuse(void *ctx, const struct vine_digest *digest, bool proved,
-                     const uint32_t *users, uint32_t user_count)
+static void op_reuse(void *ctx, const struct vine_digest *digest, bool proved)
 {
-    reuse_begin(ctx, digest, proved, users, user_count);
+    reuse_begin(ctx, digest, proved);
 }
 
 struct publication {
@@ -235,15 +234,6 @@ static void op_remember_key(void *ctx, const struct vine_digest *digest,
 
     if (object != NULL)
         store_add_key(vined->store, object, key);
-}
-
-static void op_remember_user(void *ctx, const struct vine_digest *digest, uint32_t uid)
-{
-    struct vined *vined = ctx;
-    struct store_object *object = store_find(vined->store, digest);
-
-    if (object != NULL)
-        store_add_user(vined->store, object, uid);
 }
 
 static void op_remove(void *ctx, const struct vine_digest *digest)
@@ -325,7 +315,6 @@ static const struct node_ops core_ops = {
     .publish = op_publish,
     .mount = op_mount,
     .remember_key = op_remember_key,
-    .remember_user = op_remember_user,
     .remove = op_remove,
     .lazy_look = op_lazy_look,
     .lazy_mount = op_lazy_mount,

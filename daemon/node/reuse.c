@@ -1,14 +1,16 @@
 /* reuse.c - a new object's chunks from older objects of the store.
  *
- * The loop looks the chunks up, BATCH_BYTES at a time, and workers read, check and
- * write them, BATCHES at once; then the core is told which pieces are whole and what is
- * missing of the others. The objects read from are held, so an eviction meanwhile takes
- * their names and not their bytes. A chunk that is not what its manifest says is left
- * to the peers, and nothing is taken from that object any more.
+ * Workers read, check and write them. The objects read from are held, so an eviction
+ * meanwhile takes their names and not their bytes. A chunk that is not what its
+ * manifest says is left to the peers, and nothing is taken from that object any more.
  *
- * Whose chunks: what a manifest names is no proof that its user has the bytes. An
- * object whose source was read to its end takes from all; one that is still being
- * streamed only from objects that all who wait for it were given before. */
+ * When: what a manifest names is no proof that its user has the bytes. Of an object
+ * whose source was read to its end all is taken before data is planned: the loop looks
+ * the chunks up, BATCH_BYTES at a time, BATCHES are under way at once, then the core is
+ * told which pieces are whole and what is missing of the others. Of one that is still
+ * being read a chunk is taken when the peer that would send it has it: then the node
+ * that reads the source, as its user, found these bytes there. That node itself takes
+ * nothing; it reads all of it. */
 #include <stdlib.h>
 
 #include "daemon/node/vined.h"
@@ -37,7 +39,11 @@ struct reuse_chunk {
 
 struct batch {
     uv_work_t work;
-    struct reuse *reuse;
+    struct vined *vined;
+    struct store_object *object; /* they are written to */
+    struct reuse *reuse;         /* NULL: of a transfer */
+    uint64_t transfer;
+    struct chunk_run run;
     uint32_t count;
     struct reuse_chunk chunk[BATCH_CHUNKS];
     void *buffer;
@@ -45,15 +51,12 @@ struct batch {
 
 static void go_on(struct vined *vined, void *arg);
 
-/* Nothing is taken while the source has not been read to its end, whoever waits for it:
- * what is complete then is taken for proved, and its next user might have named chunks
- * that only others were given. */
-static bool look_up(const struct reuse *r, uint32_t chunk, struct reuse_chunk *out)
+static bool look_up(const struct vined *vined, const struct store_object *object,
+                    uint32_t chunk, struct reuse_chunk *out)
 {
-    const struct manifest_chunk *wanted = &r->object->manifest.chunk[chunk];
+    const struct manifest_chunk *wanted = &object->manifest.chunk[chunk];
     struct store_source found[STORE_SOURCES_MAX];
-    uint32_t count =
-        r->proved ? store_lookup(r->vined->store, &wanted->digest, found) : 0;
+    uint32_t count = store_lookup(vined->store, &wanted->digest, found);
 
     for (uint32_t i = 0; i < count; i++) {
         const struct store_object *from = found[i].object;
@@ -66,10 +69,18 @@ static bool look_up(const struct reuse *r, uint32_t chunk, struct reuse_chunk *o
     return false;
 }
 
+bool reuse_knows(const struct vined *vined, const struct store_object *object,
+                 uint32_t chunk)
+{
+    struct reuse_chunk found;
+
+    return look_up(vined, object, chunk, &found);
+}
+
 static void run_batch(uv_work_t *work)
 {
     struct batch *b = work->data;
-    struct store_object *object = b->reuse->object;
+    struct store_object *object = b->object;
 
     for (uint32_t i = 0; i < b->count; i++) {
         struct reuse_chunk *c = &b->chunk[i];
@@ -81,26 +92,49 @@ static void run_batch(uv_work_t *work)
     }
 }
 
-static void take_chunk(struct reuse *r, const struct reuse_chunk *c)
+static void not_taken(struct vined *vined, const struct reuse_chunk *c)
 {
     char hex[VINE_HEX_LEN + 1];
 
-    if (c->code == VINE_OK) {
-        /* A transfer may have brought it meanwhile. */
-        if (!store_has_chunk(r->object, c->chunk))
-            r->bytes += r->object->manifest.chunk[c->chunk].length;
-        store_mark_chunk(r->object, c->chunk);
-        return;
-    }
-    if (c->code == VINE_ECORRUPT && !store_forget_chunks(r->vined->store, c->from))
+    if (c->code == VINE_ECORRUPT && !store_forget_chunks(vined->store, c->from))
         return; /* the first is told */
     vine_digest_hex(&c->from->manifest.digest, hex);
     vine_log(VINE_LOG_WARNING, "event=chunk-not-reused object=%.8s chunk=%u code=%s",
              hex, c->from_chunk, vine_code_name(c->code));
 }
 
+static void take_chunk(struct reuse *r, const struct reuse_chunk *c)
+{
+    if (c->code != VINE_OK) {
+        not_taken(r->vined, c);
+        return;
+    }
+    /* A transfer may have brought it meanwhile. */
+    if (!store_has_chunk(r->object, c->chunk))
+        r->bytes += r->object->manifest.chunk[c->chunk].length;
+    store_mark_chunk(r->object, c->chunk);
+}
+
+static struct batch *batch_new(struct vined *vined, struct store_object *object)
+{
+    struct batch *b = calloc(1, sizeof(*b));
+
+    if (b != NULL)
+        b->buffer = malloc(VINE_CHUNK_MAX);
+    if (b == NULL || b->buffer == NULL) {
+        free(b);
+        return NULL;
+    }
+    b->vined = vined;
+    b->object = object;
+    b->work.data = b;
+    store_get(object);
+    return b;
+}
+
 static void batch_free(struct batch *b)
 {
+    store_put(b->object);
     for (uint32_t i = 0; i < b->count; i++)
         store_put(b->chunk[i].from);
     free(b->buffer);
@@ -121,17 +155,14 @@ static void after_batch(uv_work_t *work, int status)
     go_on(r->vined, r);
 }
 
-/* The next chunks that can be had, as work; false: none are left, or no memory. */
+/* The next chunks that can be had, as work; false: none are left, or none may be. */
 static bool start_batch(struct reuse *r)
 {
-    struct batch *b = calloc(1, sizeof(*b));
+    struct batch *b = r->proved ? batch_new(r->vined, r->object) : NULL;
     uint32_t end = r->object->manifest.count, looked = 0;
     uint64_t bytes = 0;
 
-    if (b != NULL)
-        b->buffer = malloc(VINE_CHUNK_MAX);
-    if (b == NULL || b->buffer == NULL) {
-        free(b);
+    if (b == NULL) {
         r->next = end;
         return false;
     }
@@ -139,7 +170,7 @@ static bool start_batch(struct reuse *r)
            looked < BATCH_LOOKUPS;
          r->next++, looked++) {
         if (store_has_chunk(r->object, r->next) ||
-            !look_up(r, r->next, &b->chunk[b->count]))
+            !look_up(r->vined, r->object, r->next, &b->chunk[b->count]))
             continue;
         bytes += r->object->manifest.chunk[r->next].length;
         store_get(b->chunk[b->count++].from);
@@ -149,7 +180,6 @@ static bool start_batch(struct reuse *r)
         return false;
     }
     b->reuse = r;
-    b->work.data = b;
     r->running++;
     (void)uv_queue_work(&r->vined->loop, &b->work, run_batch, after_batch);
     return true;
@@ -223,8 +253,7 @@ static void start(struct vined *vined, void *arg)
     go_on(vined, r);
 }
 
-void reuse_begin(struct vined *vined, const struct vine_digest *digest, bool proved,
-                 const uint32_t *users, uint32_t user_count)
+void reuse_begin(struct vined *vined, const struct vine_digest *digest, bool proved)
 {
     struct reuse *r = calloc(1, sizeof(*r));
 
@@ -234,4 +263,36 @@ void reuse_begin(struct vined *vined, const struct vine_digest *digest, bool pro
     r->digest = *digest;
     r->proved = proved;
     vined_defer(vined, start, r);
+}
+
+static void after_take(uv_work_t *work, int status)
+{
+    struct batch *b = work->data;
+    bool took = b->count == b->run.count;
+
+    for (uint32_t i = 0; i < b->count; i++) {
+        took &= b->chunk[i].code == VINE_OK;
+        if (b->chunk[i].code != VINE_OK)
+            not_taken(b->vined, &b->chunk[i]);
+    }
+    if (!b->vined->stopping && !b->object->removed)
+        transfer_took_older(b->vined, b->transfer, b->object, b->run, took);
+    batch_free(b);
+}
+
+void reuse_take(struct vined *vined, uint64_t id, struct store_object *object,
+                struct chunk_run run)
+{
+    struct batch *b = run.count <= BATCH_CHUNKS ? batch_new(vined, object) : NULL;
+
+    if (b == NULL) {
+        fetch_took_older(vined, id, run, false);
+        return;
+    }
+    b->transfer = id;
+    b->run = run;
+    while (b->count < run.count &&
+           look_up(vined, object, run.first + b->count, &b->chunk[b->count]))
+        store_get(b->chunk[b->count++].from);
+    (void)uv_queue_work(&vined->loop, &b->work, run_batch, after_take);
 }

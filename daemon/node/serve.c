@@ -20,7 +20,7 @@
 
 struct answer { /* a request being answered */
     uint32_t tag;
-    bool manifest;
+    bool manifest, ask; /* ask: say when, send nothing */
     struct store_object *object;
     uint32_t next, end; /* chunks, or bytes of the manifest */
     uint8_t *encoded;   /* manifest: its bytes, made by the first part */
@@ -119,6 +119,16 @@ static uint32_t next_run(const struct served *s, uint32_t *length)
     return manifest_run(&a->object->manifest, a->next, a->end, length);
 }
 
+static int send_here(struct served *s, const struct data_frame *frame)
+{
+    uint8_t body[DATA_BODY_MAX];
+    size_t len;
+
+    if (data_encode(frame, body, &len, NULL) < 0)
+        return -1;
+    return link_send(s->link, (uint8_t)frame->kind, body, len);
+}
+
 /* They are sent. -1: the link is closing. */
 static int send_chunks(struct served *s)
 {
@@ -134,11 +144,18 @@ static int send_chunks(struct served *s)
 
     frame.count = next_run(s, &frame.bulk_len);
     file.len = frame.bulk_len;
-    store_get(object);
+    if (a->ask)
+        frame.kind = DATA_HERE;
+    else
+        store_get(object);
     a->since_ms = vined_now(s->server->vined);
     a->next += frame.count;
     if (a->next == a->end)
         pop(s);
+    if (frame.kind == DATA_HERE) {
+        frame.bulk_len = 0;
+        return send_here(s, &frame);
+    }
     if (data_encode(&frame, body, &len, NULL) < 0) {
         store_put(object);
         return -1;
@@ -298,7 +315,8 @@ static void go_on(struct served *s)
         uint32_t length;
         if (a->manifest)
             send_manifest_part(s);
-        else if (!store_chunks_cached(a->object, a->next, next_run(s, &length)))
+        else if (!a->ask &&
+                 !store_chunks_cached(a->object, a->next, next_run(s, &length)))
             warm_next(s);
         else if (send_chunks(s) < 0)
             return;
@@ -320,14 +338,15 @@ static void take_request(struct served *s, const struct data_frame *f)
 {
     struct vined *vined = s->server->vined;
     struct store_object *object = store_find(vined->store, &f->digest);
+    bool chunks = f->kind != DATA_GET_MANIFEST;
     struct msg_range range = {0, 1};
     struct answer *a, **at;
 
     if (object == NULL ||
-        (f->kind == DATA_GET &&
+        (chunks &&
          pieces_of(&object->manifest, f->first_chunk, f->count, &range) < 0) ||
         (!node_may_serve(vined->core, &f->digest, range) &&
-         (f->kind != DATA_GET || !node_may_wait(vined->core, &f->digest, range)))) {
+         (!chunks || !node_may_wait(vined->core, &f->digest, range)))) {
         refuse(s, f->tag, VINE_ENOENT);
         return;
     }
@@ -339,7 +358,8 @@ static void take_request(struct served *s, const struct data_frame *f)
     a->tag = f->tag;
     a->object = object;
     a->since_ms = vined_now(vined);
-    a->manifest = f->kind == DATA_GET_MANIFEST;
+    a->manifest = !chunks;
+    a->ask = f->kind == DATA_ASK;
     if (a->manifest) {
         a->end = (uint32_t)manifest_encoded_size(object->manifest.count);
     } else {
@@ -366,7 +386,7 @@ static void *on_frame(void *ctx, struct link *link, const struct session_frame *
     if (data_decode(frame->kind, frame->payload, frame->len, frame->bulk_len, &f,
                     &err) < 0)
         link_close(link, &err);
-    else if (f.kind == DATA_GET || f.kind == DATA_GET_MANIFEST)
+    else if (f.kind == DATA_GET || f.kind == DATA_GET_MANIFEST || f.kind == DATA_ASK)
         take_request(s, &f);
     else {
         vine_err_set(&err, VINE_EPROTO, "an answer to no request");

@@ -582,26 +582,6 @@ void store_add_key(struct store *store, struct store_object *object,
         save_meta(store, object);
 }
 
-bool store_has_user(const struct store_object *object, uint32_t uid)
-{
-    for (uint32_t i = 0; i < object->user_count; i++)
-        if (object->users[i] == uid)
-            return true;
-    return false;
-}
-
-void store_add_user(struct store *store, struct store_object *object, uint32_t uid)
-{
-    if (store_has_user(object, uid))
-        return;
-    if (object->user_count == VINE_USERS_MAX)
-        memmove(object->users, object->users + 1,
-                --object->user_count * sizeof(object->users[0]));
-    object->users[object->user_count++] = uid;
-    if (object->complete) /* else store_publish writes it down */
-        save_meta(store, object);
-}
-
 void store_note_reads(struct store *store, struct store_object *object, uint32_t first,
                       uint32_t count)
 {

@@ -36,10 +36,7 @@ struct store_object {
     bool synced; /* else a restart hashes it */
     uint32_t key_count;
     struct vine_digest keys[VINE_KEYS_MAX];
-    bool *touched; /* by piece: what starts read, a hint; NULL: not known */
-    /* Users it was bound to, so who may read it: what it has may be shown to them. */
-    uint32_t user_count;
-    uint32_t users[VINE_USERS_MAX];
+    bool *touched;    /* by piece: what starts read, a hint; NULL: not known */
     uint64_t used_ms; /* last use, wall clock */
     /* private */
     bool removed;
@@ -127,9 +124,6 @@ int store_adopt(struct store *store, const char *name, struct manifest *manifest
 /* Remember that a source with this key gives this object. */
 void store_add_key(struct store *store, struct store_object *object,
                    const struct vine_digest *key);
-/* Remember that this user may read it. */
-void store_add_user(struct store *store, struct store_object *object, uint32_t uid);
-bool store_has_user(const struct store_object *object, uint32_t uid);
 void store_touch(struct store *store, struct store_object *object); /* used now */
 /* Remember that the start of a job reads these pieces, beside those known before. */
 void store_note_reads(struct store *store, struct store_object *object, uint32_t first,

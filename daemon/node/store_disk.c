@@ -173,10 +173,8 @@ int meta_save(int dir_fd, const struct store_object *object, bool synced,
               struct vine_err *err)
 {
     json_t *keys = json_array();
-    json_t *users = json_array();
-    json_t *root =
-        json_pack("{s:b, s:b, s:o, s:o, s:o}", "trusted", object->trusted, "synced",
-                  synced, "keys", keys, "users", users, "reads", reads_of(object));
+    json_t *root = json_pack("{s:b, s:b, s:o, s:o}", "trusted", object->trusted,
+                             "synced", synced, "keys", keys, "reads", reads_of(object));
     char hex[VINE_HEX_LEN + 1], *text;
     int result;
 
@@ -184,8 +182,6 @@ int meta_save(int dir_fd, const struct store_object *object, bool synced,
         vine_digest_hex(&object->keys[i], hex);
         (void)json_array_append_new(keys, json_string(hex));
     }
-    for (uint32_t i = 0; root != NULL && i < object->user_count; i++)
-        (void)json_array_append_new(users, json_integer(object->users[i]));
     text = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);
     if (text == NULL)
@@ -205,17 +201,6 @@ static void load_keys(const json_t *list, struct store_object *object)
     }
 }
 
-static void load_users(const json_t *list, struct store_object *object)
-{
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *uid = json_array_get(list, i);
-        json_int_t n = json_integer_value(uid);
-        if (json_is_integer(uid) && n >= 0 && n < UINT32_MAX &&
-            object->user_count < VINE_USERS_MAX)
-            object->users[object->user_count++] = (uint32_t)n;
-    }
-}
-
 void meta_load(int dir_fd, struct store_object *object, bool *synced)
 {
     struct stat st;
@@ -224,7 +209,7 @@ void meta_load(int dir_fd, struct store_object *object, bool *synced)
     json_t *root = NULL;
 
     object->trusted = false;
-    object->key_count = object->user_count = 0;
+    object->key_count = 0;
     object->used_ms = 0;
     *synced = false;
     if (disk_read_file(dir_fd, META_NAME, META_MAX, &text, &len, NULL) == 0)
@@ -236,7 +221,6 @@ void meta_load(int dir_fd, struct store_object *object, bool *synced)
     *synced = json_is_true(json_object_get(root, "synced"));
     load_keys(json_object_get(root, "keys"), object);
     load_reads(json_object_get(root, "reads"), object);
-    load_users(json_object_get(root, "users"), object);
     if (fstatat(dir_fd, META_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0)
         object->used_ms =
             (uint64_t)st.st_mtim.tv_sec * 1000 + (uint64_t)st.st_mtim.tv_nsec / 1000000;

@@ -205,12 +205,18 @@ uint32_t transfer_runs(struct vined *vined, uint64_t id,
     uint32_t count = 0, last = UINT32_MAX;
 
     for (uint32_t c = 0; t != NULL && c < t->chunk_count; c++) {
+        struct chunk_run *run = count > 0 ? &runs[count - 1] : NULL;
+        bool older;
         if (t->written[c])
             continue;
-        if (count > 0 && (c == last + 1 || count == TRANSFER_RUNS_MAX))
-            runs[count - 1].count = t->first_chunk + c + 1 - runs[count - 1].first;
-        else
-            runs[count++] = (struct chunk_run){t->first_chunk + c, 1};
+        older = t->origin == 0 && reuse_knows(vined, t->object, t->first_chunk + c);
+        if (run != NULL &&
+            ((c == last + 1 && run->older == older) || count == TRANSFER_RUNS_MAX)) {
+            run->older &= older && c == last + 1;
+            run->count = t->first_chunk + c + 1 - run->first;
+        } else {
+            runs[count++] = (struct chunk_run){t->first_chunk + c, 1, older};
+        }
         last = c;
     }
     return count;
@@ -256,31 +262,40 @@ static bool count_chunk(struct vined *vined, struct transfer *t, uint32_t chunk)
     return true;
 }
 
-static void chunks_written(struct vined *vined, const struct chunk_job *job)
+/* Chunks of it are written. */
+static void count_run(struct vined *vined, uint64_t id, struct chunk_run run)
 {
-    struct transfer *t = find(vined, job->id);
-    uint32_t end = job->run.first + job->run.count;
+    struct transfer *t = find(vined, id);
     bool told = false;
 
-    if (job->err.code != VINE_OK) {
-        if (t != NULL)
-            transfer_end(vined, job->id, &job->err);
-        return;
-    }
-    for (uint32_t c = job->run.first; c < end; c++)
-        store_mark_chunk(job->object, c);
-    if (t != NULL)
-        t->bytes += job->length;
     /* A whole piece may be the transfer's last: look for it again. */
-    for (uint32_t c = job->run.first; c < end && t != NULL; c++)
+    for (uint32_t c = run.first; c < run.first + run.count && t != NULL; c++) {
+        t->bytes += t->object->manifest.chunk[c].length;
         if (count_chunk(vined, t, c)) {
             told = true;
-            t = find(vined, job->id);
+            t = find(vined, id);
         }
+    }
     if (t == NULL || told)
         return;
-    node_transfer_progress(vined->core, job->id, t->bytes, vined_now(vined));
+    node_transfer_progress(vined->core, id, t->bytes, vined_now(vined));
     vined_update(vined);
+}
+
+static void mark_run(struct store_object *object, struct chunk_run run)
+{
+    for (uint32_t c = run.first; c < run.first + run.count; c++)
+        store_mark_chunk(object, c);
+}
+
+static void chunks_written(struct vined *vined, const struct chunk_job *job)
+{
+    if (job->err.code == VINE_OK) {
+        mark_run(job->object, job->run);
+        count_run(vined, job->id, job->run);
+    } else if (find(vined, job->id) != NULL) {
+        transfer_end(vined, job->id, &job->err);
+    }
 }
 
 static void write_chunks(uv_work_t *work)
@@ -329,6 +344,29 @@ void transfer_take(struct vined *vined, uint64_t id, struct chunk_run run, void 
     job->work.data = job;
     store_get(t->object);
     (void)uv_queue_work(&vined->loop, &job->work, write_chunks, after_write);
+}
+
+void transfer_take_older(struct vined *vined, uint64_t id, struct chunk_run run)
+{
+    if (transfer_length(vined, id, run) > 0)
+        reuse_take(vined, id, find(vined, id)->object, run);
+}
+
+void transfer_took_older(struct vined *vined, uint64_t id, struct store_object *object,
+                         struct chunk_run run, bool took)
+{
+    const struct transfer *t = find(vined, id);
+
+    if (took)
+        mark_run(object, run);
+    for (uint32_t c = run.first; c < run.first + run.count && t != NULL && took; c++)
+        if (!t->written[c - t->first_chunk])
+            node_transfer_reused(vined->core, id,
+                                 manifest_piece_of(&object->manifest, c),
+                                 object->manifest.chunk[c].length);
+    fetch_took_older(vined, id, run, took);
+    if (took)
+        count_run(vined, id, run);
 }
 
 void transfer_manifest(struct vined *vined, uint64_t id,

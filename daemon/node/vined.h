@@ -108,6 +108,7 @@ int transfer_chunks(struct vined *vined, uint64_t id, uint32_t *first, uint32_t 
 #define TRANSFER_RUNS_MAX 16
 struct chunk_run {
     uint32_t first, count;
+    bool older; /* older objects of the store have them, it seems */
 };
 uint32_t transfer_runs(struct vined *vined, uint64_t id,
                        struct chunk_run runs[TRANSFER_RUNS_MAX]);
@@ -116,6 +117,10 @@ uint64_t transfer_length(struct vined *vined, uint64_t id, struct chunk_run run)
 /* Chunks' bytes in a buffer, taken over. Verified, written, told to the core. */
 void transfer_take(struct vined *vined, uint64_t id, struct chunk_run run, void *bytes,
                    uint32_t length);
+/* The peer has verified these chunks: older objects may give them. */
+void transfer_take_older(struct vined *vined, uint64_t id, struct chunk_run run);
+void transfer_took_older(struct vined *vined, uint64_t id, struct store_object *object,
+                         struct chunk_run run, bool took);
 /* Piece 0 is on its way; transfer_end gives it up. */
 int transfer_expect_manifest(struct vined *vined, uint64_t id, struct vine_err *err);
 /* The manifest's bytes (piece 0) of `digest`: checked, the partial object made, told to
@@ -133,14 +138,21 @@ void transfers_fail_origin(struct vined *vined, uint64_t ticket,
 void transfers_stop(struct vined *vined);
 
 /* reuse.c */
-void reuse_begin(struct vined *vined, const struct vine_digest *digest, bool proved,
-                 const uint32_t *users, uint32_t user_count);
+void reuse_begin(struct vined *vined, const struct vine_digest *digest, bool proved);
+bool reuse_knows(const struct vined *vined, const struct store_object *object,
+                 uint32_t chunk);
+/* Chunks of a transfer from older objects, all or none -> transfer_took_older. */
+void reuse_take(struct vined *vined, uint64_t id, struct store_object *object,
+                struct chunk_run run);
 
 /* fetch.c */
 int fetch_start(struct vined *vined, struct vine_err *err);
 void fetch_from_peer(struct vined *vined, uint64_t id, const struct vine_digest *digest,
                      const struct msg_assign *assign);
 void fetch_cancel(struct vined *vined, uint64_t id);
+/* Older objects gave them, or could not: then the peer is asked for their bytes. */
+void fetch_took_older(struct vined *vined, uint64_t id, struct chunk_run run,
+                      bool took);
 void fetch_stop(struct vined *vined);
 
 /* serve.c */

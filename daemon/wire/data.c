@@ -12,6 +12,8 @@ static const char *const names[] = {
     [DATA_CHUNK - DATA_GET] = "chunk",
     [DATA_MANIFEST - DATA_GET] = "manifest",
     [DATA_REFUSED - DATA_GET] = "refused",
+    [DATA_ASK - DATA_GET] = "ask",
+    [DATA_HERE - DATA_GET] = "here",
 };
 
 static bool kind_known(unsigned kind)
@@ -24,19 +26,25 @@ const char *data_kind_name(unsigned kind)
     return kind_known(kind) ? names[kind - DATA_GET] : "unknown";
 }
 
+static bool run_valid(uint32_t first, uint32_t count)
+{
+    return count >= 1 && first < VINE_CHUNKS_MAX && count <= VINE_CHUNKS_MAX - first;
+}
+
 static bool fields_valid(const struct data_frame *f)
 {
     bool bulk_fits = f->bulk_len >= 1 && f->bulk_len <= VINE_CHUNK_MAX;
 
     switch (f->kind) {
     case DATA_GET:
-        return f->bulk_len == 0 && f->count >= 1 && f->first_chunk < VINE_CHUNKS_MAX &&
-               f->count <= VINE_CHUNKS_MAX - f->first_chunk;
+    case DATA_ASK:
+        return f->bulk_len == 0 && run_valid(f->first_chunk, f->count);
     case DATA_GET_MANIFEST:
         return f->bulk_len == 0;
     case DATA_CHUNK:
-        return bulk_fits && f->count >= 1 && f->chunk < VINE_CHUNKS_MAX &&
-               f->count <= VINE_CHUNKS_MAX - f->chunk;
+        return bulk_fits && run_valid(f->chunk, f->count);
+    case DATA_HERE:
+        return f->bulk_len == 0 && run_valid(f->chunk, f->count);
     case DATA_MANIFEST:
         return bulk_fits && f->total >= DATA_MANIFEST_MIN &&
                f->total <= DATA_MANIFEST_MAX && f->offset < f->total &&
@@ -60,6 +68,7 @@ int data_encode(const struct data_frame *f, uint8_t out[DATA_BODY_MAX], size_t *
     put_u32(&w, f->tag);
     switch (f->kind) {
     case DATA_GET:
+    case DATA_ASK:
         put_bytes(&w, f->digest.b, sizeof(f->digest.b));
         put_u32(&w, f->first_chunk);
         put_u32(&w, f->count);
@@ -68,6 +77,7 @@ int data_encode(const struct data_frame *f, uint8_t out[DATA_BODY_MAX], size_t *
         put_bytes(&w, f->digest.b, sizeof(f->digest.b));
         break;
     case DATA_CHUNK:
+    case DATA_HERE:
         put_u32(&w, f->chunk);
         put_u32(&w, f->count);
         break;
@@ -96,6 +106,7 @@ int data_decode(uint8_t kind, const uint8_t *buf, size_t len, uint32_t bulk_len,
     d.tag = get_u32(&r);
     switch (d.kind) {
     case DATA_GET:
+    case DATA_ASK:
         get_bytes(&r, d.digest.b, sizeof(d.digest.b), sizeof(d.digest.b));
         d.first_chunk = get_u32(&r);
         d.count = get_u32(&r);
@@ -104,6 +115,7 @@ int data_decode(uint8_t kind, const uint8_t *buf, size_t len, uint32_t bulk_len,
         get_bytes(&r, d.digest.b, sizeof(d.digest.b), sizeof(d.digest.b));
         break;
     case DATA_CHUNK:
+    case DATA_HERE:
         d.chunk = get_u32(&r);
         d.count = get_u32(&r);
         break;

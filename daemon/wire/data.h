@@ -19,6 +19,8 @@ enum data_kind { /* session frame kinds; apart from MESSAGE_KIND on purpose */
                  DATA_MANIFEST, /* tag total offset; bulk: that part of the canonical
                                    form */
                  DATA_REFUSED,  /* tag code: the request ends here */
+                 DATA_ASK,      /* tag digest first_chunk count: HEREs, in order */
+                 DATA_HERE,     /* tag chunk count: a CHUNK could come now */
                  DATA_KINDS_END
 };
 
@@ -31,10 +33,10 @@ enum data_kind { /* session frame kinds; apart from MESSAGE_KIND on purpose */
 struct data_frame {
     enum data_kind kind;
     uint32_t tag;
-    struct vine_digest digest; /* GET, GET_MANIFEST */
-    uint32_t first_chunk;      /* GET */
-    uint32_t chunk;            /* CHUNK: the first of them */
-    uint32_t count;            /* GET, CHUNK; at least 1, all below VINE_CHUNKS_MAX */
+    struct vine_digest digest; /* GET, GET_MANIFEST, ASK */
+    uint32_t first_chunk;      /* GET, ASK */
+    uint32_t chunk;            /* CHUNK, HERE: the first of them */
+    uint32_t count;            /* with either; at least 1, all below VINE_CHUNKS_MAX */
     uint32_t total, offset;    /* MANIFEST: bytes of the whole, where this part goes */
     enum vine_code code;       /* REFUSED, never VINE_OK */
     uint32_t bulk_len;         /* CHUNK, MANIFEST: 1 to VINE_CHUNK_MAX; else 0 */

@@ -32,7 +32,6 @@
 #define VINE_IDLE_FACTOR 30u
 #define VINE_OBJECTS_MAX 1024     /* objects a node keeps */
 #define VINE_KEYS_MAX 16          /* source keys remembered with an object */
-#define VINE_USERS_MAX 16         /* users remembered with an object */
 #define VINE_INDEX_MAX (1u << 22) /* chunks found again: 160 GiB of objects, 64 MiB */
 #define VINE_JOBS_MAX 1024        /* jobs with a lease on one node */
 #define VINE_CLIENTS_MAX 512      /* local connections at once; 64 steps and more fit */

@@ -323,14 +323,6 @@ static void op_save(void *ctx)
        (struct event){.run = save_later, .host = h->index, .epoch = h->epoch});
 }
 
-static void op_remember_user(void *ctx, const struct vine_digest *digest, uint32_t uid)
-{
-    struct host *h = ctx;
-
-    if (!h->stored[thing_of(the_sim, digest)].complete)
-        fail(the_sim, "%s notes a user with what is not complete", h->name);
-}
-
 static void op_remember_key(void *ctx, const struct vine_digest *digest,
                             const struct vine_digest *key)
 { /* what a restarted host knows is drawn with it */
@@ -355,7 +347,6 @@ const struct node_ops host_ops = {
     .publish = op_publish,
     .mount = op_mount,
     .remember_key = op_remember_key,
-    .remember_user = op_remember_user,
     .remove = op_remove,
     .reply = op_reply,
     .answer = op_answer,

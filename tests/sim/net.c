@@ -135,8 +135,14 @@ static void verified(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
 
-    if (h->epoch == e->epoch && h->core != NULL && !host_held(sim, h, e))
-        host_piece(sim, h, e->a, (uint32_t)e->b);
+    const struct fetch *f;
+
+    if (h->epoch != e->epoch || h->core == NULL || host_held(sim, h, e))
+        return;
+    f = host_find_fetch(h, e->a);
+    if (f != NULL)
+        host_reuse_piece(sim, h, f, (uint32_t)e->b);
+    host_piece(sim, h, e->a, (uint32_t)e->b);
 }
 
 struct quantum {

@@ -27,11 +27,29 @@ static uint32_t shared_percent(const struct thing *t, uint32_t thing, uint32_t p
     return lot % 7 == 0 ? 50 : 100;
 }
 
+static bool has_older(const struct host *h, uint32_t thing)
+{
+    return thing > 0 && h->stored[thing - 1].complete;
+}
+
+/* Of a piece that a peer has, while its source is not proved. */
+static uint64_t piece_share(const struct sim *sim, const struct host *h, uint32_t thing,
+                            uint32_t piece)
+{
+    if (!h->stored[thing].unproved || !has_older(h, thing))
+        return 0;
+    return piece_bytes(sim, thing, piece) *
+           shared_percent(&sim->things[thing], thing, piece) / 100;
+}
+
 uint64_t host_piece_bytes(const struct sim *sim, const struct host *h, uint32_t thing,
                           uint32_t piece)
 {
     const uint32_t *missing = h->stored[thing].missing;
+    uint64_t share = piece > 0 ? piece_share(sim, h, thing, piece) : 0;
 
+    if (share > 0) /* the peer's word that it has it takes some, too */
+        return piece_bytes(sim, thing, piece) - share + 1;
     return missing != NULL && missing[piece] > 0 ? missing[piece]
                                                  : piece_bytes(sim, thing, piece);
 }
@@ -62,15 +80,25 @@ static void reused(struct sim *sim, struct event *e)
     free(r);
 }
 
+void host_reuse_piece(struct sim *sim, struct host *h, const struct fetch *f,
+                      uint32_t piece)
+{
+    uint64_t share = piece > 0 ? piece_share(sim, h, f->thing, piece) : 0;
+
+    if (share == 0 || h->stored[f->thing].missing != NULL)
+        return;
+    sim->bytes_reused += share;
+    node_transfer_reused(h->core, f->id, piece, share);
+}
+
 /* Ends with the object: what is left of it does not count for another of its name. */
-void host_reuse(void *ctx, const struct vine_digest *digest, bool proved,
-                const uint32_t *users, uint32_t user_count)
+void host_reuse(void *ctx, const struct vine_digest *digest, bool proved)
 {
     struct host *h = ctx;
     struct sim *sim = sim_of(h);
     uint32_t thing = thing_of(sim, digest);
     const struct thing *t = &sim->things[thing];
-    bool older = thing > 0 && h->stored[thing - 1].complete;
+    bool older = proved && has_older(h, thing);
     uint32_t damaged = chance(sim, 10) ? (uint32_t)draw(sim, 60) : 0;
     struct reuse *r = calloc(1, sizeof(*r));
     uint64_t took;
@@ -94,6 +122,7 @@ void host_reuse(void *ctx, const struct vine_digest *digest, bool proved,
     took = r->bytes == 0 ? 0 : 1 * MS + r->bytes * SECOND / REUSE_RATE;
     if (!sim->options.calm && chance(sim, 2))
         took += draw(sim, 3 * PATIENCE_US);
+    h->stored[thing].unproved = !proved;
     h->stored[thing].reuse = ++sim->seq;
     h->stored[thing].reuse_until_us =
         sim->now_us + (took < PATIENCE_US ? took : PATIENCE_US);

@@ -72,6 +72,7 @@ struct stored { /* a thing on a host's disk */
     uint64_t *have;
     uint64_t reuse, reuse_until_us; /* under way: its number; 0: not */
     uint32_t *missing;              /* by piece, bytes; NULL: all of each */
+    bool unproved;                  /* its pieces are reused one by one */
 };
 
 struct saved { /* a binding on a host's disk */
@@ -302,8 +303,10 @@ uint32_t thing_of(const struct sim *sim, const struct vine_digest *digest);
 uint64_t piece_bytes(const struct sim *sim, uint32_t thing, uint32_t piece);
 
 /* reuse.c */
-void host_reuse(void *ctx, const struct vine_digest *digest, bool proved,
-                const uint32_t *users, uint32_t user_count);
+void host_reuse(void *ctx, const struct vine_digest *digest, bool proved);
+/* A piece came from a peer: so much of it did not, its source not being proved. */
+void host_reuse_piece(struct sim *sim, struct host *h, const struct fetch *f,
+                      uint32_t piece);
 /* Bytes of a piece that are to be sent to the host. */
 uint64_t host_piece_bytes(const struct sim *sim, const struct host *h, uint32_t thing,
                           uint32_t piece);

@@ -25,7 +25,6 @@ enum op {
     OP_FETCH_ORIGIN,
     OP_CANCEL,
     OP_REUSE,
-    OP_REMEMBER_USER,
     OP_PUBLISH,
     OP_MOUNT,
     OP_REMEMBER,
@@ -130,24 +129,12 @@ static inline void on_cancel(void *ctx, uint64_t transfer)
     did(ctx, OP_CANCEL)->id = transfer;
 }
 
-static inline void on_reuse(void *ctx, const struct vine_digest *digest, bool proved,
-                            const uint32_t *users, uint32_t user_count)
+static inline void on_reuse(void *ctx, const struct vine_digest *digest, bool proved)
 {
     struct did *d = did(ctx, OP_REUSE);
 
     d->digest = *digest;
     d->proved = proved;
-    d->results = user_count;
-    d->uid = user_count > 0 ? users[0] : UINT32_MAX;
-}
-
-static inline void on_remember_user(void *ctx, const struct vine_digest *digest,
-                                    uint32_t uid)
-{
-    struct did *d = did(ctx, OP_REMEMBER_USER);
-
-    d->digest = *digest;
-    d->uid = uid;
 }
 
 static inline void on_publish(void *ctx, const struct vine_digest *digest, bool trusted)
@@ -249,7 +236,6 @@ static inline struct world *begin_ops(uint64_t cache_max, bool reuses)
                                         .publish = on_publish,
                                         .mount = on_mount,
                                         .remember_key = on_remember_key,
-                                        .remember_user = on_remember_user,
                                         .remove = on_remove,
                                         .reply = on_reply,
                                         .answer = on_answer,

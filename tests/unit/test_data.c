@@ -21,6 +21,8 @@ static const struct data_frame valid[] = {
      .first_chunk = 1,
      .count = VINE_CHUNKS_MAX - 1},
     {.kind = DATA_GET_MANIFEST, .tag = 3, .digest = {{0xff, 1}}},
+    {.kind = DATA_ASK, .tag = 4, .digest = {{9}}, .first_chunk = 5, .count = 6},
+    {.kind = DATA_HERE, .tag = 4, .chunk = 5, .count = VINE_CHUNKS_MAX - 5},
     {.kind = DATA_CHUNK,
      .chunk = VINE_CHUNKS_MAX - 1,
      .count = 1,
@@ -96,6 +98,10 @@ static void test_fields_out_of_range_are_refused(void **state)
         {.kind = DATA_GET, .first_chunk = 1, .count = VINE_CHUNKS_MAX},
         {.kind = DATA_GET, .first_chunk = 1, .count = UINT32_MAX},
         {.kind = DATA_GET, .count = 1, .bulk_len = 1},
+        {.kind = DATA_ASK, .first_chunk = 1, .count = VINE_CHUNKS_MAX},
+        {.kind = DATA_ASK, .count = 0},
+        {.kind = DATA_HERE, .chunk = VINE_CHUNKS_MAX, .count = 1},
+        {.kind = DATA_HERE, .chunk = 1, .count = 1, .bulk_len = 1},
         {.kind = DATA_GET_MANIFEST, .bulk_len = 1},
         {.kind = DATA_CHUNK, .count = 1, .bulk_len = 0},
         {.kind = DATA_CHUNK, .count = 1, .bulk_len = VINE_CHUNK_MAX + 1},
@@ -116,12 +122,14 @@ static void test_fields_out_of_range_are_refused(void **state)
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         const struct data_frame *b = &bad[i];
-        uint32_t words[3] = {
-            0,
-            __builtin_bswap32(b->kind == DATA_CHUNK      ? b->chunk
-                              : b->kind == DATA_MANIFEST ? b->total
-                                                         : (uint32_t)b->code),
-            __builtin_bswap32(b->kind == DATA_CHUNK ? b->count : b->offset)};
+        bool run = b->kind == DATA_CHUNK || b->kind == DATA_HERE;
+        bool asks = b->kind == DATA_GET || b->kind == DATA_ASK;
+        uint32_t words[3] = {0,
+                             __builtin_bswap32(run ? b->chunk
+                                               : b->kind == DATA_MANIFEST
+                                                   ? b->total
+                                                   : (uint32_t)b->code),
+                             __builtin_bswap32(run ? b->count : b->offset)};
         uint8_t buf[DATA_BODY_MAX] = {0};
         struct data_frame out;
         struct vine_err err = {0};
@@ -130,11 +138,11 @@ static void test_fields_out_of_range_are_refused(void **state)
         assert_int_equal(data_encode(b, buf, &len, &err), -1);
         assert_int_equal(err.code, VINE_EINVAL);
         err = (struct vine_err){0};
-        if (b->kind == DATA_GET || b->kind == DATA_GET_MANIFEST) {
+        if (asks || b->kind == DATA_GET_MANIFEST) {
             words[0] = __builtin_bswap32(b->first_chunk);
             words[1] = __builtin_bswap32(b->count);
             memcpy(buf + 36, words, 8);
-            len = b->kind == DATA_GET ? 44 : 36;
+            len = asks ? 44 : 36;
         } else {
             memcpy(buf, words, 12);
             len = b->kind == DATA_REFUSED ? 8 : 12;

@@ -53,8 +53,6 @@ static void test_the_manager_waits_until_it_is_over(void **state)
 
     assert_int_equal(w->did[OP_REUSE].count, 1);
     assert_false(w->did[OP_REUSE].proved);
-    assert_int_equal(w->did[OP_REUSE].results, 1);
-    assert_int_equal(w->did[OP_REUSE].uid, UID);
     assert_true(last_have(w)->m.reusing);
     assert_true(node_may_serve(w->node, &d, (struct msg_range){0, 1}));
     assert_false(node_may_serve(w->node, &d, (struct msg_range){1, 1}));
@@ -89,23 +87,33 @@ static void test_what_is_proved_may_take_from_all(void **state)
     end(w);
 }
 
-static void test_who_was_given_it_is_remembered(void **state)
+/* Nothing is known of it but its digests: the edge is told so, and takes of a piece
+ * what it can when the peer has that. */
+static void test_what_is_not_proved_is_taken_by_piece(void **state)
 {
+    static const bool have[PIECES] = {false};
+    static const uint32_t missing[PIECES] = {0, 1000, 1000, 1000};
     struct world *w = begin_reusing();
+    struct node_reused nothing = {.have = have, .missing = missing};
     struct vine_digest d = digest_no(1);
+    uint64_t t;
 
-    assert_int_equal(w->did[OP_REMEMBER_USER].count, 0);
-    reused(w);
-    (void)fetch(w, 1, 2, 2, "n2");
-    node_piece_done(w->node, w->did[OP_FETCH].id, 2, w->now);
-    node_piece_done(w->node, w->did[OP_FETCH].id, 3, w->now);
-    node_published(w->node, &d, NULL, w->now);
-    assert_int_equal(w->did[OP_REMEMBER_USER].count, 1);
-    assert_int_equal(w->did[OP_REMEMBER_USER].uid, UID);
-    /* And with an object that was there before. */
-    stage(w, 2, JOB + 1, UID);
-    bind(w, JOB + 1, 1);
-    assert_int_equal(w->did[OP_REMEMBER_USER].count, 2);
+    assert_false(w->did[OP_REUSE].proved);
+    node_reused(w->node, &d, &nothing, w->now);
+    t = fetch(w, 1, 1, 3, "n2");
+    node_transfer_reused(w->node, t, 1, 1000);
+    node_transfer_reused(w->node, t, 2, 600);
+    node_transfer_reused(w->node, t, 2, 600); /* more than there is */
+    node_transfer_reused(w->node, t, 7, 1);
+    node_transfer_reused(w->node, t + 1, 3, 1);
+    assert_int_equal(object(w).bytes_done, 1600);
+    for (uint32_t p = 1; p < PIECES; p++)
+        node_piece_done(w->node, t, p, w->now);
+    node_transfer_reused(w->node, t, 3, 100); /* late */
+    assert_int_equal(object(w).bytes_reused, 1600);
+    assert_int_equal(object(w).bytes_peer, 1400);
+    assert_int_equal(totals(w).bytes_reused, 1600);
+    assert_int_equal(totals(w).bytes_peer, 1400);
     end(w);
 }
 
@@ -237,7 +245,7 @@ static void test_a_stream_reads_what_the_store_has_not(void **state)
     assert_int_equal(w->did[OP_FETCH_ORIGIN].count, 1);
     node_piece_done(w->node, w->did[OP_FETCH_ORIGIN].id, 0, w->now);
     assert_int_equal(w->did[OP_REUSE].count, 1);
-    assert_int_equal(w->did[OP_REUSE].uid, UID); /* though it is not bound yet */
+    assert_false(w->did[OP_REUSE].proved); /* all of it is read here */
     assert_int_equal(w->did[OP_FETCH_ORIGIN].count, 1);
     reused(w);
     assert_int_equal(w->did[OP_FETCH_ORIGIN].count, 3); /* pieces 2 and 3 */
@@ -250,7 +258,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_manager_waits_until_it_is_over),
         cmocka_unit_test(test_what_is_proved_may_take_from_all),
-        cmocka_unit_test(test_who_was_given_it_is_remembered),
+        cmocka_unit_test(test_what_is_not_proved_is_taken_by_piece),
         cmocka_unit_test(test_bytes_are_counted_as_they_came),
         cmocka_unit_test(test_all_of_it_was_here),
         cmocka_unit_test(test_a_silent_disk_does_not_hold_up_the_job),
