@@ -14,6 +14,7 @@
 #include "daemon/base/text_file.h"
 
 #define FILE_MAX (64u << 10)
+#define LAZY_TIMEOUT_MAX 59 /* seconds: see why_bounded */
 
 enum kind { TEXT, PATH, NUMBER, YES_NO, FALLBACK, START, CACHING };
 
@@ -49,7 +50,8 @@ static const struct key {
     {"node", "build_threads", NUMBER, FIELD(build_threads), 0, 1024, NULL, 0},
     {"node", "nice", NUMBER, FIELD(nice), 0, 19, NULL, 0},
     {"node", "log_level", TEXT, FIELD(log_level), 0, 0, "info", 0},
-    {"node", "lazy_timeout", NUMBER, FIELD(lazy_timeout_s), 1, 86400, NULL, 60},
+    {"node", "lazy_timeout", NUMBER, FIELD(lazy_timeout_s), 1, LAZY_TIMEOUT_MAX, NULL,
+     30},
     {"plugin", "fallback", FALLBACK, FIELD(fallback_origin), 0, 0, NULL, 1},
     {"plugin", "start", START, FIELD(start_lazy), 0, 0, NULL, 0},
     {"plugin", "stage_timeout", NUMBER, FIELD(stage_timeout_s), 1, 86400, NULL, 600},
@@ -124,6 +126,16 @@ static int set_text(struct vine_conf *conf, const struct key *key, const char *v
     return 0;
 }
 
+/* A read that waits cannot be killed. Slurm waits for UnkillableStepTimeout, 60 s if
+ * nobody set it, for the end of a task that it kills, and then drains the node. */
+static const char *why_bounded(const struct key *key)
+{
+    return strcmp(key->name, "lazy_timeout") == 0
+               ? ": it must end before Slurm's UnkillableStepTimeout, 60 s by default, "
+                 "drains the node"
+               : "";
+}
+
 static int set_value(struct vine_conf *conf, const struct key *key, const char *value,
                      const char *path, unsigned line, struct vine_err *err)
 {
@@ -150,9 +162,9 @@ static int set_value(struct vine_conf *conf, const struct key *key, const char *
         if (parse_number(value, key->min, key->max, &n) < 0)
             return vine_err_set(
                 err, VINE_EINVAL,
-                "%s, line %u: '%s' takes a whole number from %llu to %llu, not '%s'",
+                "%s, line %u: '%s' takes a whole number from %llu to %llu, not '%s'%s",
                 path, line, key->name, (unsigned long long)key->min,
-                (unsigned long long)key->max, value);
+                (unsigned long long)key->max, value, why_bounded(key));
         break;
     case YES_NO:
         if (parse_word(value, "yes", "no", &n) < 0)

@@ -44,7 +44,7 @@ struct vine_conf {
     char source_caching[VINE_CONF_TEXT]; /* auto, coherent or strict; auto */
     uint64_t build_threads;         /* compressors of an image build; 0 = all cores */
     uint64_t nice;                  /* of the daemon and its children; 0 */
-    uint64_t lazy_timeout_s;        /* a read without any arrival gets EIO; 60 */
+    uint64_t lazy_timeout_s;        /* a read without any arrival gets EIO; 30 */
     char log_level[VINE_CONF_TEXT]; /* error warning info debug; info */
     /* [plugin] */
     bool start_lazy;            /* start = full|lazy; full */

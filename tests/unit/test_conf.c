@@ -44,7 +44,8 @@ static void test_faults_are_named(void **state)
         {"[node]\nsource_caching = no\n", "line 2", "coherent"},
         {"[plugin]\nfallback = never\n", "line 2", "origin or fail"},
         {"[plugin]\nstart = soon\n", "line 2", "full or lazy"},
-        {"[node]\nlazy_timeout = 0\n", "line 2", "1 to 86400"},
+        {"[node]\nlazy_timeout = 0\n", "line 2", "1 to 59"},
+        {"[node]\nlazy_timeout = 60\n", "line 2", "UnkillableStepTimeout"},
         {"[node]\nnice = 1\nnice = 2\n", "line 3", "twice"},
     };
 
@@ -86,6 +87,7 @@ static void test_values_are_taken(void **state)
     assert_true(conf.trust_user_images);
     assert_false(conf.fallback_origin);
     assert_int_equal(conf.stage_timeout_s, 600);
+    assert_int_equal(conf.lazy_timeout_s, 30);
 }
 
 static void test_absent_file_gives_defaults(void **state)
