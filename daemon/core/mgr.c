@@ -394,6 +394,9 @@ static int dispatch(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         return mgr_lazy_urgent(mgr, node, m, err);
     case MSG_TOUCHED:
         return mgr_lazy_touched(mgr, node, m, err);
+    case MSG_HOLD:
+        mgr_lazy_hold(mgr, node, m);
+        return 0;
     case MSG_PING:
         return on_ping(mgr, node);
     case MSG_PONG:
@@ -482,6 +485,7 @@ static void sweep(struct mgr *mgr)
     for (struct object *o = mgr->first_active; o != NULL; o = next) {
         next = o->active_next;
         mgr_source_check_object(mgr, o);
+        mgr_lazy_tell_origins(mgr, o);
     }
     mgr_plan_sweep(mgr);
 }

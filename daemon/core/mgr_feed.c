@@ -289,7 +289,7 @@ static bool many_lack(const struct mgr *mgr, const struct object *o)
     uint32_t count = 0;
 
     for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
-        count += h->in != NULL && h->in->feeds == 0 && !h->reusing &&
+        count += h->in != NULL && h->in->feeds == 0 && !h->reusing && !h->in->held &&
                  2 * h->have_count < o->pieces && !h->node->slow;
     return mgr_feed_many(mgr, o, count);
 }
@@ -309,7 +309,7 @@ static void feeding_begin(struct mgr *mgr, struct object *o)
         feed->had_ms[i] = mgr->now_ms;
     }
     feed->size = SEGMENT_FIRST;
-    feed->members = o->hungry;
+    feed->members = o->hungry - o->held;
     feed->disturbed = 0;
     feed->took_ms = 0;
     feed->began_ms = feed->last_had_ms = mgr->now_ms;
@@ -355,7 +355,7 @@ void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight)
 
 static void object_run(struct mgr *mgr, struct object *o)
 {
-    if (o->feed.state != FEED_ON && mgr_feed_many(mgr, o, o->hungry) &&
+    if (o->feed.state != FEED_ON && mgr_feed_many(mgr, o, o->hungry - o->held) &&
         (o->feed.state == FEED_GATHER || o->feed.next == 0 ||
          (mgr->feed_search && mgr->now_ms >= o->feed.since_ms + SETTLE_MS &&
           many_lack(mgr, o))))

@@ -86,6 +86,7 @@ struct intake {           /* what a holder needs while it receives */
     uint64_t *asked;      /* by flights and feeds */
     uint32_t outstanding; /* pieces of flights */
     uint64_t *urgent;     /* tasks wait for these; NULL: none ever */
+    bool held;            /* plan only what is urgent, or was so for others */
     struct flight *flight;
     uint32_t flights, room;
     struct feed feed[FEEDS_MAX];
@@ -178,6 +179,8 @@ struct object {
     uint64_t missing_since_ms;
     uint32_t mean_ms; /* of a flight, moving */
     uint32_t urgents; /* holders with urgent pieces */
+    uint32_t held;    /* holders that are held */
+    uint64_t *soon;   /* pieces that were urgent for anybody; NULL: none */
     struct ranks senders, receivers;
     struct feeding feed;
 };
@@ -204,6 +207,7 @@ struct source { /* what (job, uid, path) is */
     char *path;
     enum source_state state;
     bool streaming;
+    bool held;       /* the origin was told that all who wait for its stream hold */
     bool due;        /* the next tick finds it another origin */
     uint64_t ticket; /* 0: no origin at work */
     struct mgr_node *origin;
@@ -425,6 +429,11 @@ int mgr_lazy_urgent(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                     struct vine_err *err);
 int mgr_lazy_touched(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                      struct vine_err *err);
+/* Only what is urgent for a node, or all again. */
+void mgr_lazy_hold(struct mgr *mgr, struct mgr_node *node, const struct msg *m);
+void mgr_lazy_unhold(struct holder *h); /* its intake ends */
+/* How far streams of it are to be read: tell, if that has changed. */
+void mgr_lazy_tell_origins(struct mgr *mgr, struct object *o);
 /* What starts read of it, if that is known. */
 void mgr_lazy_tell(struct mgr *mgr, struct mgr_node *node, const struct object *o);
 void mgr_lazy_free_all(struct mgr *mgr);

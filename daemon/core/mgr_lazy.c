@@ -4,7 +4,11 @@
  * that node (mgr_plan.c), and an origin that streams the object reads them first. Which
  * pieces the start of a job reads is remembered for the objects used last, and told to
  * nodes that will need it. Both are hints: no answer, no promise, and forgetting them
- * costs time only. */
+ * costs time only.
+ *
+ * While tasks start on a node it holds (node_hold.c): it is given what is urgent there
+ * or was so for another node, and nothing else. The others' share makes a swarm of
+ * nodes that read the same at the same time. */
 #include <string.h>
 
 #include "daemon/core/mgr_int.h"
@@ -20,11 +24,19 @@ static int ranges_check(const struct msg *m, uint32_t pieces, struct vine_err *e
     return 0;
 }
 
-static void ranges_set(uint64_t *set, const struct msg *m)
+/* Returns how many were not in it. */
+static uint32_t ranges_set(uint64_t *set, const struct msg *m)
 {
-    for (uint32_t i = 0; i < m->range_count; i++)
-        for (uint32_t p = 0; p < m->ranges[i].count; p++)
-            bits_set(set, m->ranges[i].first + p);
+    uint32_t added = 0;
+
+    for (uint32_t i = 0; i < m->range_count; i++) {
+        uint32_t end = m->ranges[i].first + m->ranges[i].count;
+        for (uint32_t p = m->ranges[i].first; p < end; p++) {
+            added += !bits_get(set, p);
+            bits_set(set, p);
+        }
+    }
+    return added;
 }
 
 /* Who streams the object reads these first. */
@@ -34,6 +46,18 @@ static void origins_tell(struct mgr *mgr, const struct object *o,
     for (const struct source *s = o->sources; s != NULL; s = s->object_next)
         if (s->streaming && s->origin != NULL && s->origin != but)
             mgr_send(mgr, s->origin, m);
+}
+
+/* Nodes start the same job: what the first one needs the others will need soon. */
+static void soon_add(struct mgr *mgr, struct object *o, const struct msg *m)
+{
+    if (o->soon == NULL)
+        o->soon = bits_new(o->pieces);
+    if (o->soon == NULL || ranges_set(o->soon, m) == 0)
+        return;
+    for (struct holder *h = o->holders; h != NULL && o->held > 0; h = h->object_next)
+        if (h->in != NULL && h->in->held)
+            mgr_holder_changed(mgr, h);
 }
 
 int mgr_lazy_urgent(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
@@ -52,7 +76,8 @@ int mgr_lazy_urgent(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
             return 0;
         o->urgents++;
     }
-    ranges_set(h->in->urgent, m);
+    (void)ranges_set(h->in->urgent, m);
+    soon_add(mgr, o, m);
     origins_tell(mgr, o, node, m);
     mgr_holder_changed(mgr, h);
     return 0;
@@ -103,8 +128,52 @@ int mgr_lazy_touched(struct mgr *mgr, struct mgr_node *node, const struct msg *m
     }
     t->used_ms = mgr->now_ms;
     if (t->pieces == o->pieces)
-        ranges_set(t->set, m);
+        (void)ranges_set(t->set, m);
     return 0;
+}
+
+/* Somebody but the origin, which knows of itself, waits for all of it. Who has not even
+ * the manifest has not said yet. */
+static bool is_wanted_whole(const struct object *o, const struct mgr_node *origin)
+{
+    for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
+        if (h->in != NULL && h->node != origin && !h->in->held && bits_get(h->have, 0))
+            return true;
+    return false;
+}
+
+void mgr_lazy_tell_origins(struct mgr *mgr, struct object *o)
+{
+    for (struct source *s = o->sources; s != NULL; s = s->object_next) {
+        struct msg m = {.type = MSG_HOLD, .digest = o->digest};
+        if (!s->streaming || s->origin == NULL || (o->held == 0 && !s->held))
+            continue;
+        m.hold = o->held > 0 && !is_wanted_whole(o, s->origin);
+        if (m.hold == s->held)
+            continue;
+        s->held = m.hold;
+        mgr_send(mgr, s->origin, &m);
+    }
+}
+
+void mgr_lazy_hold(struct mgr *mgr, struct mgr_node *node, const struct msg *m)
+{
+    struct object *o = mgr_object_find(mgr, &m->digest);
+    struct holder *h = o == NULL ? NULL : mgr_holder_find(mgr, o, node);
+
+    if (h == NULL || h->in == NULL || h->in->held == m->hold)
+        return;
+    h->in->held = m->hold;
+    o->held += m->hold ? 1u : -1u;
+    mgr_holder_changed(mgr, h);
+    mgr_lazy_tell_origins(mgr, o);
+    mgr->feed_due |= !m->hold;
+}
+
+void mgr_lazy_unhold(struct holder *h)
+{
+    h->object->held -= h->in->held;
+    h->in->held = false;
 }
 
 void mgr_lazy_tell(struct mgr *mgr, struct mgr_node *node, const struct object *o)

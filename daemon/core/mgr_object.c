@@ -210,6 +210,8 @@ static void object_deactivate(struct mgr *mgr, struct object *o)
     free(o->copies);
     free(o->spread);
     o->copies = o->spread = NULL;
+    free(o->soon);
+    o->soon = NULL;
 }
 
 struct object *mgr_object_find(const struct mgr *mgr, const struct vine_digest *digest)
@@ -437,6 +439,7 @@ static void intake_free(struct mgr *mgr, struct holder *h)
     mgr_feed_drop_all(mgr, h);
     if (h->in->urgent != NULL)
         h->object->urgents--;
+    mgr_lazy_unhold(h);
     free(h->in->urgent);
     free(h->in->asked);
     free(h->in->flight);
@@ -530,6 +533,8 @@ int mgr_holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece)
                       (o->feed.state == FEED_ON && o->seeds == 0)))
         mgr->feed_due = true;
     mgr_holder_changed(mgr, h);
+    if (piece == 0 && o->held > 0)
+        mgr_lazy_tell_origins(mgr, o);
     return h->have_count == o->pieces ? mgr_holder_complete(mgr, h) : 0;
 }
 

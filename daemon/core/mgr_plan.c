@@ -53,12 +53,23 @@ static bool urgent_waits(const struct object *o, const struct holder *to)
     return false;
 }
 
+/* Others needed a piece that is not even asked for: it will be needed here, too. */
+static bool soon_waits(const struct object *o, const struct holder *to)
+{
+    for (uint32_t i = 0; o->soon != NULL && i < bits_words(o->pieces); i++)
+        if ((o->soon[i] & ~to->have[i] & ~to->in->asked[i]) != 0)
+            return true;
+    return false;
+}
+
 bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h)
 {
     if (h->in == NULL || h->complete || h->node->receiving >= mgr->limits.window)
         return false;
     if (!bits_get(h->have, 0))
         return h->in->outstanding == 0;
+    if (h->in->held)
+        return urgent_waits(h->object, h) || soon_waits(h->object, h);
     if (h->reusing || h->object->feed.state == FEED_GATHER)
         return false;
     if (h->object->feed.state != FEED_ON || urgent_waits(h->object, h))
@@ -128,6 +139,8 @@ static uint32_t pick_piece(const struct object *o, const struct holder *from,
     if (piece < o->pieces || urgent_only ||
         (to->in->outstanding >= WINDOW_BESIDE_URGENT && urgent_waits(o, to)))
         return piece;
+    if (to->in->held)
+        return o->soon != NULL ? rarest_piece(o, from, to, o->soon) : o->pieces;
     return rarest_piece(o, from, to, NULL);
 }
 

@@ -96,7 +96,7 @@ void mgr_ticket_end(struct mgr *mgr, struct source *s, bool tell)
     s->origin->tickets--;
     s->origin = NULL;
     s->ticket = 0;
-    s->streaming = s->packed = s->proved = false;
+    s->streaming = s->held = s->packed = s->proved = false;
     if (!s->has_key)
         return;
     s->has_key = false;

@@ -131,7 +131,7 @@ static bool receiver_fits(const struct mgr *mgr, const struct holder *h,
     uint64_t here;
 
     if (h->in == NULL || h->complete || !bits_get(h->have, 0) || h->avoided ||
-        h->in->feeds + 2 > FEEDS_MAX || h->reusing || h->node->slow ||
+        h->in->feeds + 2 > FEEDS_MAX || h->reusing || h->in->held || h->node->slow ||
         mgr->now_ms < h->node->suspect_until_ms)
         return false;
     here = has_mask(h, range) | asked_mask(h, range);

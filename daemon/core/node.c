@@ -206,6 +206,7 @@ void node_manager_up(struct node *node, uint64_t now_ms)
             node_have_tell_all(node, o);
         }
     node_lazy_tell_all(node);
+    node_hold_tell_all(node);
     node_job_want_all(node);
 }
 
@@ -230,6 +231,7 @@ void node_manager_down(struct node *node, uint64_t now_ms)
     node->manager_up = false;
     node->manager_down_ms = node->now_ms;
     node_origin_manager_down(node);
+    node_hold_manager_down(node);
     requests_fail(node);
 }
 
@@ -344,6 +346,7 @@ int node_message(struct node *node, const struct msg *m, uint64_t now_ms,
         return 0;
     case MSG_URGENT:
     case MSG_TOUCHED:
+    case MSG_HOLD:
         return node_lazy_message(node, m, err);
     case MSG_PING:
         on_ping(node);
@@ -390,6 +393,9 @@ uint64_t node_next_deadline(const struct node *node)
     other = node_clients_deadline(node);
     if (other < deadline)
         deadline = other;
+    other = node_hold_deadline(node);
+    if (other < deadline)
+        deadline = other;
     other = node_lazy_deadline(node);
     return other < deadline ? other : deadline;
 }
@@ -403,6 +409,7 @@ void node_tick(struct node *node, uint64_t now_ms)
     node_reuse_tick(node);
     node_clients_tick(node);
     node_lazy_tick(node);
+    node_hold_tick(node);
     if (ping_deadline(node) <= node->now_ms)
         node_send(node, &ping);
 }

@@ -7,6 +7,7 @@
  *   node_reuse.c     what older objects have of a new one
  *   node_origin.c    this node as origin: tickets, builds, streams
  *   node_lazy.c      jobs that start before their object is there
+ *   node_hold.c      what these do not need waits
  *   node_info.c      progress, lists, totals
  *
  * A job has sources; a source is bound to an object and so leases it; an object has
@@ -89,6 +90,12 @@ struct node_object {
     struct msg_range tables; /* LAZY_TABLES */
     uint64_t *first;         /* pieces wanted before others; NULL: none */
     uint64_t *touched;       /* pieces that starts read; NULL: not known */
+    struct msg_range ahead;  /* what was wanted beside the last piece waited for */
+    uint64_t ahead_bytes;
+    bool holding;            /* the manager is to plan what is urgent, and no more */
+    bool others_hold;        /* so do all who get it from this node's stream */
+    uint64_t hold_since_ms;  /* 0: never */
+    uint64_t busy_until_ms;  /* LAZY_MOUNTED: tasks read it a moment ago */
     struct vine_err trouble; /* of its source, while it is lazily mounted */
     uint64_t retry_ms;       /* then it is wanted again; 0: not */
 };
@@ -317,6 +324,20 @@ void node_lazy_tell_all(struct node *node); /* after REGISTER */
 void node_lazy_tick(struct node *node);
 uint64_t node_lazy_deadline(const struct node *node);
 void node_lazy_free(struct node_object *o);
+
+/* node_hold.c */
+/* Hold, or no longer, as things are now. */
+void node_hold_check(struct node *node, struct node_object *o);
+/* It was read, or is mounted now. */
+void node_hold_busy(struct node *node, struct node_object *o, bool mounted_now);
+/* Its stream is to read what is urgent only. */
+bool node_hold_stream(const struct node_object *o);
+void node_hold_message(struct node *node, struct node_object *o, bool hold);
+void node_hold_tell_all(struct node *node); /* after REGISTER */
+void node_hold_manager_down(struct node *node);
+void node_hold_forget(struct node_object *o, bool over);
+void node_hold_tick(struct node *node);
+uint64_t node_hold_deadline(const struct node *node);
 
 /* node_origin.c */
 int node_origin_message(struct node *node, const struct msg *m, struct vine_err *err);

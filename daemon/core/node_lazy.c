@@ -17,10 +17,13 @@
 
 #include "daemon/core/node_int.h"
 
-#define READ_AHEAD_BYTES (2u << 20) /* what goes with a piece that a task waits for */
-#define READ_AHEAD_MAX 16u          /* pieces */
-#define RETRY_MS 5000u              /* until a failed source is asked for again */
-#define RANGES_MAX 256u             /* in one message */
+/* What goes with a piece that a task waits for: at first, and at most, when waits go on
+ * in what came so. */
+#define READ_AHEAD_BYTES (2u << 20)
+#define READ_AHEAD_MAX (32u << 20)
+#define READ_AHEAD_PIECES 64u
+#define RETRY_MS 5000u  /* until a failed source is asked for again */
+#define RANGES_MAX 256u /* in one message */
 
 typedef bool node_lazy_picks(const struct node_object *o, const uint64_t *set,
                              uint32_t piece);
@@ -174,6 +177,7 @@ void node_lazy_advance(struct node *node, struct node_object *o)
     }
     if (o->lazy == LAZY_TABLES && has_tables(o))
         mount_it(node, o);
+    node_hold_check(node, o);
 }
 
 void node_lazy_piece(struct node *node, struct node_object *o, uint32_t piece)
@@ -194,6 +198,7 @@ void node_lazy_leave(struct node *node, struct node_object *o)
     o->retry_ms = 0;
     o->trouble = (struct vine_err){0};
     o->lazy = LAZY_OFF;
+    node_hold_forget(o, true);
     if (!mounts || node_mount_find(o, NODE_ANY_UID) == NULL)
         return;
     o->lazy_leaving = true;
@@ -210,6 +215,7 @@ void node_lazy_complete(struct node_object *o)
 {
     o->lazy = LAZY_OFF;
     o->lazy_served = false;
+    node_hold_forget(o, true);
     o->retry_ms = 0;
     o->trouble = (struct vine_err){0};
     free(o->first);
@@ -253,8 +259,10 @@ void node_lazy_mounted(struct node *node, const struct vine_digest *digest,
         return;
     if (err == NULL || err->code == VINE_OK || o->lazy_leaving) {
         m->mounted = true; /* leaving: node_unmounted follows */
-        if (o->lazy == LAZY_MOUNTING)
+        if (o->lazy == LAZY_MOUNTING) {
             o->lazy = LAZY_MOUNTED;
+            node_hold_busy(node, o, true);
+        }
         node_object_used(node, o);
     } else {
         node_mount_free(o, m);
@@ -277,6 +285,7 @@ void node_lazy_lost(struct node *node, const struct vine_digest *digest,
     o->lazy_served = false;
     vine_err_set(&err, VINE_EDOWN, "vine-lazy ended");
     failed(node, o, &err);
+    node_hold_check(node, o);
 }
 
 void node_lazy_adopt(struct node *node, const struct vine_digest *digest)
@@ -287,12 +296,36 @@ void node_lazy_adopt(struct node *node, const struct vine_digest *digest)
         o->lazy_served = true;
 }
 
+void node_lazy_read(struct node *node, const struct vine_digest *digest,
+                    uint64_t now_ms)
+{
+    struct node_object *o = node_object_find(node, digest);
+
+    node_time(node, now_ms);
+    if (o != NULL && o->lazy == LAZY_MOUNTED)
+        node_hold_busy(node, o, false);
+}
+
+static struct msg_range read_ahead(struct node_object *o, struct msg_range range)
+{
+    uint64_t each = o->size / (o->pieces - 1) + 1;
+    struct msg_range ahead = {.first = range.first + range.count};
+
+    if (range.first < o->ahead.first || range.first > o->ahead.first + o->ahead.count)
+        o->ahead_bytes = READ_AHEAD_BYTES;
+    else if (o->ahead_bytes < READ_AHEAD_MAX)
+        o->ahead_bytes *= 2;
+    ahead.count = 1 + (uint32_t)(o->ahead_bytes / each);
+    if (ahead.count > READ_AHEAD_PIECES)
+        ahead.count = READ_AHEAD_PIECES;
+    o->ahead = ahead;
+    return data_pieces(o, ahead);
+}
+
 void node_lazy_need(struct node *node, const struct vine_digest *digest,
                     struct msg_range range, uint64_t now_ms)
 {
     struct node_object *o = node_object_find(node, digest);
-    uint64_t each;
-    struct msg_range ahead;
 
     node_time(node, now_ms);
     if (o == NULL || o->state == OBJECT_COMPLETE)
@@ -301,13 +334,10 @@ void node_lazy_need(struct node *node, const struct vine_digest *digest,
     if (range.count == 0)
         return;
     want_first(node, o, range, true);
-    each = o->size / (o->pieces - 1) + 1;
-    ahead = (struct msg_range){range.first + range.count,
-                               1 + (uint32_t)(READ_AHEAD_BYTES / each)};
-    if (ahead.count > READ_AHEAD_MAX)
-        ahead.count = READ_AHEAD_MAX;
-    want_first(node, o, data_pieces(o, ahead), false);
+    want_first(node, o, read_ahead(o, range), false);
     stream_advance(node, o);
+    if (o->lazy == LAZY_MOUNTED)
+        node_hold_busy(node, o, false);
 }
 
 static int touched_add(struct node_object *o, const struct msg_range *ranges,
@@ -341,6 +371,10 @@ int node_lazy_message(struct node *node, const struct msg *m, struct vine_err *e
 
     if (o == NULL) /* evicted while this was on its way */
         return 0;
+    if (m->type == MSG_HOLD) {
+        node_hold_message(node, o, m->hold);
+        return 0;
+    }
     for (uint32_t i = 0; i < m->range_count; i++)
         if (m->ranges[i].first >= o->pieces ||
             m->ranges[i].count > o->pieces - m->ranges[i].first)
@@ -394,6 +428,7 @@ bool node_lazy_keeps(struct node *node, struct job_source *s,
              (unsigned long long)s->job->job, err->text);
     o->trouble = *err;
     o->retry_ms = node->now_ms + RETRY_MS;
+    node_hold_forget(o, false);
     return true;
 }
 

@@ -246,7 +246,7 @@ static uint32_t stream_pieces(struct node *node, struct ticket *t,
 }
 
 /* Keep origin_window pieces on their way from the source: those that tasks wait for
- * before the others, and in ascending order. */
+ * before the others, or alone, and in ascending order. */
 void node_origin_advance(struct node *node, struct ticket *t)
 {
     struct node_object *o = t->object;
@@ -260,7 +260,8 @@ void node_origin_advance(struct node *node, struct ticket *t)
         busy += f->origin == t;
     if (o->first != NULL && node_object_has(o, 0))
         busy = stream_pieces(node, t, o->first, busy);
-    (void)stream_pieces(node, t, NULL, busy);
+    if (!node_hold_stream(o) || !node_object_has(o, 0))
+        (void)stream_pieces(node, t, NULL, busy);
 }
 
 static int on_build(struct node *node, const struct msg *m, struct vine_err *err)

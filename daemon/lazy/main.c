@@ -49,6 +49,7 @@ struct waiting { /* a read of what is not there */
 static struct {
     struct pieces pieces;
     uint64_t timeout_ms, progress_ms; /* when something arrived last */
+    uint64_t told_ms;                 /* LAZY_READ */
     struct waiting *first;
     int connection; /* -1: none */
     bool starved;   /* a read expired, and nothing has arrived since */
@@ -123,6 +124,10 @@ static void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     for (uint32_t p = first; p <= last; p++)
         lazy.pieces.touched[p] = true;
     if (pieces_missing(&lazy.pieces, first, last) == 0) {
+        if (now >= lazy.told_ms + LAZY_READ_MS) {
+            lazy.told_ms = now;
+            tell(LAZY_READ, first, last);
+        }
         answer(req, offset, len);
         return;
     }

@@ -34,8 +34,6 @@
 
 #define NICE_BESIDE_TASKS 10
 #define MOUNT_WAIT_MS 10000 /* for what needs nobody but vine-lazy */
-#define FAILURES_MAX                                                                   \
-    (sizeof(((struct lazies *)0)->failures) / sizeof(struct lazy_failure))
 
 struct lazy_work {
     uv_work_t work;
@@ -131,49 +129,15 @@ static void forget_files(const struct lazy *l)
     (void)unlink(path);
 }
 
-/* ---- what a job is told afterwards
- * --------------------------------------------------- */
-
-static void note_failure(struct lazy *l, const char *text)
-{
-    struct lazies *all = l->vined->lazies;
-    struct lazy_failure *f = &all->failures[all->failure_count++ % FAILURES_MAX];
-
-    f->digest = l->digest;
-    (void)snprintf(f->text, sizeof(f->text), "%s", text);
-}
-
-struct trouble_search {
-    struct vined *vined;
-    uint64_t job;
-    char *text;
-    size_t size;
-};
-
-static void look_for_trouble(void *arg, const struct node_job_info *info)
-{
-    struct trouble_search *search = arg;
-    const struct lazies *all = search->vined->lazies;
-
-    if (info->job != search->job || !info->bound || search->text[0] != '\0')
-        return;
-    for (unsigned i = 0; i < FAILURES_MAX && i < all->failure_count; i++)
-        if (vine_digest_equal(&all->failures[i].digest, &info->digest))
-            (void)snprintf(search->text, search->size, "'%.1000s': %s", info->path,
-                           all->failures[i].text);
-}
-
-void lazy_trouble(struct vined *vined, uint64_t job, char *text, size_t size)
-{
-    struct trouble_search search = {vined, job, text, size};
-
-    text[0] = '\0';
-    node_each_job(vined->core, look_for_trouble, &search);
-}
-
 void lazy_on_need(struct lazy *l, struct msg_range range)
 {
     node_lazy_need(l->vined->core, &l->digest, range, vined_now(l->vined));
+    vined_update(l->vined);
+}
+
+void lazy_on_read(struct lazy *l)
+{
+    node_lazy_read(l->vined->core, &l->digest, vined_now(l->vined));
     vined_update(l->vined);
 }
 
@@ -192,7 +156,7 @@ void lazy_on_expired(struct lazy *l, struct msg_range range)
                    why);
     vine_log(VINE_LOG_ERR, "event=lazy-expired object=%.8s first=%u count=%u reason=%s",
              hex, range.first, range.count, vine_q(text));
-    note_failure(l, text);
+    lazy_note_failure(l, text);
 }
 
 /* ---- the end
@@ -270,8 +234,9 @@ void lazy_on_gone(struct lazy *l)
              "event=lazy-lost object=%.8s reason=\"vine-lazy ended\" mend=\"reads of "
              "what is running fail until the image is complete\"",
              hex);
-    note_failure(l, "vine-lazy, which served it, ended: reads failed (EIO) until all "
-                    "was here");
+    lazy_note_failure(l,
+                      "vine-lazy, which served it, ended: reads failed (EIO) until all "
+                      "was here");
     node_lazy_lost(l->vined->core, &l->digest, vined_now(l->vined));
     vined_update(l->vined);
 }

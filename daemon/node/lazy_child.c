@@ -183,6 +183,8 @@ static void take_packet(struct lazy *l, const struct lazy_report *packet, size_t
         return;
     if (m->type == LAZY_NEED)
         lazy_on_need(l, range);
+    else if (m->type == LAZY_READ)
+        lazy_on_read(l);
     else if (m->type == LAZY_EXPIRED)
         lazy_on_expired(l, range);
 }

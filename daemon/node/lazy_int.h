@@ -1,5 +1,5 @@
-/* lazy_int.h - one lazy mount; shared by lazy.c (its life) and lazy_child.c (the
- * vine-lazy process and the talk with it). */
+/* lazy_int.h - one lazy mount; shared by lazy.c (its life), lazy_child.c (the
+ * vine-lazy process and the talk with it) and lazy_trouble.c. */
 #ifndef VINE_NODE_LAZY_INT_H
 #define VINE_NODE_LAZY_INT_H
 
@@ -65,8 +65,12 @@ void lazy_child_kill(struct lazy *l);
 /* Close what we have of it; it lives on (our stop) unless killed before. */
 void lazy_child_close(struct lazy *l);
 
+/* lazy_trouble.c: remember why reads failed, for lazy_trouble */
+void lazy_note_failure(struct lazy *l, const char *text);
+
 /* lazy.c, called by lazy_child.c */
 void lazy_on_need(struct lazy *l, struct msg_range range);
+void lazy_on_read(struct lazy *l);
 void lazy_on_expired(struct lazy *l, struct msg_range range);
 void lazy_on_report(struct lazy *l, const struct lazy_report *report);
 void lazy_on_gone(struct lazy *l); /* the connection ended */

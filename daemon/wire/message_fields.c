@@ -114,6 +114,7 @@ ROW(f_size, "size", K_U64, AT(size), 0, VINE_OBJECT_MAX, NULL);
 ROW(f_estimate, "estimate", K_U64, AT(estimate), 0, INT64_MAX, NULL);
 ROW(f_pieces, "pieces", K_U32, AT(pieces), 1, VINE_PIECES_MAX, NULL);
 ROW(f_trusted, "trusted", K_BOOL, AT(trusted), 0, 0, NULL);
+ROW(f_hold, "hold", K_BOOL, AT(hold), 0, 0, NULL);
 ROW(f_reusing, "reusing", K_BOOL, AT(reusing), 0, 0, NULL);
 /* Empty peer: the node failed at its own source, no peer had a part in it. */
 ROW(f_peer, "peer", K_NAME_OR_EMPTY, AT(peer), 0, 0, NULL);
@@ -153,6 +154,7 @@ const struct message_type message_types[MSG_TYPES] = {
     /* either direction */
     [MSG_URGENT] = {"urgent", 2, {R(digest), R(ranges)}},
     [MSG_TOUCHED] = {"touched", 2, {R(digest), R(ranges)}},
+    [MSG_HOLD] = {"hold", 2, {R(digest), R(hold)}},
     /* manager -> node */
     [MSG_REGISTERED] = {"registered", 1, {R(heartbeat)}},
     [MSG_RESOLVE] = {"resolve", 5, {R(ticket), R(job), R(uid), R(gid), R(path)}},

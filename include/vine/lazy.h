@@ -9,6 +9,8 @@
  *   vined -> vine-lazy   LAZY_HAVE first count   these pieces are in the file now
  *                        LAZY_END                answer with LAZY_REPORT, then exit
  *   vine-lazy -> vined   LAZY_NEED first count   a read waits for these; repeated
+ *                        LAZY_READ first count   these are read now, and are there;
+ *                                                said once in a while
  *                        LAZY_EXPIRED first count  a read of these got EIO: nothing at
  *                                                all had arrived for so long
  *                        LAZY_REPORT             counters, and the pieces that were
@@ -30,7 +32,14 @@ enum lazy_fd {
     LAZY_FD_FUSE        /* /dev/fuse, its mount is made */
 };
 
-enum lazy_type { LAZY_HAVE = 1, LAZY_END, LAZY_NEED, LAZY_EXPIRED, LAZY_REPORT };
+enum lazy_type {
+    LAZY_HAVE = 1,
+    LAZY_END,
+    LAZY_NEED,
+    LAZY_READ,
+    LAZY_EXPIRED,
+    LAZY_REPORT
+};
 
 struct lazy_msg {
     uint32_t type;
@@ -45,5 +54,6 @@ struct lazy_report {
 };
 
 #define LAZY_REPEAT_MS 2000 /* between LAZY_NEEDs of one waiting read */
+#define LAZY_READ_MS 250    /* between LAZY_READs */
 
 #endif

@@ -48,6 +48,10 @@ enum msg_type {
     MSG_TOUCHED, /* digest ranges[]: what the start of a job reads of it, for those who
                     start before they have it whole. Either direction; a hint only */
 
+    MSG_HOLD, /* digest hold: while tasks start on it, this node wants what is urgent
+                 and nothing else; until a HOLD without it. To the origin of a stream:
+                 so do all others who wait for it */
+
     /* manager -> node */
     MSG_REGISTERED, /* heartbeat_ms */
     MSG_RESOLVE,    /* ticket job uid gid path: become the origin, find the key */
@@ -102,7 +106,7 @@ struct msg {
     const char *path; /* of a source; only ever opened by a child that is uid */
     const char *text; /* error text or document */
     enum vine_code code;
-    bool has_digest, trusted, reusing;
+    bool has_digest, trusted, reusing, hold;
     struct vine_digest digest, key;
     uint64_t size, estimate; /* bytes */
     uint32_t pieces;         /* piece 0, the manifest, included */

@@ -130,6 +130,82 @@ static void test_an_origin_that_streams_is_told(void **state)
     end(w);
 }
 
+static int hold(struct world *w, uint32_t conn, bool held)
+{
+    struct msg m = {.type = MSG_HOLD, .digest = digest_no(1), .hold = held};
+
+    return say(w, conn, &m);
+}
+
+static uint32_t pieces_sent(struct world *w, uint32_t conn)
+{
+    const struct sent *s = sent_last(&w->log, conn, MSG_FETCH);
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; s != NULL && i < s->m.assign_count; i++)
+        count += s->assigns[i].range.count;
+    return count;
+}
+
+static void test_who_holds_gets_what_is_urgent_and_no_more(void **state)
+{
+    struct world *w = begin_seeded();
+
+    assert_int_equal(hold(w, 2, true), 0);
+    w->log.count = 0;
+    assert_int_equal(have(w, 2, 1, 0, 1), 0);
+    assert_int_equal(pieces_sent(w, 2), 0);
+    assert_int_equal(tell(w, 2, MSG_URGENT, 70, 2), 0);
+    assert_int_equal(pieces_sent(w, 2), 2);
+    w->log.count = 0;
+    assert_int_equal(have(w, 2, 1, 70, 2), 0);
+    wait_ms(w, 2000);
+    assert_int_equal(pieces_sent(w, 2), 0);
+    assert_int_equal(hold(w, 2, false), 0);
+    assert_true(pieces_sent(w, 2) > 2);
+    end(w);
+}
+
+static void test_what_one_needs_the_others_get_too(void **state)
+{
+    struct world *w = begin_seeded();
+
+    join(w, 3);
+    want(w, 3, JOB, 5);
+    assert_int_equal(hold(w, 2, true), 0);
+    assert_int_equal(hold(w, 3, true), 0);
+    assert_int_equal(have(w, 2, 1, 0, 1), 0);
+    assert_int_equal(have(w, 3, 1, 0, 1), 0);
+    w->log.count = 0;
+    assert_int_equal(tell(w, 2, MSG_URGENT, 40, 1), 0);
+    assert_int_equal(sent_last(&w->log, 2, MSG_FETCH)->assigns[0].range.first, 40);
+    assert_int_equal(sent_last(&w->log, 3, MSG_FETCH)->assigns[0].range.first, 40);
+    end(w);
+}
+
+static void test_an_origin_is_told_when_all_hold(void **state)
+{
+    struct world *w = begin(3);
+    const struct sent *s;
+
+    for (uint32_t conn = 1; conn <= 3; conn++)
+        want(w, conn, JOB, 5);
+    resolved_packed(w, 1, ticket_of(w, 1), 3, 1);
+    assert_int_equal(hold(w, 1, true), 0);
+    assert_int_equal(hold(w, 2, true), 0);
+    /* n3 has not said what it wants. */
+    s = sent_last(&w->log, 1, MSG_HOLD);
+    assert_true(s != NULL && s->m.hold);
+    assert_int_equal(have(w, 1, 1, 0, 1), 0);
+    assert_int_equal(have(w, 3, 1, 0, 1), 0);
+    assert_false(sent_last(&w->log, 1, MSG_HOLD)->m.hold);
+    release(w, 3, JOB);
+    wait_ms(w, 1000);
+    assert_true(sent_last(&w->log, 1, MSG_HOLD)->m.hold);
+    assert_null(sent_last(&w->log, 2, MSG_HOLD));
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -138,6 +214,9 @@ int main(void)
         cmocka_unit_test(test_pieces_that_are_none_are_refused),
         cmocka_unit_test(test_what_was_read_is_told_to_the_next),
         cmocka_unit_test(test_an_origin_that_streams_is_told),
+        cmocka_unit_test(test_who_holds_gets_what_is_urgent_and_no_more),
+        cmocka_unit_test(test_what_one_needs_the_others_get_too),
+        cmocka_unit_test(test_an_origin_is_told_when_all_hold),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -243,6 +243,149 @@ static void test_after_its_server_is_lost_nobody_begins_on_it(void **state)
     end(w);
 }
 
+/* What the manager was told last: nothing but what is urgent? */
+static bool holds(struct world *w)
+{
+    const struct sent *s = sent_last(&w->log, 0, MSG_HOLD);
+
+    return s != NULL && s->m.hold;
+}
+
+static void read_for_ms(struct world *w, uint64_t ms)
+{
+    struct vine_digest d = digest_no(1);
+
+    for (uint64_t end = w->now + ms; w->now < end;) {
+        node_lazy_read(w->node, &d, w->now);
+        wait_ms(w, 250);
+    }
+}
+
+static void test_the_rest_waits_while_tasks_read(void **state)
+{
+    struct world *w = begin_running();
+
+    assert_true(holds(w));
+    read_for_ms(w, 10000);
+    assert_true(holds(w));
+    wait_ms(w, 3000);
+    assert_false(holds(w));
+    read_for_ms(w, 1000);
+    assert_true(holds(w));
+    complete(w);
+    assert_int_equal(w->did[OP_REMOVE].count, 0);
+    end(w);
+}
+
+static void test_the_rest_does_not_wait_for_ever(void **state)
+{
+    struct world *w = begin_running();
+
+    read_for_ms(w, 70000);
+    assert_false(holds(w));
+    end(w);
+}
+
+static void test_who_waits_for_all_of_it_is_not_held_back(void **state)
+{
+    struct world *w = begin_running();
+
+    assert_true(holds(w));
+    assert_int_equal(stage(w, 2, JOB + 1, UID), 0);
+    bind(w, JOB + 1, 1);
+    assert_false(holds(w));
+    read_for_ms(w, 1000);
+    assert_false(holds(w));
+    node_job_end(w->node, JOB + 1, w->now);
+    read_for_ms(w, 1000);
+    assert_true(holds(w));
+    /* Another step of the lazy job waits for all. */
+    assert_int_equal(stage(w, 3, JOB, UID), 0);
+    assert_false(holds(w));
+    end(w);
+}
+
+static void test_a_start_that_fails_holds_nothing_back(void **state)
+{
+    struct world *w = begin();
+
+    stage_lazily(w, 1, JOB);
+    bind(w, JOB, 1);
+    assert_true(holds(w));
+    get(w, 0);
+    get(w, 1);
+    say_tables(w, PIECES - 1, 1);
+    get(w, PIECES - 1);
+    say_mounted(w, VINE_ESYS);
+    assert_false(holds(w));
+    end(w);
+}
+
+static void test_a_new_manager_is_told(void **state)
+{
+    struct world *w = begin_running();
+
+    manager_down(w);
+    w->log.count = 0;
+    manager_up(w);
+    assert_true(holds(w));
+    end(w);
+}
+
+/* This node reads the source, lazily: which pieces it reads. */
+static uint32_t streamed(struct world *w)
+{
+    return w->did[OP_FETCH_ORIGIN].count;
+}
+
+static void origin_piece(struct world *w, uint32_t piece)
+{
+    assert_int_equal(w->did[OP_FETCH_ORIGIN].range.first, piece);
+    node_piece_done(w->node, w->did[OP_FETCH_ORIGIN].id, piece, w->now);
+}
+
+static void say_hold(struct world *w, bool hold)
+{
+    struct msg m = {.type = MSG_HOLD, .digest = digest_no(1), .hold = hold};
+
+    assert_int_equal(tell(w, &m), 0);
+}
+
+static void test_a_stream_is_read_no_further_than_anybody_needs(void **state)
+{
+    struct node_resolved r = {.key = digest_no(3),
+                              .has_manifest = true,
+                              .digest = digest_no(1),
+                              .size = SIZE,
+                              .pieces = PIECES,
+                              .trusted = true};
+    struct msg resolve = {.type = MSG_RESOLVE,
+                          .ticket = 9,
+                          .job = JOB,
+                          .uid = UID,
+                          .gid = UID,
+                          .path = "/shared/ml"};
+    struct msg build = {.type = MSG_BUILD, .ticket = 9};
+    struct world *w = begin();
+
+    stage_lazily(w, 1, JOB);
+    assert_int_equal(tell(w, &resolve), 0);
+    node_source_resolved(w->node, w->did[OP_RESOLVE].id, &r, NULL, w->now);
+    assert_int_equal(tell(w, &build), 0);
+    say_hold(w, true);
+    bind(w, JOB, 1);
+    origin_piece(w, 0);
+    assert_int_equal(streamed(w), 2);
+    origin_piece(w, 1);
+    assert_int_equal(streamed(w), 2);
+    say_tables(w, PIECES - 1, 1);
+    assert_int_equal(streamed(w), 3);
+    /* Somebody else wants all of it. */
+    say_hold(w, false);
+    assert_true(streamed(w) > 3);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,6 +399,12 @@ int main(void)
         cmocka_unit_test(test_what_was_read_is_wanted_first_the_next_time),
         cmocka_unit_test(test_an_origin_reads_first_what_is_waited_for),
         cmocka_unit_test(test_after_its_server_is_lost_nobody_begins_on_it),
+        cmocka_unit_test(test_the_rest_waits_while_tasks_read),
+        cmocka_unit_test(test_the_rest_does_not_wait_for_ever),
+        cmocka_unit_test(test_who_waits_for_all_of_it_is_not_held_back),
+        cmocka_unit_test(test_a_start_that_fails_holds_nothing_back),
+        cmocka_unit_test(test_a_new_manager_is_told),
+        cmocka_unit_test(test_a_stream_is_read_no_further_than_anybody_needs),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
