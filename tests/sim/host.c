@@ -99,6 +99,8 @@ void host_piece(struct sim *sim, struct host *h, uint64_t fetch, uint32_t piece)
         host_fetch_failed(sim, h, id, VINE_ENOSPC, "No space left on device");
         return;
     }
+    if (piece_claimed(sim, f->thing, piece))
+        fail(sim, "%s has piece %u, which nobody could read", h->name, piece);
     bits_set(stored_begin(sim, h, f->thing)->have, piece);
     if (--f->left == 0)
         host_end_fetch(h, id);

@@ -145,6 +145,8 @@ static void proved(struct sim *sim, struct event *e)
         t->owed--;
     if (t != NULL && t->changed)
         vine_err_set(&err, VINE_ECHANGED, "it changed while it was read");
+    if (t != NULL && thing_claims(sim, sim->sources[t->source].thing))
+        vine_err_set(&err, VINE_ECORRUPT, "wrong bytes");
     node_source_proved(h->core, e->a, &err, now_ms(sim));
     host_timer(sim, h);
 }
@@ -242,6 +244,9 @@ static void streamed(struct sim *sim, struct event *e)
         return;
     if (t != NULL && t->changed)
         host_fetch_failed(sim, h, e->a, VINE_ECHANGED, "it changed while it was read");
+    else if (t != NULL &&
+             piece_claimed(sim, sim->sources[t->source].thing, (uint32_t)e->b))
+        host_fetch_failed(sim, h, e->a, VINE_ECORRUPT, "wrong bytes");
     else
         host_piece(sim, h, e->a, (uint32_t)e->b);
 }

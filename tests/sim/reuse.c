@@ -27,6 +27,21 @@ static uint32_t shared_percent(const struct thing *t, uint32_t thing, uint32_t p
     return lot % 7 == 0 ? 50 : 100;
 }
 
+bool piece_claimed(const struct sim *sim, uint32_t thing, uint32_t piece)
+{
+    const struct thing *t = &sim->things[thing];
+
+    return t->forged && piece > 0 && shared_percent(t, thing, piece) > 0;
+}
+
+bool thing_claims(const struct sim *sim, uint32_t thing)
+{
+    for (uint32_t p = 1; p < sim->things[thing].pieces; p++)
+        if (piece_claimed(sim, thing, p))
+            return true;
+    return false;
+}
+
 static bool has_older(const struct host *h, uint32_t thing)
 {
     return thing > 0 && h->stored[thing - 1].complete;
@@ -65,8 +80,12 @@ static void reused(struct sim *sim, struct event *e)
     if (h->core != NULL && h->epoch == e->epoch && s->present && s->reuse == e->b) {
         s->reuse = 0;
         for (uint32_t p = 1; p < sim->things[e->a].pieces; p++)
-            if (r->have[p])
+            if (r->have[p]) {
+                if (piece_claimed(sim, e->a, p))
+                    fail(sim, "%s reuses piece %u, which nobody could read", h->name,
+                         p);
                 bits_set(s->have, p);
+            }
         free(s->missing);
         s->missing = r->bytes > 0 ? malloc(sizeof(r->missing)) : NULL;
         if (s->missing != NULL)
@@ -107,6 +126,8 @@ void host_reuse(void *ctx, const struct vine_digest *digest, bool proved)
         abort();
     if (!h->stored[thing].present || !bits_get(h->stored[thing].have, 0))
         fail(sim, "%s reuses without a manifest", h->name);
+    if (proved && thing_claims(sim, thing))
+        fail(sim, "%s takes what was never read for proved", h->name);
     for (uint32_t p = 1; p < t->pieces; p++) {
         uint64_t size = piece_bytes(sim, thing, p);
         uint64_t share = older && draw(sim, 100) >= damaged

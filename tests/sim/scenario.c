@@ -287,6 +287,7 @@ static void draw_things(struct sim *sim)
         t->size = (uint64_t)(t->pieces - 1) *
                   (sim->options.seeded ? 400000 : 100000 + draw(sim, 400000));
         t->shares = chance(sim, 50) ? (uint32_t)draw(sim, 101) : 0;
+        t->forged = !sim->options.calm && i > 0 && chance(sim, 15);
         for (int b = 0; b < VINE_DIGEST_LEN; b++) {
             t->digest.b[b] = (uint8_t)draw(sim, 256);
             t->key.b[b] = (uint8_t)draw(sim, 256);
@@ -302,7 +303,7 @@ static void draw_sources(struct sim *sim)
         struct origin_source *s = &sim->sources[i];
         (void)snprintf(s->path, sizeof(s->path), "/shared/source%u", i);
         s->thing = i % sim->thing_count;
-        s->packed = chance(sim, 60);
+        s->packed = chance(sim, 60) || sim->things[s->thing].forged;
         if (!sim->options.calm && chance(sim, 10))
             s->denied_uid = 1000 + (uint32_t)draw(sim, 2);
     }

@@ -57,6 +57,7 @@ struct thing { /* content: an object */
     uint64_t size;
     uint32_t pieces;
     uint32_t shares; /* percent of its pieces, with the thing before it */
+    bool forged;     /* its files name those pieces, and have other bytes */
 };
 
 struct origin_source { /* a path users name */
@@ -307,6 +308,9 @@ void host_reuse(void *ctx, const struct vine_digest *digest, bool proved);
 /* A piece came from a peer: so much of it did not, its source not being proved. */
 void host_reuse_piece(struct sim *sim, struct host *h, const struct fetch *f,
                       uint32_t piece);
+/* A forged thing's piece: nobody may ever have it, since nobody can read it. */
+bool piece_claimed(const struct sim *sim, uint32_t thing, uint32_t piece);
+bool thing_claims(const struct sim *sim, uint32_t thing);
 /* Bytes of a piece that are to be sent to the host. */
 uint64_t host_piece_bytes(const struct sim *sim, const struct host *h, uint32_t thing,
                           uint32_t piece);
