@@ -10,6 +10,7 @@ import results
 import run
 import startup
 import tables
+import update
 import ways
 from common import Bound
 
@@ -265,3 +266,21 @@ def test_what_is_run_is_there():
     for name in run.present():
         text = (run.HERE / f"{name}.py").read_text()
         assert f'common.main("{run.PARTS[name]}"' in text, name
+
+
+def test_update_compares_each_change_with_its_own_cold_start():
+    def one(change: str, cold: float, moved: list[int]) -> dict[str, object]:
+        return {
+            "change": change,
+            "image_bytes": 1000,
+            "cold_seconds": cold,
+            "update_seconds": 2.0,
+            "bytes_moved": moved,
+        }
+
+    samples = [one("package", s, [0, 40]) for s in (4.0, 10.0, 20.0)]
+    samples += [one("packed", 4.0, [500])]
+    share, ratio = update.bounds_of(samples, "package")
+    assert (share.measured, ratio.measured) == (0.04, 0.2)
+    assert share.ok and ratio.ok
+    assert [b.ok for b in update.bounds_of(samples, "packed")] == [False, False]
