@@ -48,6 +48,7 @@ static const struct key {
     {"node", "source_threads", NUMBER, FIELD(source_threads), 1, 64, NULL, 16},
     {"node", "source_caching", CACHING, FIELD(source_caching), 0, 0, "auto", 0},
     {"node", "build_threads", NUMBER, FIELD(build_threads), 0, 1024, NULL, 0},
+    {"node", "build_ahead", YES_NO, FIELD(build_ahead), 0, 0, NULL, 1},
     {"node", "nice", NUMBER, FIELD(nice), 0, 19, NULL, 0},
     {"node", "log_level", TEXT, FIELD(log_level), 0, 0, "info", 0},
     {"node", "lazy_timeout", NUMBER, FIELD(lazy_timeout_s), 1, LAZY_TIMEOUT_MAX, NULL,

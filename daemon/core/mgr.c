@@ -380,6 +380,8 @@ static int dispatch(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         return mgr_source_resolved(mgr, node, m, err);
     case MSG_PROVED:
         return mgr_source_proved(mgr, node, m, err);
+    case MSG_PART_MADE:
+        return mgr_parts_made(mgr, node, m, err);
     case MSG_BUILT:
         return mgr_source_built(mgr, node, m, err);
     case MSG_HAVE:

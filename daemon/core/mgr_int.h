@@ -9,6 +9,7 @@
  *   mgr_resolve.c  sources: origin, key, build, binding
  *   mgr_proof.c    who may have what others have
  *   mgr_source.c   the books of sources and wants
+ *   mgr_parts.c    stretches of an image that is still being built
  *   mgr_stage.c    `vine-env stage`
  *   mgr_lazy.c     jobs that start before their object is there
  *
@@ -169,6 +170,7 @@ struct object {
     struct holder *holders;
     uint32_t holder_count, seeds;
     struct source *sources; /* bound to it */
+    uint32_t part_of;       /* builds that announced it as a part */
     uint32_t hungry;        /* holders that are supplied and incomplete */
     /* While hungry > 0: */
     struct object *active_next, *active_prev;
@@ -200,6 +202,11 @@ enum source_state {
     SOURCE_BOUND,     /* origin may still stream */
 };
 
+struct part {
+    struct object *object;
+    uint64_t offset; /* in the image */
+};
+
 struct source { /* what (job, uid, path) is */
     struct table_link by_name, by_ticket;
     uint64_t job;
@@ -220,6 +227,8 @@ struct source { /* what (job, uid, path) is */
     struct vine_digest key;
     struct table_link by_key;
     struct object *object; /* stays while it is resolved again */
+    struct part *part;     /* while it is built: [parts of VINE_PARTS_MAX] */
+    uint32_t parts;
     struct source *object_next, *object_prev;
     struct want *wants; /* by source_next, oldest first */
     struct want *wants_last;
@@ -232,6 +241,7 @@ struct want {
     struct mgr_node *node;
     struct want *source_next, *source_prev, *node_next, *node_prev;
     struct holder *holder; /* supplied through this; NULL: not bound or given up */
+    uint64_t parts;        /* bits: supplied with these parts of the source */
     bool tried;            /* as origin */
     bool knows_key;        /* it was told */
     bool again;            /* to be supplied once more */
@@ -437,6 +447,15 @@ void mgr_lazy_tell_origins(struct mgr *mgr, struct object *o);
 /* What starts read of it, if that is known. */
 void mgr_lazy_tell(struct mgr *mgr, struct mgr_node *node, const struct object *o);
 void mgr_lazy_free_all(struct mgr *mgr);
+
+/* mgr_parts.c */
+int mgr_parts_made(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                   struct vine_err *err);
+void mgr_parts_offer(struct mgr *mgr, struct want *w); /* all there are */
+void mgr_parts_withdraw(struct mgr *mgr, struct want *w);
+/* This holder receives no more, whatever for. */
+void mgr_parts_lost(struct mgr *mgr, struct holder *h);
+void mgr_parts_end(struct mgr *mgr, struct source *s); /* with the ticket */
 
 /* mgr_stage.c */
 int mgr_stage_begin(struct mgr *mgr, struct mgr_node *node, const struct msg *m,

@@ -267,7 +267,7 @@ static void key_free(struct mgr *mgr, struct key *k)
 
 void mgr_object_put(struct mgr *mgr, struct object *o)
 {
-    if (o->holders != NULL || o->sources != NULL)
+    if (o->holders != NULL || o->sources != NULL || o->part_of > 0)
         return;
     while (o->keys != NULL) {
         struct key *k = o->keys;

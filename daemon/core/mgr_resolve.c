@@ -165,6 +165,8 @@ int mgr_source_want(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         source_start(mgr, s);
     else if (s->object != NULL)
         mgr_want_bind(mgr, w);
+    else
+        mgr_parts_offer(mgr, w);
     if (s->wants == NULL && !is_new)
         mgr_source_free(mgr, s);
     return 0;
@@ -437,6 +439,7 @@ void mgr_source_evicted(struct mgr *mgr, struct holder *h)
             w->again = true;
             mgr_holder_unsupply(mgr, h);
         }
+    mgr_parts_lost(mgr, h);
     mgr_holder_free(mgr, h);
     for (struct want *w = node->wants; w != NULL; w = next) {
         next = w->node_next;
@@ -455,6 +458,7 @@ void mgr_source_refused(struct mgr *mgr, struct holder *h)
             w->holder = NULL;
             mgr_holder_unsupply(mgr, h);
         }
+    mgr_parts_lost(mgr, h);
     mgr_holder_put(mgr, h);
 }
 
@@ -484,6 +488,7 @@ void mgr_source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code co
     struct mgr_node *h_node = h->node;
     struct want *next;
 
+    mgr_parts_lost(mgr, h);
     /* The holder may go with its last want, the pointer is only compared then. */
     for (struct want *w = h_node->wants; w != NULL; w = next) {
         struct source *s = w->source;

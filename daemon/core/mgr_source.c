@@ -71,7 +71,8 @@ void mgr_ticket_send(struct mgr *mgr, struct source *s, enum msg_type type)
                     .job = s->job,
                     .uid = s->uid,
                     .gid = s->gid,
-                    .path = s->path};
+                    .path = s->path,
+                    .parts = s->wants != NULL && s->wants->source_next != NULL};
 
     mgr_send(mgr, s->origin, &m);
 }
@@ -90,6 +91,7 @@ void mgr_ticket_end(struct mgr *mgr, struct source *s, bool tell)
 
     if (s->ticket == 0)
         return;
+    mgr_parts_end(mgr, s);
     if (tell)
         mgr_ticket_send(mgr, s, MSG_CLOSE);
     table_remove(&mgr->tickets, &s->by_ticket);
@@ -194,6 +196,7 @@ void mgr_want_free(struct mgr *mgr, struct want *w)
     struct source *s = w->source;
 
     mgr_want_unsupply(mgr, w);
+    mgr_parts_withdraw(mgr, w);
     *(w->source_prev != NULL ? &w->source_prev->source_next : &s->wants) =
         w->source_next;
     *(w->source_next != NULL ? &w->source_next->source_prev : &s->wants_last) =

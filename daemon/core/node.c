@@ -105,6 +105,7 @@ void node_free(struct node *node)
     node->ops.fetch_cancel = nothing;
     node->ops.source_close = nothing;
     node->ops.save = save_nothing;
+    node_parts_free_all(node);
     while (node->first_client != NULL)
         node_client_free(node, node->first_client);
     while (node->first_ticket != NULL)
@@ -333,6 +334,9 @@ int node_message(struct node *node, const struct msg *m, uint64_t now_ms,
         return node_origin_message(node, m, err);
     case MSG_BINDING:
         return node_job_binding(node, m, err);
+    case MSG_PART:
+        node_part_offered(node, m);
+        return 0;
     case MSG_FETCH:
         return node_transfer_fetch(node, m, err);
     case MSG_REVOKE:

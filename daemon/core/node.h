@@ -62,7 +62,8 @@ struct node_ops {
     /* Read all of a source with a manifest as its user, and compare; nothing is kept
      * -> node_source_proved. */
     void (*source_prove)(void *ctx, uint64_t ticket);
-    /* Make the object of a resolved source -> node_source_built. */
+    /* Make the object of a resolved source -> node_source_built. Finished stretches may
+     * be told meanwhile, see node_source_part. */
     void (*source_build)(void *ctx, uint64_t ticket);
     /* Drop a resolved source; ends its child. No answer. Also after built. */
     void (*source_close)(void *ctx, uint64_t ticket);
@@ -191,6 +192,13 @@ void node_source_proved(struct node *node, uint64_t ticket, const struct vine_er
 void node_source_built(struct node *node, uint64_t ticket,
                        const struct msg_object *object, const struct vine_err *err,
                        uint64_t now_ms);
+/* A stretch of what is being built is in the store, as an object of its own. The edge
+ * is told to remove it when it is of no use (any more). Worth the work while other
+ * nodes wait for the source: node_wants_parts. */
+bool node_wants_parts(const struct node *node, uint64_t ticket);
+void node_source_part(struct node *node, uint64_t ticket,
+                      const struct msg_object *object, uint64_t offset,
+                      uint64_t now_ms);
 void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
                      uint64_t now_ms);
 /* bytes: received by this transfer so far, finished pieces included. */
@@ -205,7 +213,8 @@ void node_transfer_reused(struct node *node, uint64_t transfer, uint32_t piece,
 struct node_reused {
     const bool *have;        /* by piece: all of it is verified and written */
     const uint32_t *missing; /* by piece: bytes of it that are not */
-    uint64_t bytes;          /* taken from older objects, whole pieces and parts */
+    uint64_t bytes;          /* taken from older objects, whole pieces or less */
+    uint64_t bytes_parts;    /* from parts of its build, which came from peers */
 };
 /* r NULL: nothing could be taken, nothing is known. Neither is fatal. */
 void node_reused(struct node *node, const struct vine_digest *digest,
@@ -257,6 +266,11 @@ bool node_may_serve(const struct node *node, const struct vine_digest *digest,
 #define NODE_HOLD_MS 2000u
 bool node_may_wait(const struct node *node, const struct vine_digest *digest,
                    struct msg_range range);
+
+/* Is this object only a part of something that is being built? Of what, by the
+ * manager's number, and where it will stand there. */
+bool node_is_part(const struct node *node, const struct vine_digest *digest,
+                  uint64_t *build, uint64_t *offset);
 
 /* Progress of a waiting client, summed over its sources. */
 struct node_progress {

@@ -101,6 +101,8 @@ void node_each_object(const struct node *node,
                                         .leases = o->leases};
         if (o->state == OBJECT_PARTIAL)
             info.state = o->leases > 0 || o->stream != NULL ? "fetching" : "partial";
+        if (o->part)
+            info.state = "part";
         for (const struct mount *m = o->mounts; m != NULL; m = m->next)
             info.mounts += m->mounted;
         visit(arg, &info);

@@ -5,6 +5,7 @@
  *   node_object.c    objects: space, publishing, mounts, eviction
  *   node_transfer.c  pieces on their way
  *   node_reuse.c     what older objects have of a new one
+ *   node_parts.c     stretches of an image that is still being built
  *   node_origin.c    this node as origin: tickets, builds, streams
  *   node_lazy.c      jobs that start before their object is there
  *   node_hold.c      what these do not need waits
@@ -98,6 +99,8 @@ struct node_object {
     uint64_t busy_until_ms;  /* LAZY_MOUNTED: tasks read it a moment ago */
     struct vine_err trouble; /* of its source, while it is lazily mounted */
     uint64_t retry_ms;       /* then it is wanted again; 0: not */
+    bool part; /* of something being built: for nobody to mount, goes with its leases */
+    uint64_t part_build, part_offset;
 };
 
 struct transfer {
@@ -125,6 +128,8 @@ struct job_source {
     enum source_state state;
     bool lazy;                  /* somebody asked for a lazy start */
     struct node_object *object; /* when bound: leased */
+    struct node_object **part;  /* leased until the object is here: [part_count] */
+    uint32_t part_count;
     char path[];
 };
 
@@ -173,6 +178,9 @@ struct ticket { /* this node as origin of one source */
     bool prove;                 /* when it has streamed */
     uint64_t admitted;          /* bytes reserved for the build */
     struct node_object *object; /* streamed */
+    bool parts_wanted;
+    struct node_object **part; /* announced, leased: [part_count] */
+    uint32_t part_count;
 };
 
 struct request { /* of a client to the manager */
@@ -216,6 +224,8 @@ void node_time(struct node *node, uint64_t now_ms);
 
 /* node_job.c */
 struct node_job *node_job_find(const struct node *node, uint64_t job);
+struct job_source *node_job_source(const struct node *node, uint64_t job, uint32_t uid,
+                                   const char *path);
 /* A job of this uid (this one, if job is not 0) that has this source; NULL: none. */
 const struct node_job *node_job_wants(const struct node *node, uint64_t job,
                                       uint32_t uid, const char *path);
@@ -339,7 +349,22 @@ void node_hold_forget(struct node_object *o, bool over);
 void node_hold_tick(struct node *node);
 uint64_t node_hold_deadline(const struct node *node);
 
+/* node_parts.c */
+void node_part_offered(struct node *node, const struct msg *m);
+void node_parts_stop(struct node *node, struct job_source *s); /* fetch no more */
+void node_parts_drop(struct node *node, struct job_source *s);
+/* The object is complete: the sources bound to it need no parts any more. */
+void node_parts_arrived(struct node *node, struct node_object *o);
+void node_ticket_parts_drop(struct node *node, struct ticket *t);
+/* Remove a part that nobody leases, once nothing goes on with it. */
+void node_part_check(struct node *node, struct node_object *o);
+void node_part_forget(struct node *node, struct node_object *o); /* it is going */
+/* All that sources have of them here, for lack of space; false: nothing. */
+bool node_parts_yield(struct node *node);
+void node_parts_free_all(struct node *node); /* the lists; the end */
+
 /* node_origin.c */
+struct ticket *node_ticket_find(const struct node *node, uint64_t id);
 int node_origin_message(struct node *node, const struct msg *m, struct vine_err *err);
 void node_origin_job_gone(struct node *node, uint64_t job);
 void node_origin_manager_down(struct node *node);

@@ -30,6 +30,14 @@ static struct job_source *source_find(const struct node_job *job, const char *pa
     return s;
 }
 
+struct job_source *node_job_source(const struct node *node, uint64_t job, uint32_t uid,
+                                   const char *path)
+{
+    const struct node_job *j = node_job_find(node, job);
+
+    return j == NULL || j->uid != uid ? NULL : source_find(j, path);
+}
+
 const struct node_job *node_job_wants(const struct node *node, uint64_t job,
                                       uint32_t uid, const char *path)
 {
@@ -130,6 +138,7 @@ void node_source_bind(struct node *node, struct job_source *s, struct node_objec
     source_unbind(node, s);
     s->object = o;
     s->state = SOURCE_BOUND;
+    o->part = false;
     node_object_used(node, o);
 }
 
@@ -166,6 +175,7 @@ void node_source_failed(struct node *node, struct job_source *s,
     if (s->job->staged)
         vine_err_set(&s->job->staged_err, err->code, "%s", err->text);
     source_unbind(node, s);
+    node_parts_drop(node, s);
 }
 
 void node_clients_mount_failed(struct node *node, const struct node_object *o,
@@ -273,6 +283,7 @@ void node_job_free(struct node *node, struct node_job *job)
         struct job_source *s = job->sources;
         job->sources = s->next;
         source_unbind(node, s);
+        node_parts_drop(node, s);
         free(s);
     }
     free(job);
@@ -489,6 +500,7 @@ int node_job_binding(struct node *node, const struct msg *m, struct vine_err *er
     }
     if (s->object != o) {
         node_source_bind(node, s, o);
+        node_parts_stop(node, s);
         node->ops.save(node->ctx);
         if (o->state != OBJECT_COMPLETE && node_object_was_refused(node, &m->digest))
             node_source_want(node, s); /* the manager may hear of the refusal now */

@@ -67,6 +67,7 @@ void node_object_free(struct node *node, struct node_object *o)
     node_transfer_cancel_all(node, o);
     node_have_forget_untold(node, o);
     node_reuse_end(node, o);
+    node_part_forget(node, o);
     while (o->mounts != NULL) {
         struct mount *m = o->mounts;
         o->mounts = m->next;
@@ -149,6 +150,8 @@ int node_store_admit(struct node *node, uint64_t bytes, const char *what,
     for (const struct node_object *o = node->first_object; o != NULL; o = o->next)
         if (is_evictable(o))
             fixed -= o->size;
+    if ((bytes > max || fixed > max - bytes) && node_parts_yield(node))
+        return node_store_admit(node, bytes, what, err);
     if (bytes > max || fixed > max - bytes)
         return vine_err_set(
             err, VINE_ENOSPC,
@@ -286,8 +289,10 @@ void node_object_advance(struct node *node, struct node_object *o)
         o->state = OBJECT_PUBLISHING;
         node->ops.publish(node->ctx, &o->digest, o->trusted);
     }
-    if (o->state == OBJECT_COMPLETE)
+    if (o->state == OBJECT_COMPLETE) {
         mount_for_leases(node, o);
+        node_parts_arrived(node, o);
+    }
     if (o->state == OBJECT_PARTIAL)
         node_lazy_advance(node, o);
     node_clients_check(node);
@@ -379,6 +384,7 @@ void node_published(struct node *node, const struct vine_digest *digest,
         node_origin_streamed(node, o->stream);
     node->ops.save(node->ctx);
     node_object_advance(node, o);
+    node_part_check(node, o);
 }
 
 void node_mount_free(struct node_object *o, struct mount *gone)

@@ -15,7 +15,7 @@
 
 #include "daemon/core/node_int.h"
 
-static struct ticket *ticket_find(const struct node *node, uint64_t id)
+struct ticket *node_ticket_find(const struct node *node, uint64_t id)
 {
     struct table_link *l = table_find(&node->tickets, hash_u64(id));
 
@@ -80,6 +80,7 @@ static void origin_transfers_cancel(struct node *node, struct ticket *t)
 void node_ticket_free(struct node *node, struct ticket *t)
 {
     origin_transfers_cancel(node, t);
+    node_ticket_parts_drop(node, t);
     node->ops.source_close(node->ctx, t->id);
     node->store_used -= t->admitted;
     if (t->object != NULL)
@@ -218,6 +219,7 @@ static void stream_begin(struct node *node, struct ticket *t)
     if (o->stream != NULL) /* of a manager that is gone */
         node_ticket_free(node, o->stream);
     o->stream = t;
+    o->part = false;
     t->object = o;
     node_origin_advance(node, t);
 }
@@ -273,6 +275,7 @@ static int on_build(struct node *node, const struct msg *m, struct vine_err *err
     if (t->state == TICKET_RESOLVING)
         return vine_err_set(err, VINE_EPROTO, "build: ticket %llu is not resolved yet",
                             (unsigned long long)m->ticket);
+    t->parts_wanted = m->parts;
     if (t->state != TICKET_RESOLVED) /* taken over from the manager before */
         return 0;
     if (t->resolved.unopened) {
@@ -359,7 +362,7 @@ void node_source_resolved(struct node *node, uint64_t ticket,
                           const struct node_resolved *r, const struct vine_err *err,
                           uint64_t now_ms)
 {
-    struct ticket *t = ticket_find(node, ticket);
+    struct ticket *t = node_ticket_find(node, ticket);
 
     node_time(node, now_ms);
     if (t == NULL || (t->state != TICKET_RESOLVING && (err == NULL || !err->code)))
@@ -381,7 +384,7 @@ void node_source_opened(struct node *node, uint64_t ticket,
                         const struct node_resolved *r, const struct vine_err *err,
                         uint64_t now_ms)
 {
-    struct ticket *t = ticket_find(node, ticket);
+    struct ticket *t = node_ticket_find(node, ticket);
     struct vine_digest key;
 
     node_time(node, now_ms);
@@ -406,7 +409,7 @@ void node_source_opened(struct node *node, uint64_t ticket,
 void node_source_proved(struct node *node, uint64_t ticket, const struct vine_err *err,
                         uint64_t now_ms)
 {
-    struct ticket *t = ticket_find(node, ticket);
+    struct ticket *t = node_ticket_find(node, ticket);
     const struct vine_err ok = {.text = ""};
 
     node_time(node, now_ms);
@@ -450,6 +453,7 @@ static void built(struct node *node, struct ticket *t, const struct msg_object *
         return;
     }
     o->trusted |= object->trusted;
+    o->part = false;
     node_object_add_key(o, &t->resolved.key);
     for (uint32_t i = 0; i < object->key_count; i++)
         node_object_add_key(o, &object->keys[i]);
@@ -467,7 +471,7 @@ void node_source_built(struct node *node, uint64_t ticket,
                        const struct msg_object *object, const struct vine_err *err,
                        uint64_t now_ms)
 {
-    struct ticket *t = ticket_find(node, ticket);
+    struct ticket *t = node_ticket_find(node, ticket);
 
     node_time(node, now_ms);
     if (t == NULL || t->state != TICKET_BUILDING)

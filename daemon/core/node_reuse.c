@@ -31,7 +31,8 @@ void node_reuse_begin(struct node *node, struct node_object *o)
     o->reuse = REUSE_RUNNING;
     o->reuse_deadline_ms = node->now_ms + node->limits.stall_ms;
     node->reusing++;
-    node->ops.reuse(node->ctx, &o->digest, o->key_count > 0);
+    /* A part holds what its builder has read as the user who waits here. */
+    node->ops.reuse(node->ctx, &o->digest, o->part || o->key_count > 0);
 }
 
 void node_reuse_end(struct node *node, struct node_object *o)
@@ -73,7 +74,8 @@ static void take(struct node *node, struct node_object *o, const struct node_reu
     free(o->missing);
     o->missing = missing; /* out of memory: the counters are rough */
     o->bytes_reused += r->bytes;
-    node->bytes_reused += r->bytes;
+    o->bytes_peer += r->bytes_parts; /* the node's own counter has them */
+    node->bytes_reused += o->part ? 0 : r->bytes;
 }
 
 void node_reused(struct node *node, const struct vine_digest *digest,

@@ -23,12 +23,12 @@ struct image_follow {
     unsigned refs; /* the thread's and the owner's */
     bool stop, ended;
     int fd;
-    /* The thread's alone until ended. */
+    struct image_hint *hint; /* changed by the thread, under the lock */
+    size_t count, room;
+    /* The thread's alone. */
     uint64_t at; /* where the next chunk begins */
     uint8_t *bytes;
     size_t have; /* bytes of it that were read */
-    struct image_hint *hint;
-    size_t count, room;
 };
 
 static uint64_t turn(uint64_t value, unsigned bits)
@@ -55,10 +55,8 @@ uint64_t image_sum(const void *data, size_t len)
     return sum;
 }
 
-static bool keep_hint(struct image_follow *f, const uint8_t *bytes, uint32_t length)
+static bool append(struct image_follow *f, const struct image_hint *hint)
 {
-    struct image_hint *hint;
-
     if (f->count == f->room) {
         size_t room = f->room > 0 ? 2 * f->room : 256;
         void *grown = realloc(f->hint, room * sizeof(*f->hint));
@@ -67,11 +65,22 @@ static bool keep_hint(struct image_follow *f, const uint8_t *bytes, uint32_t len
         f->hint = grown;
         f->room = room;
     }
-    hint = &f->hint[f->count++];
-    hint->chunk.offset = f->at;
-    hint->chunk.length = length;
-    vine_digest_of(bytes, length, &hint->chunk.digest);
-    hint->sum = image_sum(bytes, length);
+    f->hint[f->count++] = *hint;
+    return true;
+}
+
+static bool keep_hint(struct image_follow *f, const uint8_t *bytes, uint32_t length)
+{
+    struct image_hint hint = {.chunk = {.offset = f->at, .length = length}};
+    bool kept;
+
+    vine_digest_of(bytes, length, &hint.chunk.digest);
+    hint.sum = image_sum(bytes, length);
+    pthread_mutex_lock(&f->lock);
+    kept = append(f, &hint);
+    pthread_mutex_unlock(&f->lock);
+    if (!kept)
+        return false;
     f->at += length;
     return true;
 }
@@ -200,6 +209,20 @@ size_t image_follow_end(struct image_follow *f, const struct image_hint **hints)
     pthread_mutex_unlock(&f->lock);
     *hints = f->hint;
     return f->count;
+}
+
+size_t image_follow_peek(struct image_follow *f, size_t first, struct image_hint *out,
+                         size_t most)
+{
+    size_t count;
+
+    pthread_mutex_lock(&f->lock);
+    count = f->count > first ? f->count - first : 0;
+    count = count < most ? count : most;
+    if (count > 0)
+        memcpy(out, f->hint + first, count * sizeof(*out));
+    pthread_mutex_unlock(&f->lock);
+    return count;
 }
 
 void image_follow_free(struct image_follow *f)

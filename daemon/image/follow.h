@@ -25,6 +25,9 @@ struct image_follow *image_follow_start(int fd);
 /* The writer is done: waits for the thread, at most one step of 1 MiB. The hints, in
  * order of their offsets, are borrowed until image_follow_free. f may be NULL. */
 size_t image_follow_end(struct image_follow *f, const struct image_hint **hints);
+/* Hints from number `first` on, at most `most`, while the thread goes on. */
+size_t image_follow_peek(struct image_follow *f, size_t first, struct image_hint *out,
+                         size_t most);
 /* Does not wait: the thread ends by itself. NULL is allowed. */
 void image_follow_free(struct image_follow *f);
 

@@ -28,12 +28,13 @@ struct reuse {
     bool proved;
     uint32_t next; /* chunk to be looked up */
     unsigned running;
-    uint64_t bytes;
+    uint64_t bytes, bytes_parts;
 };
 
 struct reuse_chunk {
     struct store_object *from;
     uint32_t from_chunk, chunk;
+    bool older; /* an older object has it, whatever it is taken from */
     enum vine_code code;
 };
 
@@ -58,15 +59,18 @@ static bool look_up(const struct vined *vined, const struct store_object *object
     struct store_source found[STORE_SOURCES_MAX];
     uint32_t count = store_lookup(vined->store, &wanted->digest, found);
 
+    *out = (struct reuse_chunk){.chunk = chunk};
     for (uint32_t i = 0; i < count; i++) {
-        const struct store_object *from = found[i].object;
+        struct store_object *from = found[i].object;
         if (from->manifest.chunk[found[i].chunk].length != wanted->length)
             continue;
-        *out = (struct reuse_chunk){
-            .from = found[i].object, .from_chunk = found[i].chunk, .chunk = chunk};
-        return true;
+        out->older |= !from->part;
+        if (out->from != NULL && !from->part)
+            continue;
+        out->from = from; /* best of a part: that is in memory */
+        out->from_chunk = found[i].chunk;
     }
-    return false;
+    return out->from != NULL;
 }
 
 bool reuse_knows(const struct vined *vined, const struct store_object *object,
@@ -85,9 +89,8 @@ static void run_batch(uv_work_t *work)
     for (uint32_t i = 0; i < b->count; i++) {
         struct reuse_chunk *c = &b->chunk[i];
         struct vine_err err = {0};
-        if (store_read_chunk(c->from, c->from_chunk, b->buffer, &err) == 0)
-            (void)store_write_chunk(object, c->chunk, b->buffer,
-                                    object->manifest.chunk[c->chunk].length, &err);
+        (void)store_take_chunk(object, c->chunk, c->from, c->from_chunk, b->buffer,
+                               &err);
         c->code = err.code;
     }
 }
@@ -111,7 +114,8 @@ static void take_chunk(struct reuse *r, const struct reuse_chunk *c)
     }
     /* A transfer may have brought it meanwhile. */
     if (!store_has_chunk(r->object, c->chunk))
-        r->bytes += r->object->manifest.chunk[c->chunk].length;
+        *(c->older ? &r->bytes : &r->bytes_parts) +=
+            r->object->manifest.chunk[c->chunk].length;
     store_mark_chunk(r->object, c->chunk);
 }
 
@@ -207,7 +211,10 @@ static void finish(struct reuse *r)
     struct vined *vined = r->vined;
     bool *have = calloc(r->object->pieces, sizeof(*have));
     uint32_t *missing = calloc(r->object->pieces, sizeof(*missing));
-    struct node_reused result = {.have = have, .missing = missing, .bytes = r->bytes};
+    struct node_reused result = {.have = have,
+                                 .missing = missing,
+                                 .bytes = r->bytes,
+                                 .bytes_parts = r->bytes_parts};
 
     if (!vined->stopping && !r->object->removed) {
         if (have != NULL && missing != NULL)
@@ -240,6 +247,20 @@ static void go_on(struct vined *vined, void *arg)
         finish(r);
 }
 
+/* What came with parts of it, when nobody knew yet what it is. */
+static void count_adopted(struct reuse *r)
+{
+    struct reuse_chunk found;
+
+    r->object->adopted = false;
+    for (uint32_t c = 0; c < r->object->manifest.count; c++) {
+        bool older = look_up(r->vined, r->object, c, &found) && found.older;
+        if (store_has_chunk(r->object, c))
+            *(older ? &r->bytes : &r->bytes_parts) +=
+                r->object->manifest.chunk[c].length;
+    }
+}
+
 static void start(struct vined *vined, void *arg)
 {
     struct reuse *r = arg;
@@ -250,6 +271,8 @@ static void start(struct vined *vined, void *arg)
         return;
     }
     store_get(r->object);
+    if (r->object->adopted)
+        count_adopted(r);
     go_on(vined, r);
 }
 

@@ -103,5 +103,20 @@ void build_child_done(struct source *s); /* vine-source said done */
 /* True, and the source has failed with its words: the image builder ended badly. */
 bool build_failed(struct source *s);
 void build_end(struct source *s);
+struct image_follow *build_follow(const struct source *s); /* NULL: none now */
+
+/* source_parts.c: stretches of what is being built for one of the core's tickets */
+struct source_parts {
+    const struct image_follow *of; /* compared only */
+    size_t next;                   /* number of the chunk the next one begins with */
+    uint64_t bytes;                /* told */
+    bool busy;
+};
+/* Is there enough for the next one? To be asked now and then. */
+void source_parts_look(struct vined *vined, struct source_parts *parts,
+                       const struct source *s);
+/* source_core.c: of an open ticket; NULL: it is not open any more. */
+struct source_parts *source_parts_of(struct vined *vined, uint64_t ticket,
+                                     const struct source **source);
 
 #endif

@@ -322,6 +322,11 @@ int build_start(struct source *s, struct vine_err *err)
     return child_send(s, json_pack("{s:s}", "cmd", "build"), err);
 }
 
+struct image_follow *build_follow(const struct source *s)
+{
+    return s->build != NULL ? s->build->follow : NULL;
+}
+
 void build_end(struct source *s)
 {
     struct source_build *b = s->build;

@@ -14,6 +14,7 @@ struct origin {
     struct vined *vined;
     enum question asked; /* the core's, to be answered */
     struct origin *next;
+    struct source_parts parts;
 };
 
 struct sources {
@@ -41,6 +42,17 @@ static struct origin *find(struct vined *vined, uint64_t ticket)
     while (o != NULL && o->ticket != ticket)
         o = o->next;
     return o;
+}
+
+struct source_parts *source_parts_of(struct vined *vined, uint64_t ticket,
+                                     const struct source **source)
+{
+    struct origin *o = find(vined, ticket);
+
+    if (o == NULL)
+        return NULL;
+    *source = o->source;
+    return &o->parts;
 }
 
 static void answer_failure(struct vined *vined, uint64_t ticket, enum question asked,
@@ -184,6 +196,9 @@ static void on_chunks(void *ctx, struct source *s, uint64_t id, struct chunk_run
 
 static void on_progress(void *ctx, struct source *s, uint64_t bytes)
 {
+    struct origin *o = ctx;
+
+    source_parts_look(s->vined, &o->parts, s);
 }
 
 static void on_failed(void *ctx, struct source *s, const struct vine_err *err)

@@ -73,6 +73,7 @@ void object_free(struct store_object *object)
         return;
     if (object->image_fd >= 0)
         (void)close(object->image_fd);
+    ahead_put(object->ahead);
     if (object->have_fd >= 0)
         (void)close(object->have_fd);
     manifest_free(&object->manifest);
@@ -228,17 +229,30 @@ static int allocate(int fd, uint64_t size, struct vine_err *err)
                         (unsigned long long)size);
 }
 
-static int fill_partial(int dir_fd, struct store_object *object, struct vine_err *err)
+static int new_file(int dir_fd, const char *name, int *fd, struct vine_err *err)
 {
-    int flags = O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC;
+    *fd =
+        openat(dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    return *fd < 0 ? vine_err_sys(err, "cannot make files in the store") : 0;
+}
 
-    if (write_manifest(dir_fd, &object->manifest, err) < 0)
+static int open_image(struct store *store, int dir_fd, struct store_object *object,
+                      struct vine_err *err)
+{
+    if (object->ahead != NULL)
+        return ahead_open(object, err);
+    if (!ahead_become(store, dir_fd, object) &&
+        new_file(dir_fd, "image", &object->image_fd, err) < 0)
         return -1;
-    object->image_fd = openat(dir_fd, "image", flags, 0600);
-    object->have_fd = openat(dir_fd, "have", flags, 0600);
-    if (object->image_fd < 0 || object->have_fd < 0)
-        return vine_err_sys(err, "cannot make files in the store");
-    if (allocate(object->image_fd, object->manifest.size, err) < 0)
+    return allocate(object->image_fd, object->manifest.size, err);
+}
+
+static int fill_partial(struct store *store, int dir_fd, struct store_object *object,
+                        struct vine_err *err)
+{
+    if (write_manifest(dir_fd, &object->manifest, err) < 0 ||
+        open_image(store, dir_fd, object, err) < 0 ||
+        new_file(dir_fd, "have", &object->have_fd, err) < 0)
         return -1;
     if (ftruncate(object->have_fd, object->pieces) < 0)
         return vine_err_sys(err, "cannot make files in the store");
@@ -246,20 +260,17 @@ static int fill_partial(int dir_fd, struct store_object *object, struct vine_err
     return 0;
 }
 
-int store_create(struct store *store, struct manifest *manifest,
-                 struct store_object **out, struct vine_err *err)
+int store_create_object(struct store *store, struct store_object *object,
+                        struct manifest *manifest, struct vine_err *err)
 {
     char name[VINE_HEX_LEN + 1];
-    struct store_object *object = object_new(manifest, err);
     int dir_fd, result = -1;
 
-    if (object == NULL)
-        return -1;
     object_name(object, name);
     disk_remove_tree(store->partial_fd, name);
     dir_fd = disk_open_dir(store->partial_fd, name, true, err);
     if (dir_fd >= 0) {
-        result = fill_partial(dir_fd, object, err);
+        result = fill_partial(store, dir_fd, object, err);
         (void)close(dir_fd);
     }
     if (result < 0) {
@@ -271,6 +282,16 @@ int store_create(struct store *store, struct manifest *manifest,
     }
     object->next = store->first;
     store->first = object;
+    return 0;
+}
+
+int store_create(struct store *store, struct manifest *manifest,
+                 struct store_object **out, struct vine_err *err)
+{
+    struct store_object *object = object_new(manifest, err);
+
+    if (object == NULL || store_create_object(store, object, manifest, err) < 0)
+        return -1;
     *out = object;
     return 0;
 }
@@ -455,7 +476,7 @@ int store_publish(struct store *store, struct store_object *object, bool trusted
     if (dir_fd < 0)
         return -1;
     result = meta_save(dir_fd, object, false, err);
-    if (result == 0)
+    if (result == 0 && object->ahead == NULL)
         result = make_read_only(dir_fd, object, err);
     (void)close(dir_fd);
     if (result < 0)

@@ -2,7 +2,7 @@
  *
  *   DIR/objects/DIGEST/{image,manifest,meta.json}        complete, never changed
  *   DIR/partial/DIGEST/{image,manifest,have,meta.json}   being fetched
- *   DIR/tmp/NAME                                         images being built
+ *   DIR/tmp/NAME                                         images being built, parts
  *   DIR/lock                                             one daemon a directory
  *
  * `manifest` is the canonical binary form, so its SHA-256 is the directory's name and a
@@ -33,12 +33,16 @@ struct store_object {
     bool *have;       /* by piece */
     uint64_t *chunks; /* bitmap of those written; NULL when complete */
     bool complete, trusted;
-    bool synced; /* else a restart hashes it */
+    bool part;    /* of something being built: fetched or made by this daemon */
+    bool adopted; /* its file was that of parts */
+    bool synced;  /* else a restart hashes it */
     uint32_t key_count;
     struct vine_digest keys[VINE_KEYS_MAX];
     bool *touched;    /* by piece: what starts read, a hint; NULL: not known */
     uint64_t used_ms; /* last use, wall clock */
     /* private */
+    struct store_ahead *ahead; /* the file is shared with other parts; NULL: its own */
+    uint64_t ahead_offset;
     bool removed;
     int refs;
     struct store_object *next;
@@ -60,7 +64,7 @@ void store_get(struct store_object *object); /* hold while workers use it */
 void store_put(struct store_object *object);
 
 /* Begin a partial object; space for all of it is allocated. `manifest` is moved in on
- * success. Piece 0 is had at once. */
+ * success. Piece 0 is had at once, and chunks that came with parts. */
 int store_create(struct store *store, struct manifest *manifest,
                  struct store_object **out, struct vine_err *err);
 
@@ -73,6 +77,12 @@ int store_write_chunk(struct store_object *object, uint32_t chunk, const void *b
 
 /* (worker) Read a chunk; buf holds its length. Short file: VINE_ECORRUPT. */
 int store_read_chunk(const struct store_object *object, uint32_t chunk, void *buf,
+                     struct vine_err *err);
+
+/* (worker) Write a chunk with the bytes of another object's, of the same digest. They
+ * are checked again, but for a part's: it came or was made a moment ago. */
+int store_take_chunk(struct store_object *object, uint32_t chunk,
+                     const struct store_object *from, uint32_t from_chunk, void *buf,
                      struct vine_err *err);
 
 /* Are chunks in the page cache, so that sending them will not wait for the disk? A
@@ -90,8 +100,8 @@ bool store_has_chunk(const struct store_object *object, uint32_t chunk);
 /* All chunks of a data piece are written. */
 void store_mark(struct store_object *object, uint32_t piece);
 
-/* Complete objects that have a chunk of this digest, at most STORE_SOURCES_MAX;
- * borrowed. Their bytes are to be checked again. */
+/* Complete objects, and parts, that have a chunk of this digest, at most
+ * STORE_SOURCES_MAX; borrowed. */
 #define STORE_SOURCES_MAX 4
 struct store_source {
     struct store_object *object;
@@ -120,6 +130,13 @@ void store_temp_remove(struct store *store, const char *name);
  * a partial one is replaced. */
 int store_adopt(struct store *store, const char *name, struct manifest *manifest,
                 bool trusted, struct store_object **out, struct vine_err *err);
+
+/* As store_create, for a part of what the manager calls `build`: there it will stand at
+ * this offset. */
+int store_create_part(struct store *store, struct manifest *manifest, uint64_t build,
+                      uint64_t offset, struct store_object **out, struct vine_err *err);
+/* It is a part of something being built: a restart removes it. */
+void store_mark_part(struct store *store, struct store_object *object);
 
 /* Remember that a source with this key gives this object. */
 void store_add_key(struct store *store, struct store_object *object,

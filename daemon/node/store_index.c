@@ -1,4 +1,5 @@
-/* store_index.c - which complete object has a chunk: digest -> (object, chunk).
+/* store_index.c - which object has a chunk: digest -> (object, chunk). Complete ones
+ * are here, and parts of what is being built, of which not all need be there yet.
  *
  * An open table with linear probing; an entry is eight bytes, the digest itself stands
  * in the object's manifest. Several objects may have a chunk: the COPIES_MAX last used
@@ -124,10 +125,14 @@ static bool add_chunk(struct store_index *index, struct index_entry e)
 
 void index_add(struct store_index *index, struct store_object *object)
 {
-    uint32_t place = 0;
+    uint32_t place = VINE_OBJECTS_MAX;
 
-    while (place < VINE_OBJECTS_MAX && index->objects[place] != NULL)
-        place++;
+    for (uint32_t i = VINE_OBJECTS_MAX; i > 0; i--) {
+        if (index->objects[i - 1] == object)
+            return; /* since it became a part */
+        if (index->objects[i - 1] == NULL)
+            place = i - 1;
+    }
     if (place == VINE_OBJECTS_MAX)
         return;
     index->objects[place] = object;
@@ -190,9 +195,10 @@ uint32_t store_lookup(const struct store *store, const struct vine_digest *diges
          index->slot[at].object != 0 && count < STORE_SOURCES_MAX;
          at = after(index, at)) {
         struct index_entry e = index->slot[at];
-        if (vine_digest_equal(digest_of(index, e), digest))
-            found[count++] =
-                (struct store_source){index->objects[e.object - 1], e.chunk};
+        struct store_object *object = index->objects[e.object - 1];
+        if (vine_digest_equal(digest_of(index, e), digest) &&
+            store_has_chunk(object, e.chunk))
+            found[count++] = (struct store_source){object, e.chunk};
     }
     return count;
 }

@@ -1,6 +1,6 @@
 /* store_int.h - shared by store.c (objects in memory and their life), store_disk.c
- * (files and directories), store_index.c (chunks of complete objects) and store_scan.c
- * (what a start finds). */
+ * (files and directories), store_index.c (which object has a chunk), store_parts.c
+ * (parts of what is being built) and store_scan.c (what a start finds). */
 #ifndef VINE_NODE_STORE_INT_H
 #define VINE_NODE_STORE_INT_H
 
@@ -8,12 +8,14 @@
 
 #include "daemon/node/store.h"
 
+struct store_ahead;
 struct store_index;
 
 struct store {
     struct store_index *index;
     int dir_fd, objects_fd, partial_fd, tmp_fd, lock_fd;
     struct store_object *first;
+    struct store_ahead *first_ahead;
 };
 
 /* Files below a directory descriptor. */
@@ -41,6 +43,17 @@ struct store_object *object_new(struct manifest *manifest, struct vine_err *err)
 void object_note_reads(struct store_object *object, uint32_t first, uint32_t count);
 void object_free(struct store_object *object);
 void store_complete(struct store *store, struct store_object *object);
+
+/* Files and list entry of a new object; `manifest` gets its manifest back on error, and
+ * the object is freed. */
+int store_create_object(struct store *store, struct store_object *object,
+                        struct manifest *manifest, struct vine_err *err);
+
+/* store_parts.c: the file that parts of one build share. */
+int ahead_open(struct store_object *part, struct vine_err *err);
+/* It is the image's from now on: image_fd, what chunks there are. False: none fits. */
+bool ahead_become(struct store *store, int dir_fd, struct store_object *image);
+void ahead_put(struct store_ahead *ahead); /* NULL is allowed */
 
 struct store_index *index_new(void); /* NULL: out of memory */
 void index_free(struct store_index *index);

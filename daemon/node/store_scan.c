@@ -118,6 +118,8 @@ static int load_object(struct store *store, int at, const char *name, bool compl
 
     if (buf == NULL)
         vine_err_set(err, VINE_ENOMEM, "out of memory");
+    else if (dir_fd >= 0 && faccessat(dir_fd, "part", F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        vine_err_set(err, VINE_ENOENT, "a part of what was being built");
     else if (dir_fd >= 0 && load_manifest(dir_fd, name, &manifest, err) == 0)
         object = object_new(&manifest, err);
     if (object != NULL) {

@@ -375,6 +375,7 @@ void transfer_manifest(struct vined *vined, uint64_t id,
     struct manifest manifest = {0};
     struct store_object *object = store_find(vined->store, digest);
     struct vine_err err = {0};
+    uint64_t build, offset;
 
     if (!was_awaited(vined, id))
         return;
@@ -382,7 +383,10 @@ void transfer_manifest(struct vined *vined, uint64_t id,
         if (manifest_decode(bytes, len, &manifest, &err) == 0 &&
             !vine_digest_equal(&manifest.digest, digest))
             vine_err_set(&err, VINE_ECORRUPT, "the manifest has another digest");
-        if (err.code == VINE_OK)
+        if (err.code == VINE_OK && node_is_part(vined->core, digest, &build, &offset))
+            (void)store_create_part(vined->store, &manifest, build, offset, &object,
+                                    &err);
+        else if (err.code == VINE_OK)
             (void)store_create(vined->store, &manifest, &object, &err);
         manifest_free(&manifest);
     }

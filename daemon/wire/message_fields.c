@@ -111,8 +111,10 @@ ROW(f_has_digest, "has_digest", K_BOOL, AT(has_digest), 0, 0, NULL);
 ROW(f_digest, "digest", K_DIGEST, AT(digest), 0, 0, NULL);
 ROW(f_key, "key", K_DIGEST, AT(key), 0, 0, NULL);
 ROW(f_size, "size", K_U64, AT(size), 0, VINE_OBJECT_MAX, NULL);
+ROW(f_offset, "offset", K_U64, AT(offset), 0, VINE_OBJECT_MAX, NULL);
 ROW(f_estimate, "estimate", K_U64, AT(estimate), 0, INT64_MAX, NULL);
 ROW(f_pieces, "pieces", K_U32, AT(pieces), 1, VINE_PIECES_MAX, NULL);
+ROW(f_parts, "parts", K_BOOL, AT(parts), 0, 0, NULL);
 ROW(f_trusted, "trusted", K_BOOL, AT(trusted), 0, 0, NULL);
 ROW(f_hold, "hold", K_BOOL, AT(hold), 0, 0, NULL);
 ROW(f_reusing, "reusing", K_BOOL, AT(reusing), 0, 0, NULL);
@@ -144,6 +146,7 @@ const struct message_type message_types[MSG_TYPES] = {
     [MSG_PROVED] = {"proved", 3, {R(ticket), R(code), R(text)}},
     [MSG_BUILT] = {"built", 8, {R(ticket), R(code), R(text), OK(key), OK(digest), OK(size),
                    OK(pieces), OK(trusted)}},
+    [MSG_PART_MADE] = {"part_made", 5, {R(ticket), R(digest), R(size), R(pieces), R(offset)}},
     [MSG_HAVE] = {"have", 3, {R(digest), R(ranges), R(reusing)}},
     [MSG_FAILED] = {"failed", 4, {R(digest), R(ranges), R(peer), R(code)}},
     [MSG_EVICTED] = {"evicted", 1, {R(digest)}},
@@ -158,11 +161,13 @@ const struct message_type message_types[MSG_TYPES] = {
     /* manager -> node */
     [MSG_REGISTERED] = {"registered", 1, {R(heartbeat)}},
     [MSG_RESOLVE] = {"resolve", 5, {R(ticket), R(job), R(uid), R(gid), R(path)}},
-    [MSG_BUILD] = {"build", 1, {R(ticket)}},
+    [MSG_BUILD] = {"build", 2, {R(ticket), R(parts)}},
     [MSG_PROVE] = {"prove", 1, {R(ticket)}},
     [MSG_CLOSE] = {"close", 1, {R(ticket)}},
     [MSG_BINDING] = {"binding", 10, {R(job), R(uid), R(path), R(code), R(text), OK(digest),
                      OK(size), OK(pieces), OK(trusted), OK(key)}},
+    [MSG_PART] = {"part", 8, {R(ticket), R(job), R(uid), R(path), R(digest), R(size), R(pieces),
+                  R(offset)}},
     [MSG_FETCH] = {"fetch", 2, {R(digest), R(assigns)}},
     [MSG_REVOKE] = {"revoke", 2, {R(digest), R(ranges)}},
     [MSG_WANTED] = {"wanted", 4, {R(job), R(uid), R(gid), R(path)}},

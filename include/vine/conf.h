@@ -43,6 +43,7 @@ struct vine_conf {
     uint64_t source_threads;  /* metadata and read threads at an origin; 16 */
     char source_caching[VINE_CONF_TEXT]; /* auto, coherent or strict; auto */
     uint64_t build_threads;         /* compressors of an image build; 0 = all cores */
+    bool build_ahead;               /* parts leave while an image is built; yes */
     uint64_t nice;                  /* of the daemon and its children; 0 */
     uint64_t lazy_timeout_s;        /* a read without any arrival gets EIO; 30 */
     char log_level[VINE_CONF_TEXT]; /* error warning info debug; info */

@@ -30,6 +30,7 @@
  * that lost its power is listed for some minutes longer harms nobody, since it is
  * asked when it is needed; 4,096 pings a second would. */
 #define VINE_IDLE_FACTOR 30u
+#define VINE_PARTS_MAX 64         /* announced of one build */
 #define VINE_OBJECTS_MAX 1024     /* objects a node keeps */
 #define VINE_KEYS_MAX 16          /* source keys remembered with an object */
 #define VINE_INDEX_MAX (1u << 22) /* chunks found again: 160 GiB of objects, 64 MiB */

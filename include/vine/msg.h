@@ -28,10 +28,12 @@ enum msg_type {
                      trusted. A packed image: once with the key alone, from its stat;
                      after BUILD again, with what its trailer says */
     MSG_PROVED,   /* ticket code text: the answer to PROVE */
-    MSG_BUILT,   /* ticket code text; ok: digest key size pieces trusted (this node is a
-                    seed). A stream tells by HAVE; BUILT ends it early: it failed, or
-                    all of it was here already. Ticket 0: the manager that asked is gone,
-                    the node has it all the same */
+    MSG_BUILT, /* ticket code text; ok: digest key size pieces trusted (this node is a
+                  seed). A stream tells by HAVE; BUILT ends it early: it failed, or
+                  all of it was here already. Ticket 0: the manager that asked is gone,
+                  the node has it all the same */
+    MSG_PART_MADE, /* ticket digest size pieces offset: while it builds, this node has a
+                       stretch of the image as an object; gone when the ticket ends */
     MSG_HAVE,    /* digest ranges[] reusing: verified here, ready to be served. reusing:
                     more of it is being taken from older objects, so plan no data yet; a
                     HAVE without it follows */
@@ -55,15 +57,19 @@ enum msg_type {
     /* manager -> node */
     MSG_REGISTERED, /* heartbeat_ms */
     MSG_RESOLVE,    /* ticket job uid gid path: become the origin, find the key */
-    MSG_BUILD,      /* ticket: make the object of a resolved source, or stream it if its
-                       manifest was known */
-    MSG_PROVE,      /* ticket: others have this object; read all of the source and see
-                       that it holds what its manifest says */
-    MSG_CLOSE,      /* ticket: the resolved source is not needed (any more) */
-    MSG_BINDING,    /* job uid path code text; ok: digest size pieces trusted key (all
-                       zero: not proved yet; told again when it is) */
-    MSG_FETCH,      /* digest assigns[] */
-    MSG_REVOKE,     /* digest ranges[]: forget these assignments if not begun */
+    MSG_BUILD,   /* ticket parts: make the object of a resolved source, telling of parts
+                    if somebody else waits for it; or stream it if its
+                    manifest was known */
+    MSG_PROVE,   /* ticket: others have this object; read all of the source and see
+                    that it holds what its manifest says */
+    MSG_CLOSE,   /* ticket: the resolved source is not needed (any more) */
+    MSG_BINDING, /* job uid path code text; ok: digest size pieces trusted key (all
+                    zero: not proved yet; told again when it is) */
+    MSG_PART, /* ticket job uid path digest size pieces offset: chunks that the source's
+                 object will have; take it, unless the source is bound already. Whoever
+                 took it or will not says EVICTED when it is over */
+    MSG_FETCH,  /* digest assigns[] */
+    MSG_REVOKE, /* digest ranges[]: forget these assignments if not begun */
     MSG_WANTED, /* job uid gid path: act as if a local client had asked, then release */
     MSG_STAGED, /* ticket code text: all nodes of a MSG_STAGE have it, or failed */
     MSG_STATUS, /* ticket text: JSON document for `vine-env status` */
@@ -106,10 +112,10 @@ struct msg {
     const char *path; /* of a source; only ever opened by a child that is uid */
     const char *text; /* error text or document */
     enum vine_code code;
-    bool has_digest, trusted, reusing, hold;
+    bool has_digest, trusted, reusing, parts, hold;
     struct vine_digest digest, key;
-    uint64_t size, estimate; /* bytes */
-    uint32_t pieces;         /* piece 0, the manifest, included */
+    uint64_t size, estimate, offset; /* bytes */
+    uint32_t pieces;                 /* piece 0, the manifest, included */
     const char *peer;
     const char *switch_name; /* leaf switch from Slurm's topology, "" = unknown */
     uint16_t port;

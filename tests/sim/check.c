@@ -256,6 +256,9 @@ static void check_host_end(struct sim *sim, struct host *h)
         fail(sim, "at the end %s has a source open", h->name);
     for (uint32_t i = 0; i < sim->thing_count; i++)
         used += h->stored[i].present ? sim->things[i].size : 0;
+    for (uint32_t i = 0; i < sim->part_count; i++)
+        if (h->stored[sim->thing_count + i].present)
+            fail(sim, "at the end %s keeps a part of a build", h->name);
     if (totals.store_used > h->cache_max || totals.store_used < used)
         fail(sim, "at the end %s uses %llu bytes, on disk %llu, limit %llu", h->name,
              (unsigned long long)totals.store_used, (unsigned long long)used,

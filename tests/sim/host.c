@@ -21,7 +21,7 @@ struct sim *sim_of(const struct host *h)
 
 uint32_t thing_of(const struct sim *sim, const struct vine_digest *digest)
 {
-    for (uint32_t i = 0; i < sim->thing_count; i++)
+    for (uint32_t i = 0; i < sim->thing_count + sim->part_count; i++)
         if (vine_digest_equal(&sim->things[i].digest, digest))
             return i;
     return UINT32_MAX;
@@ -448,6 +448,8 @@ void host_boot(struct sim *sim, struct host *h)
     h->idle_ticks = 0;
     h->owes_since_ms = EVER;
     note(sim, "%s boots", h->name);
+    for (uint32_t i = 0; i < sim->part_count; i++) /* as the store's scan does */
+        stored_drop(h, sim->thing_count + i);
     for (uint32_t i = 0; i < sim->thing_count; i++)
         if (h->stored[i].present)
             restore_object(sim, h, i);

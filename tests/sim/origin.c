@@ -196,6 +196,36 @@ static void built(struct sim *sim, struct event *e)
     host_timer(sim, h);
 }
 
+/* A stretch of what is being built is finished. */
+static void part_made(struct sim *sim, struct event *e)
+{
+    struct host *h = &sim->hosts[e->host];
+    const struct thing *thing = &sim->things[e->b];
+    struct msg_object object = {
+        .digest = thing->digest, .size = thing->size, .pieces = thing->pieces};
+
+    if (h->core == NULL || h->epoch != e->epoch || ticket_find(h, e->a) == NULL ||
+        h->stored[e->b].present)
+        return;
+    host_store(sim, h, (uint32_t)e->b);
+    note(sim, "%s has built a part", h->name);
+    node_source_part(h->core, e->a, &object, 0, now_ms(sim));
+    host_timer(sim, h);
+}
+
+static void parts_plan(struct sim *sim, const struct host *h, uint64_t ticket,
+                       uint32_t thing, uint64_t until)
+{
+    for (uint32_t i = sim->thing_count; i < sim->thing_count + sim->part_count; i++)
+        if (sim->things[i].part_of == thing)
+            at(sim, sim->now_us + draw(sim, until - sim->now_us),
+               (struct event){.run = part_made,
+                              .host = h->index,
+                              .epoch = h->epoch,
+                              .a = ticket,
+                              .b = i});
+}
+
 void origin_build(void *ctx, uint64_t ticket)
 {
     struct host *h = ctx;
@@ -206,7 +236,9 @@ void origin_build(void *ctx, uint64_t ticket)
     uint64_t work = sim->now_us + size * SECOND / sim->build_rate;
 
     note(sim, "%s builds", h->name);
-    at(sim, until > work ? until : work,
+    until = until > work ? until : work;
+    parts_plan(sim, h, ticket, sim->sources[t->source].thing, until);
+    at(sim, until,
        (struct event){.run = built, .host = h->index, .epoch = h->epoch, .a = ticket});
 }
 

@@ -12,7 +12,7 @@
 #define PATIENCE_US (4 * SECOND) /* the core has a little more */
 
 struct reuse {
-    uint64_t bytes;
+    uint64_t bytes, bytes_parts;
     bool have[VINE_PIECES_MAX];
     uint32_t missing[VINE_PIECES_MAX];
 };
@@ -57,6 +57,18 @@ static uint64_t piece_share(const struct sim *sim, const struct host *h, uint32_
            shared_percent(&sim->things[thing], thing, piece) / 100;
 }
 
+/* A quarter of the thing is in each of its parts, if the builder did not take it back.
+ */
+static bool in_a_part(const struct sim *sim, const struct host *h, uint32_t thing,
+                      uint32_t piece)
+{
+    for (uint32_t i = sim->thing_count; i < sim->thing_count + sim->part_count; i++)
+        if (sim->things[i].part_of == thing && h->stored[i].complete && i % 5 != 0 &&
+            piece % 4 == i % 4)
+            return true;
+    return false;
+}
+
 uint64_t host_piece_bytes(const struct sim *sim, const struct host *h, uint32_t thing,
                           uint32_t piece)
 {
@@ -74,8 +86,10 @@ static void reused(struct sim *sim, struct event *e)
     struct host *h = &sim->hosts[e->host];
     struct stored *s = &h->stored[e->a];
     struct reuse *r = e->p;
-    struct node_reused result = {
-        .have = r->have, .missing = r->missing, .bytes = r->bytes};
+    struct node_reused result = {.have = r->have,
+                                 .missing = r->missing,
+                                 .bytes = r->bytes,
+                                 .bytes_parts = r->bytes_parts};
 
     if (h->core != NULL && h->epoch == e->epoch && s->present && s->reuse == e->b) {
         s->reuse = 0;
@@ -87,7 +101,7 @@ static void reused(struct sim *sim, struct event *e)
                 bits_set(s->have, p);
             }
         free(s->missing);
-        s->missing = r->bytes > 0 ? malloc(sizeof(r->missing)) : NULL;
+        s->missing = r->bytes + r->bytes_parts > 0 ? malloc(sizeof(r->missing)) : NULL;
         if (s->missing != NULL)
             memcpy(s->missing, r->missing, sizeof(r->missing));
         sim->bytes_reused += r->bytes;
@@ -135,12 +149,17 @@ void host_reuse(void *ctx, const struct vine_digest *digest, bool proved)
                              : 0;
         if (bits_get(h->stored[thing].have, p))
             share = size;
-        else
+        else if (in_a_part(sim, h, thing, p)) {
+            r->bytes += share;
+            r->bytes_parts += size - share;
+            share = size;
+        } else
             r->bytes += share;
         r->have[p] = share == size;
         r->missing[p] = (uint32_t)(size - share);
     }
-    took = r->bytes == 0 ? 0 : 1 * MS + r->bytes * SECOND / REUSE_RATE;
+    took = r->bytes + r->bytes_parts;
+    took = took == 0 ? 0 : 1 * MS + took * SECOND / REUSE_RATE;
     if (!sim->options.calm && chance(sim, 2))
         took += draw(sim, 3 * PATIENCE_US);
     h->stored[thing].unproved = !proved;

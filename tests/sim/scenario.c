@@ -295,6 +295,22 @@ static void draw_things(struct sim *sim)
     }
 }
 
+/* Stretches that a build has before it is over. */
+static void draw_parts(struct sim *sim)
+{
+    uint32_t wanted = sim->options.seeded ? 0 : (uint32_t)draw(sim, 6);
+
+    for (uint32_t i = 0; i < wanted; i++) {
+        uint32_t whole = (uint32_t)draw(sim, sim->thing_count);
+        struct thing *t = &sim->things[sim->thing_count + sim->part_count++];
+        t->part_of = whole;
+        t->pieces = 2 + (uint32_t)draw(sim, 20);
+        t->size = 1 + sim->things[whole].size / 4;
+        for (int b = 0; b < VINE_DIGEST_LEN; b++)
+            t->digest.b[b] = (uint8_t)draw(sim, 256);
+    }
+}
+
 static void draw_sources(struct sim *sim)
 {
     sim->source_count =
@@ -434,6 +450,7 @@ void scenario_draw(struct sim *sim)
 
     draw_network(sim);
     draw_things(sim);
+    draw_parts(sim);
     draw_sources(sim);
     draw_hosts(sim);
     draw_topology(sim);

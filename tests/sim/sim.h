@@ -26,7 +26,7 @@
 #include "daemon/core/node.h"
 
 #define HOSTS_MAX 4200
-#define THINGS_MAX 8
+#define THINGS_MAX 12
 #define SOURCES_MAX 8
 #define JOBS_MAX 16
 #define EVER UINT64_MAX
@@ -56,8 +56,9 @@ struct thing { /* content: an object */
     struct vine_digest digest, key;
     uint64_t size;
     uint32_t pieces;
-    uint32_t shares; /* percent of its pieces, with the thing before it */
-    bool forged;     /* its files name those pieces, and have other bytes */
+    uint32_t shares;  /* percent of its pieces, with the thing before it */
+    bool forged;      /* its files name those pieces, and have other bytes */
+    uint32_t part_of; /* parts: the thing they are stretches of */
 };
 
 struct origin_source { /* a path users name */
@@ -231,6 +232,7 @@ struct sim {
     uint32_t host_count;
     struct thing things[THINGS_MAX];
     uint32_t thing_count;
+    uint32_t part_count; /* things[thing_count...]: announced while theirs is built */
     struct origin_source sources[SOURCES_MAX];
     uint32_t source_count;
     struct sim_job jobs[JOBS_MAX];

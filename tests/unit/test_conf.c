@@ -85,6 +85,7 @@ static void test_values_are_taken(void **state)
     assert_string_equal(conf.cache_dir, "/x y");
     assert_int_equal(conf.nice, 19);
     assert_true(conf.trust_user_images);
+    assert_true(conf.build_ahead);
     assert_false(conf.fallback_origin);
     assert_int_equal(conf.stage_timeout_s, 600);
     assert_int_equal(conf.lazy_timeout_s, 30);

@@ -381,12 +381,125 @@ static void test_leases_round_trip(void **state)
     free(text);
 }
 
+/* Chunks first..first + count of the object, as a part of build 7; some are written. */
+static struct store_object *create_part(struct fixture *f, uint32_t first,
+                                        uint32_t count, uint32_t written, bool wrong)
+{
+    struct manifest whole, m = {.count = count};
+    struct store_object *o = NULL;
+    uint64_t offset;
+
+    make_manifest(f, &whole);
+    offset = whole.chunk[first].offset;
+    m.chunk = calloc(count, sizeof(*m.chunk));
+    for (uint32_t c = 0; c < count; c++) {
+        m.chunk[c] = whole.chunk[first + c];
+        m.chunk[c].offset = m.size;
+        m.size += m.chunk[c].length;
+    }
+    if (wrong)
+        m.chunk[count - 1].digest.b[0] ^= 1;
+    manifest_free(&whole);
+    assert_int_equal(manifest_finish(&m, NULL), 0);
+    assert_int_equal(store_create_part(f->store, &m, 7, offset, &o, NULL), 0);
+    for (uint32_t c = 0; c < written; c++) {
+        const struct manifest_chunk *chunk = &o->manifest.chunk[c];
+        assert_int_equal(chunk->offset >= offset, 1); /* as in the image */
+        assert_int_equal(
+            store_write_chunk(o, c, f->bytes + chunk->offset, chunk->length, NULL), 0);
+        store_mark_chunk(o, c);
+    }
+    return o;
+}
+
+static bool found_in(struct fixture *f, const struct store_object *o, uint32_t chunk)
+{
+    struct store_source found[STORE_SOURCES_MAX];
+    uint32_t count = store_lookup(f->store, &o->manifest.chunk[chunk].digest, found);
+
+    for (uint32_t i = 0; i < count; i++)
+        if (found[i].object == o)
+            return true;
+    return false;
+}
+
+static void test_parts_become_the_image(void **state)
+{
+    struct fixture *f = *state;
+    struct store_object *a = create_part(f, 1, 3, 3, false);
+    struct store_object *b = create_part(f, 5, 2, 1, false), *o;
+    char path[256];
+
+    assert_int_equal(store_publish(f->store, a, false, NULL), 0);
+    assert_true(found_in(f, a, 2) && found_in(f, b, 0) && !found_in(f, b, 1));
+    o = create(f);
+    for (uint32_t c = 0; c < o->manifest.count; c++) {
+        bool here = (c >= 1 && c < 4) || c == 5;
+        const struct manifest_chunk *chunk = &o->manifest.chunk[c];
+        assert_int_equal(store_has_chunk(o, c), here);
+        if (here) {
+            uint8_t *buf = malloc(chunk->length);
+            assert_int_equal(store_read_chunk(o, c, buf, NULL), 0);
+            assert_memory_equal(buf, f->bytes + chunk->offset, chunk->length);
+            free(buf);
+        }
+    }
+    assert_true(o->adopted);
+    path_in(f, "tmp", "", "ahead-7", path);
+    assert_int_equal(access(path, F_OK), -1);
+    store_remove(f->store, a);
+    store_remove(f->store, b);
+    for (uint32_t p = 1; p < o->pieces; p++)
+        write_piece(f, o, p);
+    assert_int_equal(store_publish(f->store, o, true, NULL), 0);
+    restart(f);
+    o = store_first(f->store);
+    assert_true(o != NULL && o->complete && o->next == NULL); /* hashed by the start */
+}
+
+static void test_parts_that_were_taken_back_are_copied_from(void **state)
+{
+    struct fixture *f = *state;
+    struct store_object *a = create_part(f, 1, 3, 2, true);
+    struct store_object *o = create(f);
+    uint8_t *buf = malloc(VINE_CHUNK_MAX);
+    char path[256];
+
+    assert_false(o->adopted || store_has_chunk(o, 1));
+    assert_int_equal(store_take_chunk(o, 1, a, 0, buf, NULL), 0);
+    memset(buf, 0, VINE_CHUNK_MAX);
+    assert_int_equal(store_read_chunk(o, 1, buf, NULL), 0);
+    assert_memory_equal(buf, f->bytes + o->manifest.chunk[1].offset,
+                        o->manifest.chunk[1].length);
+    free(buf);
+    path_in(f, "tmp", "", "ahead-7", path);
+    assert_int_equal(access(path, F_OK), 0);
+    store_remove(f->store, a);
+    assert_int_equal(access(path, F_OK), -1); /* with its last part */
+}
+
+static void test_parts_do_not_overlap_in_one_file(void **state)
+{
+    struct fixture *f = *state;
+    struct store_object *a = create_part(f, 1, 3, 3, false);
+    struct store_object *b = create_part(f, 2, 3, 0, false);
+
+    assert_non_null(a->ahead);
+    assert_null(b->ahead); /* of another build under the same number */
+    assert_int_equal(b->manifest.chunk[0].offset, 0);
+    restart(f);
+    assert_null(store_first(f->store)); /* parts are for this daemon's life */
+}
+
 int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_wrong_chunks_are_refused),
         T(test_partial_object_resumes),
+        T(test_parts_become_the_image),
+        T(test_parts_that_were_taken_back_are_copied_from),
+        T(test_parts_do_not_overlap_in_one_file),
         T(test_claimed_piece_is_hashed_again),
         T(test_published_object_comes_back),
         T(test_unsynced_damage_is_found),
