@@ -226,8 +226,9 @@ void check_read(struct sim *sim, uint32_t source)
 
     if (sim->faulty)
         most += sim->troubles * 2 * size;
-    if (thing_claims(sim, s->thing)) /* no job gets it, each tries */
-        most += sim->job_count * 2 * size;
+    /* No job gets it; a node's prolog or step that asks after the others tries. */
+    if (thing_claims(sim, s->thing))
+        most += sim->job_count * 2 * sim->host_count * size;
     if (s->bytes_read > most)
         fail(sim, "%s was read %.2f times, after %u troubles", s->path,
              (double)s->bytes_read / (double)size, sim->troubles);
