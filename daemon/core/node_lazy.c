@@ -1,12 +1,12 @@
 /* node_lazy.c - jobs that start before their object is there.
  *
  * A trusted object that somebody wants to start on lazily: first the piece with the
- * superblock, then those with the file system's tables, then the edge mounts it and
+ * superblock and those with the file system's tables, then the edge mounts it and
  * serves what is there. Each of these, and whatever a task waits for after that, is
  * told to the manager as urgent and, where this node streams the object from its
  * source, read first. Who asks for a piece is likely to ask for the next ones: they go
- * with it. What starts read of an object is remembered, and is urgent from the
- * beginning the next time.
+ * with it. What starts read of an object is remembered, and is urgent the next time as
+ * soon as the tables are here.
  *
  * All of it is about order. That every piece comes in the end is the business of the
  * rest; the object is complete, published and mounted by the same rules. What must
@@ -22,6 +22,7 @@
 #define READ_AHEAD_BYTES (2u << 20)
 #define READ_AHEAD_MAX (32u << 20)
 #define READ_AHEAD_PIECES 64u
+#define TABLES_PART 16u /* of the pieces have them, at most, to begin with */
 #define RETRY_MS 5000u  /* until a failed source is asked for again */
 #define RANGES_MAX 256u /* in one message */
 
@@ -154,10 +155,24 @@ static void mount_it(struct node *node, struct node_object *o)
         o->lazy = LAZY_MOUNTING;
         o->lazy_served = true;
         node->ops.lazy_mount(node->ctx, &o->digest);
+        want_touched(node, o);
+        stream_advance(node, o);
         return;
     }
     vine_err_set(&err, VINE_ENOMEM, "out of memory");
     failed(node, o, &err);
+}
+
+/* The pieces where tables probably are, all in one with the first: each step of its own
+ * is a round in which many nodes wait for the same few pieces. */
+static struct msg_range tables_guess(const struct node_object *o)
+{
+    uint64_t each = o->size / (o->pieces - 1) + 1;
+    uint32_t count = 1 + (uint32_t)(READ_AHEAD_BYTES / each);
+
+    if (count > o->pieces / TABLES_PART)
+        count = 1 + o->pieces / TABLES_PART;
+    return data_pieces(o, (struct msg_range){o->pieces - count, count});
 }
 
 void node_lazy_advance(struct node *node, struct node_object *o)
@@ -167,8 +182,8 @@ void node_lazy_advance(struct node *node, struct node_object *o)
             o->have_count == o->pieces || !somebody_asked(node, o))
             return;
         o->lazy = LAZY_WAITING;
+        want_first(node, o, tables_guess(o), false);
         want_first(node, o, (struct msg_range){1, 1}, false);
-        want_touched(node, o);
         stream_advance(node, o);
     }
     if (o->lazy == LAZY_WAITING && node_object_has(o, 0) && node_object_has(o, 1)) {
@@ -385,7 +400,7 @@ int node_lazy_message(struct node *node, const struct msg *m, struct vine_err *e
         if (touched_add(o, m->ranges, m->range_count) < 0)
             return 0;
         node->ops.touched(node->ctx, &o->digest, m->ranges, m->range_count);
-        if (o->lazy != LAZY_OFF && o->lazy != LAZY_FAILED)
+        if (o->lazy == LAZY_MOUNTING || o->lazy == LAZY_MOUNTED)
             want_touched(node, o);
         stream_advance(node, o);
         return 0;
