@@ -3,11 +3,16 @@
 The packed environment of the other benchmarks, and one of over 2 GB of which imports
 read a small part: the same with packages of which nobody imports anything. Rounds are
 interleaved. "first" is the first start of an image ever; before "again" all nodes have
-forgotten the image, but the manager knows what its starts read.
+forgotten the image, but the manager knows what its starts read. "staged" has all of the
+image on all nodes before the job starts: what the imports alone take, which no way to
+start can pass. Once more with slower links, where these are what a start waits for.
+
+    lazy.py [small] [slow] [big]      only these parts
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from typing import Any
@@ -22,6 +27,9 @@ NODES = 8
 IMAGE_BIG = f"{workload.ENV}-big.sqsh"
 BIG_BYTES = 1_950_000_000  # that nobody imports: bytes that do not compress
 LIMIT, LIMIT_BIG = 0.75, 0.35
+SLOW_RATE = "100mbit"
+PARTS = ("small", "slow", "big")
+USED_MAX_MB = 1000  # on a node's disk, when all is forgotten
 TOUCHED_MAX = 0.10
 
 # Two packages, the one before and the one behind what is imported, in path order.
@@ -68,6 +76,22 @@ def forget_reads(cluster: Cluster) -> None:
     cluster.wait_for(connected, 30, "the manager's nodes")
 
 
+def emptied(cluster: Cluster) -> None:
+    """Forget all, and wait until the disks have their space back: a file goes with its
+    last user, and the mount of a job that has just ended is one."""
+    startup.forget(cluster)
+    cluster.evict_all()
+
+    def free() -> bool:
+        used = [
+            cluster.sh(node, "df --output=used -m /local | tail -1")
+            for node in cluster.nodes
+        ]
+        return all(int(one) < USED_MAX_MB for one in used)
+
+    cluster.wait_for(free, 60, "the space of what was forgotten")
+
+
 def counters(cluster: Cluster) -> dict[str, list[int]]:
     """Of each node's latest lazy mount: what went through FUSE until the end."""
     found: dict[str, list[int]] = {"reads": [], "bytes": [], "waits": []}
@@ -83,10 +107,15 @@ def counters(cluster: Cluster) -> dict[str, list[int]]:
 
 
 def measure(cluster: Cluster, image: str, start: str, kind: str) -> dict[str, Any]:
+    way = way_of(image, start)
+    emptied(cluster)
     if kind == "first":
         forget_reads(cluster)
+    if kind == "staged":
+        workload.user(cluster, f"vine-env stage {image} --nodes n[1-{NODES}]")
+        way = dataclasses.replace(way, after="stage")
     point = startup.Point(NODES, "stack", ())
-    sample = startup.measure(cluster, point, way_of(image, start))
+    sample = startup.measure(cluster, point, way)
     if start == "lazy":
         cluster.settle(60)
         sample |= {"fuse": counters(cluster)}
@@ -103,6 +132,8 @@ def measure(cluster: Cluster, image: str, start: str, kind: str) -> dict[str, An
 def rounds_of(cluster: Cluster, image: str, count: int) -> list[dict[str, Any]]:
     samples = []
     for _ in range(count):
+        if image == workload.IMAGE:
+            samples.append(measure(cluster, image, "full", "staged"))
         samples.append(measure(cluster, image, "full", "cold"))
         samples.append(measure(cluster, image, "lazy", "first"))
         samples.append(measure(cluster, image, "lazy", "again"))
@@ -127,20 +158,54 @@ def touched_share(samples: list[dict[str, Any]], size: int) -> float:
     return common.median(read) / size
 
 
-def run() -> dict[str, Any]:
+def small_bounds(cluster: Cluster, samples: list[dict[str, Any]]) -> list[Bound]:
+    size = workload.prepare(cluster).image_bytes
+    name = f"{size / 1e6:.0f} MB"
+    floor = seconds(samples, "staged") / seconds(samples, "cold")
+    print(f"{name}: the imports alone take {floor:.2f} of the full start", flush=True)
+    return bounds_of(name, samples, LIMIT)
+
+
+def slow_rounds(cluster: Cluster) -> list[dict[str, Any]]:
+    for node in cluster.nodes:
+        cluster.shape(node, SLOW_RATE)
+    try:
+        return rounds_of(cluster, workload.IMAGE, common.rounds())
+    finally:
+        for node in cluster.nodes:
+            cluster.shape(node, cluster.default_rate)
+
+
+def big_bounds(cluster: Cluster, samples: list[dict[str, Any]]) -> list[Bound]:
+    size = prepare_big(cluster)
+    name = f"{size / 1e9:.1f} GB"
+    share = touched_share(samples, size)
+    return [
+        *bounds_of(name, samples, LIMIT_BIG),
+        Bound(f"{name}, share that imports read", share, TOUCHED_MAX),
+    ]
+
+
+def run(parts: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"samples": [], "bounds": []}
     with common.running_cluster(NODES) as cluster:
-        environment = workload.prepare(cluster)
-        big_bytes = prepare_big(cluster)
-        small = rounds_of(cluster, workload.IMAGE, common.rounds())
-        big = [] if common.quick() else rounds_of(cluster, IMAGE_BIG, common.rounds())
-    bounds = bounds_of(f"{environment.image_bytes / 1e6:.0f} MB", small, LIMIT)
-    if big:
-        name = f"{big_bytes / 1e9:.1f} GB"
-        bounds += bounds_of(name, big, LIMIT_BIG)
-        share = touched_share(big, big_bytes)
-        bounds.append(Bound(f"{name}, share that imports read", share, TOUCHED_MAX))
-    return {"samples": [*small, *big], "bounds": bounds}
+        workload.prepare(cluster)
+        if "small" in parts:
+            small = rounds_of(cluster, workload.IMAGE, common.rounds())
+            found["samples"] += small
+            found["bounds"] += small_bounds(cluster, small)
+        if "slow" in parts:
+            slow = slow_rounds(cluster)
+            found["samples"] += [one | {"rate": SLOW_RATE} for one in slow]
+            found["bounds"] += bounds_of(f"at {SLOW_RATE}", slow, LIMIT)
+        if "big" in parts:
+            prepare_big(cluster)
+            big = rounds_of(cluster, IMAGE_BIG, common.rounds())
+            found["samples"] += big
+            found["bounds"] += big_bounds(cluster, big)
+    return found
 
 
 if __name__ == "__main__":
-    sys.exit(common.main("lazy", run))
+    chosen = sys.argv[1:] or [p for p in PARTS if p != "big" or not common.quick()]
+    sys.exit(common.main("lazy", lambda: run(chosen)))
