@@ -187,6 +187,13 @@ static bool assign(struct mgr *mgr, struct holder *from, struct holder *to,
     return true;
 }
 
+struct search {
+    bool h_sends;     /* the other side receives */
+    bool urgent_only; /* what tasks wait for */
+    bool again;       /* nothing was found for pairs that have nothing under way */
+    uint32_t tries;   /* pairs looked at */
+};
+
 static bool pair_ok(const struct mgr *mgr, const struct holder *from,
                     const struct holder *to)
 {
@@ -199,10 +206,29 @@ static bool pair_ok(const struct mgr *mgr, const struct holder *from,
     return from->node != to->node && !mgr_fail_shunned(mgr, to, from->node);
 }
 
-/* One flight between `h` and the poorest fitting holder of the other side. */
-static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, bool urgent_only,
-                      uint32_t tries)
+/* Pieces from one sender to one receiver at a time. They come one behind the other, at
+ * what is left of the receiver's link: a sender that serves several receivers instead
+ * keeps its own link busy. What a task waits for goes out at once. A second, where no
+ * other pair is to be had, for a sender that would have little to do. */
+static bool pair_has_room(const struct mgr *mgr, const struct holder *from,
+                          const struct holder *to, const struct search *how)
 {
+    uint32_t others = to->object->holder_count - 1, most = 1, count = 0;
+
+    if (how->urgent_only || (how->again && 2 * from->node->sending < slots_of(mgr, from)))
+        return true;
+    if (others > 0 && others < mgr->limits.window)
+        most = (mgr->limits.window + others - 1) / others;
+    for (uint32_t i = 0; i < to->in->flights && count < most; i++)
+        count += to->in->flight[i].from == from->node;
+    return count < most;
+}
+
+/* One flight between `h` and the poorest fitting holder of the other side. */
+static bool match_once(struct mgr *mgr, struct holder *h, const struct search *how)
+{
+    uint32_t tries = how->tries;
+    bool h_sends = how->h_sends;
     struct object *o = h->object;
     struct ranks *others = h_sends ? &o->receivers : &o->senders;
     uint32_t bucket = bits_next(others->filled, others->buckets, 0);
@@ -212,8 +238,8 @@ static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, bool urge
         struct holder *other = others->head[bucket];
         while (other != NULL && tries-- > 0) {
             struct holder *from = h_sends ? h : other, *to = h_sends ? other : h;
-            uint32_t piece = pair_ok(mgr, from, to)
-                                 ? pick_piece(o, from, to, urgent_only)
+            uint32_t piece = pair_ok(mgr, from, to) && pair_has_room(mgr, from, to, how)
+                                 ? pick_piece(o, from, to, how->urgent_only)
                                  : o->pieces;
             if (piece < o->pieces)
                 return assign(mgr, from, to, piece, false);
@@ -223,6 +249,17 @@ static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, bool urge
             break;
     }
     return false;
+}
+
+static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, bool urgent_only,
+                      uint32_t tries)
+{
+    struct search how = {h_sends, urgent_only, false, tries};
+
+    if (match_once(mgr, h, &how))
+        return true;
+    how.again = !urgent_only;
+    return how.again && match_once(mgr, h, &how);
 }
 
 static void plan_for(struct mgr *mgr, struct holder *h, uint32_t tries)

@@ -3,7 +3,8 @@
 Three questions, each answered side by side in one run, medians of common.rounds():
 
 - shaped: seconds of `vine-env stage --nodes all` for a 200 MiB packed image to 8 and 16
-  cold nodes, over S/B; B is what iperf3 carries on the same links.
+  cold nodes, over S/B; B is what iperf3 carries on the same links. Also on slower
+  links: there the links are the limit, and not the cores that all nodes share.
 - unshaped: the same on 8 nodes without link limits, against Slurm's sbcast of the very
   same file. All nodes share this machine's cores: they are the limit.
 - processor: what a receiving node's daemon spends a GB received, verified, stored and
@@ -33,6 +34,7 @@ IMAGE = f"{FOLDER}.sqsh"
 SHAPED_LIMITS = {8: 1.10, 16: 1.15}  # times S/B
 SBCAST_FACTOR = 3.0
 CPU_FACTOR = 1.3
+PARTS = ("8", "8@100mbit", "16", "16@100mbit", "unshaped", "cpu")
 MIB = 1 << 20
 GB = 1e9
 
@@ -73,10 +75,10 @@ def forget(cluster: Cluster) -> None:
 # --- shaped links ---------------------------------------------------------------------
 
 
-def shaped(nodes: int) -> dict[str, Any]:
+def shaped(nodes: int, rate: str) -> dict[str, Any]:
     """S/B and the seconds to all nodes at once, round by round."""
     with (
-        common.running_cluster(nodes, pfs=FREE) as cluster,
+        common.running_cluster(nodes, rate, FREE) as cluster,
         packed(cluster, image_bytes()) as size,
     ):
         seconds, links = [], []
@@ -87,6 +89,7 @@ def shaped(nodes: int) -> dict[str, Any]:
     link = median(links)
     return {
         "nodes": nodes,
+        "rate": rate,
         "bytes": size,
         "link_bytes_per_s": link,
         "seconds": seconds,
@@ -97,7 +100,8 @@ def shaped(nodes: int) -> dict[str, Any]:
 
 def shaped_bound(result: dict[str, Any]) -> Bound:
     nodes = result["nodes"]
-    name = f"{nodes} cold nodes, {result['bytes'] >> 20} MiB: time over S/B"
+    size, rate = result["bytes"] >> 20, result["rate"]
+    name = f"{nodes} cold nodes, {size} MiB, links of {rate}: time over S/B"
     return Bound(name, result["ratio"], SHAPED_LIMITS[nodes])
 
 
@@ -242,13 +246,14 @@ def table(result: dict[str, Any]) -> str:
     return common.markdown(["what", "vine-env", "beside it"], rows)
 
 
-def run(parts: tuple[str, ...] = ("8", "16", "unshaped", "cpu")) -> dict[str, Any]:
+def run(parts: tuple[str, ...] = PARTS) -> dict[str, Any]:
     """Measure. Keys: "shaped" (a list, by number of nodes), "unshaped", "processor",
     each with its figures in seconds and bytes, all rounds kept; and "bounds"."""
     result: dict[str, Any] = {"shaped": [], "bounds": []}
     for part in parts:
-        if part.isdigit():
-            result["shaped"].append(one := shaped(int(part)))
+        if part[0].isdigit():
+            nodes, _, rate = part.partition("@")
+            result["shaped"].append(one := shaped(int(nodes), rate or common.RATE))
             result["bounds"].append(shaped_bound(one))
         elif part == "unshaped":
             result["unshaped"] = one = unshaped()
@@ -264,5 +269,5 @@ def run(parts: tuple[str, ...] = ("8", "16", "unshaped", "cpu")) -> dict[str, An
 
 
 if __name__ == "__main__":
-    chosen = tuple(sys.argv[1:]) or ("8", "16", "unshaped", "cpu")
+    chosen = tuple(sys.argv[1:]) or PARTS
     sys.exit(common.main("dataplane", lambda: run(chosen)))
