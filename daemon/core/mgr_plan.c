@@ -215,7 +215,8 @@ static bool pair_has_room(const struct mgr *mgr, const struct holder *from,
 {
     uint32_t others = to->object->holder_count - 1, most = 1, count = 0;
 
-    if (how->urgent_only || (how->again && 2 * from->node->sending < slots_of(mgr, from)))
+    if (how->urgent_only ||
+        (how->again && 2 * from->node->sending < slots_of(mgr, from)))
         return true;
     if (others > 0 && others < mgr->limits.window)
         most = (mgr->limits.window + others - 1) / others;
