@@ -17,7 +17,7 @@
 
 #define TICK_BUSY_MS 250u
 #define TICK_GATHER_MS 5u
-#define TICK_FEED_MS 50u /* while objects are fed by trees */
+#define TICK_MOVE_MS 50u /* while objects move */
 
 void mgr_limits_default(struct mgr_limits *limits)
 {
@@ -168,8 +168,8 @@ static void tick_plan(struct mgr *mgr)
         busy ? TICK_BUSY_MS : (uint64_t)mgr->limits.dead_ms * VINE_IDLE_FACTOR / 8;
 
     for (const struct object *o = mgr->first_active; o != NULL; o = o->active_next)
-        if (o->feed.state != FEED_OFF)
-            wait = o->feed.state == FEED_GATHER ? TICK_GATHER_MS : TICK_FEED_MS;
+        wait = o->feed.state == FEED_GATHER || wait == TICK_GATHER_MS ? TICK_GATHER_MS
+                                                                      : TICK_MOVE_MS;
 
     if (mgr->first_node == NULL)
         mgr->next_tick_ms = UINT64_MAX;
@@ -500,7 +500,9 @@ void mgr_tick(struct mgr *mgr, uint64_t now_ms)
     mgr->next_tick_ms = UINT64_MAX;
     if (mgr->now_ms >= mgr->next_sweep_ms)
         sweep(mgr);
-    mgr_feed_check(mgr);
+    mgr_slow_check(mgr);
+    mgr_plan_endgame(mgr);
+    mgr_feed_tick(mgr);
     event_end(mgr);
 }
 

@@ -30,14 +30,9 @@
 #define SEGMENT_MS 200u    /* long enough: larger ones are no cheaper */
 #define SEGMENTS_AHEAD 3u  /* given out that few have yet */
 #define MANY 40u           /* percent: the rest of a segment's feeds should follow */
-#define GRACE_MS 60u
-#define GRACE_OFF_MS 600u /* more, when trees have been given up */
-#define CALM_MS 200u      /* and what a segment takes, after one was found slow */
-#define SLOW_FIRST_MS 300u
-#define SLOW_MAX_MS 60000u
-#define DISTURBED_PART 16u /* of the members may join late or, as heavy as so many, */
-#define DISTURBED_SLOW 4u  /* be slow or die; then trees are not worth it */
-#define SETTLE_MS 300u     /* before they are tried again */
+#define DISTURBED_PART 16u /* of the members may join, be slow or die meanwhile */
+#define SEEDED_PART 4u     /* times the seeds: so few receivers need no trees */
+#define SETTLE_MS 300u     /* before trees are tried again */
 #define GATHER_MS 5u       /* in which nobody joined, and all have the manifest */
 #define GATHER_MAX_MS 300u
 
@@ -93,6 +88,15 @@ static void size_adapt(struct feeding *feed)
         feed->size /= 2;
 }
 
+static uint32_t segment_size(const struct feeding *feed, uint32_t segment)
+{
+    uint32_t end =
+        segment + 1 < feed->segment ? feed->first[slot_of(segment + 1)] : feed->next;
+    uint32_t first = feed->first[slot_of(segment)];
+
+    return end > first ? end - first : 1;
+}
+
 /* When many of a segment's feeds are over, the others should be soon. */
 static void segment_count(struct mgr *mgr, struct feeding *feed, uint32_t segment)
 {
@@ -105,6 +109,7 @@ static void segment_count(struct mgr *mgr, struct feeding *feed, uint32_t segmen
         return;
     feed->had_ms[slot] = mgr->now_ms;
     feed->took_ms = mgr->now_ms - feed->last_had_ms;
+    feed->piece_ms = (uint32_t)(feed->took_ms / segment_size(feed, segment)) + 1;
     feed->last_had_ms = mgr->now_ms;
     size_adapt(feed);
     feed->pending--;
@@ -132,7 +137,7 @@ static void feed_cut(struct mgr *mgr, struct holder *h, struct feed *f, uint64_t
         uint32_t piece = f->first + (uint32_t)__builtin_ctzll(cut);
         h->object->spread[piece]--;
         if (!flight_awaits(h->in, piece))
-            bits_clear(h->in->asked, piece);
+            mgr_unask(h->in, piece);
         h->in->loose = true;
     }
     if (f->awaited == 0)
@@ -149,7 +154,7 @@ void mgr_feed_arrived(struct mgr *mgr, struct holder *h, uint32_t piece)
             continue;
         f->awaited &= ~(1ull << (piece - f->first));
         h->object->spread[piece]--;
-        bits_clear(h->in->asked, piece);
+        mgr_unask(h->in, piece);
         if (f->awaited == 0)
             feed_over(mgr, h, f);
     }
@@ -290,8 +295,8 @@ static bool many_lack(const struct mgr *mgr, const struct object *o)
 
     for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
         count += h->in != NULL && h->in->feeds == 0 && !h->reusing && !h->in->held &&
-                 2 * h->have_count < o->pieces && !h->node->slow;
-    return mgr_feed_many(mgr, o, count);
+                 2 * h->have_count < o->pieces && !mgr_slow_either(h->node);
+    return 2 * count > o->holder_count && mgr_feed_many(mgr, o, count);
 }
 
 /* Feeds of the trees before may still run: their segments are numbers of the past. */
@@ -299,6 +304,7 @@ static void feeding_begin(struct mgr *mgr, struct object *o)
 {
     struct feeding *feed = &o->feed;
 
+    mgr_slow_trust(mgr, o);
     feed->state = FEED_ON;
     feed->next = feed->low = 1;
     feed->segment += feed->segment > 0 ? SEGMENTS_KEPT : 0;
@@ -312,6 +318,7 @@ static void feeding_begin(struct mgr *mgr, struct object *o)
     feed->members = o->hungry - o->held;
     feed->disturbed = 0;
     feed->took_ms = 0;
+    feed->piece_ms = 0;
     feed->began_ms = feed->last_had_ms = mgr->now_ms;
 }
 
@@ -356,6 +363,7 @@ void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight)
 static void object_run(struct mgr *mgr, struct object *o)
 {
     if (o->feed.state != FEED_ON && mgr_feed_many(mgr, o, o->hungry - o->held) &&
+        (SEEDED_PART * o->seeds < o->hungry || is_apart(o)) &&
         (o->feed.state == FEED_GATHER || o->feed.next == 0 ||
          (mgr->feed_search && mgr->now_ms >= o->feed.since_ms + SETTLE_MS &&
           many_lack(mgr, o))))
@@ -380,133 +388,10 @@ void mgr_feed_run(struct mgr *mgr)
         object_run(mgr, o);
 }
 
-/* ---- who holds the others up ---- */
-
-/* It feeds nobody any more. Then it is tried again, where few hang on it. */
-static void slow_mark(struct mgr *mgr, struct holder *h)
-{
-    struct mgr_node *node = h->node;
-
-    if (node->slow || !node->found_slow)
-        return;
-    node->slow = true;
-    node->slow_for_ms = node->slow_for_ms == 0 ? SLOW_FIRST_MS : 4 * node->slow_for_ms;
-    if (node->slow_for_ms > SLOW_MAX_MS)
-        node->slow_for_ms = SLOW_MAX_MS;
-    node->slow_until_ms = mgr->now_ms + node->slow_for_ms;
-    if (h->in != NULL)
-        h->in->order = ++mgr->last_order;
-    mgr_log(mgr, VINE_LOG_INFO, "event=slow node=%s", node->name);
-    mgr_node_changed(mgr, node);
-}
-
-static bool is_fed(const struct mgr_node *node)
-{
-    for (const struct holder *h = node->active; h != NULL; h = h->active_next)
-        if (h->in != NULL && h->in->feeds > 0)
-            return true;
-    return false;
-}
-
-/* Who has what it was given meanwhile is not slow now. */
-static void slow_forgive(struct mgr *mgr)
-{
-    for (struct mgr_node *node = mgr->first_node; node != NULL; node = node->next)
-        if (node->slow && mgr->now_ms >= node->slow_until_ms && !is_fed(node)) {
-            node->slow = false;
-            mgr_node_changed(mgr, node);
-        }
-}
-
-/* Its segment's time is over, and its sender has all of it. */
-static bool feed_late(const struct mgr *mgr, const struct object *o,
-                      const struct feed *f)
-{
-    bool kept = f->segment + SEGMENTS_KEPT >= o->feed.segment;
-    uint64_t had = kept ? o->feed.had_ms[slot_of(f->segment)] : o->feed.began_ms;
-    uint64_t grace = GRACE_MS + o->feed.took_ms;
-    const struct holder *sender;
-
-    if (o->feed.state != FEED_ON) /* the matching keeps links busy, too */
-        grace += GRACE_OFF_MS;
-    if (had == 0 || mgr->now_ms < had + grace)
-        return false;
-    sender = mgr_holder_find(mgr, o, f->from);
-    if (sender == NULL || sender->complete)
-        return true;
-    return (word_of(sender->have, bits_words(o->pieces), f->first) & f->awaited) ==
-           f->awaited;
-}
-
-/* Counts at either end what is late. */
-static void late_count(struct mgr *mgr, struct object *o, struct holder *h)
-{
-    const struct mgr_node *counted = NULL;
-
-    for (uint32_t i = 0; i < FEEDS_MAX; i++) {
-        const struct feed *f = &h->in->feed[i];
-        if (f->from == NULL || f->from == counted || !feed_late(mgr, o, f))
-            continue;
-        counted = f->from;
-        h->node->late_in++;
-        f->from->late_out++;
-        mgr->feed_found = true;
-    }
-}
-
-/* Who sends late to several that get the rest in time is slow; else the receiver is. */
-static void late_judge(struct mgr *mgr, struct object *o, struct holder *h)
-{
-    for (uint32_t i = 0; i < FEEDS_MAX; i++) {
-        const struct feed *f = &h->in->feed[i];
-        if (f->from == NULL || !feed_late(mgr, o, f))
-            continue;
-        if (f->from->late_out > 1 && h->node->late_in == 1 && h->in->feeds > 1)
-            f->from->found_slow = true;
-        else
-            h->node->found_slow = true;
-    }
-}
-
-static bool takes_part(const struct holder *h)
-{
-    return h->in != NULL && h->in->feeds > 0 && !h->node->slow;
-}
-
-static void object_check(struct mgr *mgr, struct object *o)
-{
-    if (o->feed.segment == 0 || mgr->now_ms < o->feed.calm_ms)
-        return;
-    mgr->feed_found = false;
-    mgr->feed_found = false;
-    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
-        h->node->late_in = h->node->late_out = 0;
-    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
-        if (takes_part(h))
-            late_count(mgr, o, h);
-    if (!mgr->feed_found)
-        return;
-    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
-        if (takes_part(h))
-            late_judge(mgr, o, h);
-    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
-        slow_mark(mgr, h);
-    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
-        if (h->node->found_slow) {
-            h->node->found_slow = false;
-            mgr_feed_sender_gone(mgr, o, h->node);
-            mgr_feed_disturbed(mgr, o, DISTURBED_SLOW);
-        }
-    o->feed.calm_ms = mgr->now_ms + CALM_MS + o->feed.took_ms / 2;
-}
-
-void mgr_feed_check(struct mgr *mgr)
+void mgr_feed_tick(struct mgr *mgr)
 {
     mgr->feed_search = true;
     mgr->feed_due = true;
-    slow_forgive(mgr);
-    for (struct object *o = mgr->first_active; o != NULL; o = o->active_next)
-        object_check(mgr, o);
     mgr_feed_run(mgr);
     mgr->feed_search = false;
 }

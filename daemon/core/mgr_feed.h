@@ -43,10 +43,13 @@ struct cast { /* who takes part in a segment */
 };
 
 /* mgr_tree.c; the arrays have room for all holders. */
-void mgr_tree_cast(const struct mgr *mgr, const struct object *o,
-                   struct msg_range range, struct cast *cast);
+void mgr_tree_cast(struct mgr *mgr, const struct object *o, struct msg_range range,
+                   struct cast *cast);
 void mgr_tree_plant(struct mgr *mgr, struct object *o, const struct cast *cast,
                     struct msg_range range);
+/* It takes part no more, or anew: the newest gets its place, so that all others keep
+ * theirs. */
+void mgr_tree_leave(struct mgr *mgr, struct holder *h);
 /* The origin that reads the object now, if it has come so far; NULL: none. */
 struct holder *mgr_tree_stream(const struct mgr *mgr, const struct object *o,
                                uint32_t piece);

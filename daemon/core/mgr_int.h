@@ -5,6 +5,7 @@
  *   mgr_plan.c     which piece goes from whom to whom
  *   mgr_feed.c     standing orders, when many want the same
  *   mgr_tree.c     the trees along which they go
+ *   mgr_slow.c     who holds the others up
  *   mgr_fail.c     assignments that failed, blame
  *   mgr_resolve.c  sources: origin, key, build, binding
  *   mgr_proof.c    who may have what others have
@@ -34,6 +35,16 @@ struct object;
 struct source;
 struct stage;
 
+struct pace {
+    bool slow;                   /* held others up, or would */
+    uint64_t until_ms;           /* then it is tried again */
+    uint64_t for_ms;             /* so long the last time */
+    uint64_t good_ms;            /* when the last came in good time */
+    uint32_t good;               /* how many did since it was slow */
+    uint32_t late, guilty, seen; /* of what is out, while it is checked */
+    bool found;
+};
+
 struct mgr_node {
     struct table_link by_conn, by_name;
     struct mgr_node *next, *prev; /* in order of connection */
@@ -43,14 +54,11 @@ struct mgr_node {
     uint16_t port;
     uint32_t switch_id; /* of switch_name; 0: unknown */
     uint64_t seen_ms, suspect_until_ms;
-    bool slow; /* held others up: feeds nobody and is fed by nobody */
-    uint64_t slow_until_ms, slow_for_ms;
-    uint32_t late_in, late_out; /* feeds, while they are checked */
-    bool found_slow;
-    uint64_t probed_ms; /* asked whether it lives, not answered yet; 0: not asked */
-    uint32_t sending;   /* flights from here */
-    uint32_t receiving; /* pieces on their way here by flights */
-    uint32_t feeding;   /* feeds from here */
+    struct pace in, out; /* of what it receives and of what it sends */
+    uint64_t probed_ms;  /* asked whether it lives, not answered yet; 0: not asked */
+    uint32_t sending;    /* flights from here */
+    uint32_t receiving;  /* pieces on their way here by flights */
+    uint32_t feeding;    /* feeds from here */
     uint64_t bytes_planned_out;
     struct holder *holders; /* by node_next */
     struct holder *active;  /* those whose object somebody is being supplied with */
@@ -60,9 +68,8 @@ struct mgr_node {
 
 struct flight { /* an assignment that is out */
     uint32_t piece;
-    bool fresh;  /* planned in this event, not sent yet */
-    bool second; /* the endgame's other try */
-    bool doubled;
+    bool fresh;   /* planned in this event, not sent yet */
+    bool doubled; /* the endgame asked another one, too */
     struct mgr_node *from;
     uint64_t planned_ms;
 };
@@ -82,9 +89,10 @@ struct shun { /* a sender that this receiver does not ask for a while */
     uint64_t until_ms;
 };
 
-struct intake {           /* what a holder needs while it receives */
-    uint64_t order;       /* later ones began later */
-    uint64_t *asked;      /* by flights and feeds */
+struct intake {      /* what a holder needs while it receives */
+    uint64_t order;  /* its place in trees; 0: none yet */
+    uint64_t *asked; /* by flights and feeds */
+    uint32_t asked_count;
     uint32_t outstanding; /* pieces of flights */
     uint64_t *urgent;     /* tasks wait for these; NULL: none ever */
     bool held;            /* plan only what is urgent, or was so for others */
@@ -115,6 +123,7 @@ struct holder {
     bool reusing;      /* takes data from older objects of its own: plan none yet */
     uint64_t *have;    /* NULL when complete */
     struct intake *in; /* NULL unless it is supplied */
+    bool top;          /* whole subtrees hang on what it feeds */
     bool avoided;      /* as a sender, for wrong bytes; cleared by the sweep */
     uint64_t avoid_until_ms;
     uint32_t accusers;   /* different receivers of wrong bytes from here */
@@ -147,6 +156,7 @@ struct feeding {
     uint32_t segment;     /* the next */
     uint32_t pending;     /* segments that few have whole */
     uint64_t took_ms;     /* the last that was had took so long after the one before */
+    uint32_t piece_ms;    /* of that, for one piece; 0: not known */
     uint64_t last_had_ms; /* when that was */
     uint32_t members, disturbed;
     uint64_t joined_ms; /* somebody, or was slow or died */
@@ -179,10 +189,13 @@ struct object {
     uint32_t *spread; /* copies, flights, and what feeds bring */
     uint32_t missing; /* pieces without a copy */
     uint64_t missing_since_ms;
-    uint32_t mean_ms; /* of a flight, moving */
-    uint32_t urgents; /* holders with urgent pieces */
-    uint32_t held;    /* holders that are held */
-    uint64_t *soon;   /* pieces that were urgent for anybody; NULL: none */
+    uint32_t first_ms, firsts; /* what flights of manifests took, and how many */
+    uint32_t mean_ms;          /* of a flight, moving; not of those that are slow */
+    uint32_t slow_in;          /* hungry ones that receive slowly, at the last look */
+    uint32_t slow_out;         /* holders that send slowly, then */
+    uint32_t urgents;          /* holders with urgent pieces */
+    uint32_t held;             /* holders that are held */
+    uint64_t *soon;            /* pieces that were urgent for anybody; NULL: none */
     struct ranks senders, receivers;
     struct feeding feed;
 };
@@ -335,17 +348,23 @@ void mgr_object_sweep_avoided(struct mgr *mgr, struct object *o);
 
 /* mgr_plan.c */
 bool mgr_plan_may_send(const struct mgr *mgr, const struct holder *h);
+/* Trees would wait for what it sends beside. */
+static inline bool mgr_plan_is_top(const struct holder *h)
+{
+    return h->top && h->node->feeding > 0 && h->object->feed.state == FEED_ON;
+}
 bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h);
 void mgr_plan_run(struct mgr *mgr); /* at the end of each event */
 void mgr_plan_sweep(
     struct mgr *mgr); /* at each tick: what run's bounded search missed */
+void mgr_plan_endgame(struct mgr *mgr); /* at each tick: what is overdue, once more */
 uint64_t mgr_plan_piece_bytes(const struct object *o);
 
 /* mgr_feed.c */
 /* Are so many receivers enough for trees? */
 bool mgr_feed_many(const struct mgr *mgr, const struct object *o, uint32_t receivers);
-void mgr_feed_run(struct mgr *mgr);   /* at the end of an event */
-void mgr_feed_check(struct mgr *mgr); /* at each tick: who holds the others up? */
+void mgr_feed_run(struct mgr *mgr);  /* at the end of an event */
+void mgr_feed_tick(struct mgr *mgr); /* look closely */
 bool mgr_feed_awaits(const struct intake *in, uint32_t piece);
 void mgr_feed_arrived(struct mgr *mgr, struct holder *h, uint32_t piece);
 /* Feeds of these pieces from `peer` ("": any) end; *from: who it was. */
@@ -361,6 +380,31 @@ void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight);
 void mgr_feed_drop_all(struct mgr *mgr, struct holder *h);
 /* A fed holder lacks something that its feeds do not bring. */
 bool mgr_feed_loose(const struct holder *h);
+
+static inline void mgr_ask(struct intake *in, uint32_t piece)
+{
+    in->asked_count += !bits_get(in->asked, piece);
+    bits_set(in->asked, piece);
+}
+
+static inline void mgr_unask(struct intake *in, uint32_t piece)
+{
+    in->asked_count -= bits_get(in->asked, piece);
+    bits_clear(in->asked, piece);
+}
+
+/* mgr_slow.c */
+void mgr_slow_check(struct mgr *mgr);                         /* at each tick */
+void mgr_slow_trust(struct mgr *mgr, const struct object *o); /* as trees begin */
+/* A piece arrived by this flight. */
+void mgr_slow_arrived(struct mgr *mgr, struct holder *h, const struct flight *f);
+/* Longer out than it should be. */
+bool mgr_slow_flight(const struct mgr *mgr, const struct object *o,
+                     const struct flight *f);
+static inline bool mgr_slow_either(const struct mgr_node *node)
+{
+    return node->in.slow || node->out.slow;
+}
 
 /* mgr_fail.c */
 int mgr_fail_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m,

@@ -12,7 +12,7 @@
  * change. */
 #include <string.h>
 
-#include "daemon/core/mgr_int.h"
+#include "daemon/core/mgr_feed.h"
 
 static void ranks_free(struct ranks *r)
 {
@@ -73,7 +73,8 @@ static void holder_place(struct mgr *mgr, struct holder *h)
     uint32_t send = 0, receive = 0;
 
     if (mgr_plan_may_send(mgr, h))
-        send = 1 + (mgr->now_ms < h->node->suspect_until_ms || h->node->slow
+        send = 1 + (mgr->now_ms < h->node->suspect_until_ms || h->node->out.slow ||
+                            mgr_plan_is_top(h)
                         ? o->pieces + 1
                         : h->have_count);
     if (mgr_plan_has_room(mgr, h))
@@ -420,7 +421,7 @@ void mgr_flight_remove(struct mgr *mgr, struct holder *h, uint32_t index)
         other |= in->flight[i].piece == gone.piece;
     if (!other) {
         if (!mgr_feed_awaits(in, gone.piece))
-            bits_clear(in->asked, gone.piece);
+            mgr_unask(in, gone.piece);
         in->outstanding--;
         h->node->receiving--;
     }
@@ -455,8 +456,10 @@ static bool holder_hungry(const struct holder *h)
 /* It no longer takes part as a receiver. */
 static void holder_sated(struct mgr *mgr, struct holder *h)
 {
-    if (!h->complete)
+    if (!h->complete) {
         mgr_feed_sender_gone(mgr, h->object, h->node);
+        mgr_tree_leave(mgr, h);
+    }
     intake_free(mgr, h);
     mgr_holder_changed(mgr, h);
     if (--h->object->hungry == 0)
@@ -516,10 +519,7 @@ int mgr_holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece)
     if (h->in != NULL && bits_get(h->in->asked, piece))
         for (uint32_t i = h->in->flights; i-- > 0;)
             if (h->in->flight[i].piece == piece) {
-                uint64_t took = mgr->now_ms - h->in->flight[i].planned_ms;
-                took = took > 60000 ? 60000 : took;
-                o->mean_ms = o->mean_ms == 0 ? (uint32_t)took
-                                             : (7 * o->mean_ms + (uint32_t)took) / 8;
+                mgr_slow_arrived(mgr, h, &h->in->flight[i]);
                 mgr_fail_forgive(h, h->in->flight[i].from);
                 mgr_flight_remove(mgr, h, i);
             }
@@ -582,7 +582,6 @@ int mgr_holder_supply(struct mgr *mgr, struct holder *h)
         h->in = NULL;
         return -1;
     }
-    h->in->order = ++mgr->last_order;
     mgr_feed_disturbed(mgr, o, 1);
     if (mgr_feed_many(mgr, o, ++o->hungry) && o->feed.next == 0)
         mgr->feed_due = true;

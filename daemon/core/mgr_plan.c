@@ -20,10 +20,11 @@
 #include "daemon/core/mgr_int.h"
 
 #define PAIRS_PER_EVENT 256u    /* tried for one holder; more wait for the sweep */
-#define SLOW_LAST_MS 2000u      /* a slow receiver comes last for so long */
-#define SLOW_SENDER_MS 200u     /* instead of slow_ms, from who held up others */
-#define SLOW_FACTOR 4u          /* times the usual duration before a flight is slow */
+#define WINDOW_SLOW 2u          /* of a slow receiver, and slots of a slow sender */
 #define SLOTS_FEEDING 1u        /* a sender's, beside its feeds */
+#define SLOTS_MANIFEST 2u       /* while few have the manifest */
+#define CROWD 64u               /* holders */
+#define TRIES_AT_ONCE 3u        /* of one piece */
 #define FORGOTTEN_FACTOR 30u    /* times slow_ms: nobody is that slow, ask again */
 #define WINDOW_BESIDE_URGENT 2u /* other pieces out while a task waits for one */
 
@@ -32,7 +33,9 @@ static uint32_t slots_of(const struct mgr *mgr, const struct holder *h)
     const struct mgr_node *node = h->node;
     uint32_t slots = mgr->limits.uploads;
 
-    if (mgr->now_ms < node->suspect_until_ms || node->slow)
+    if (node->out.slow && slots > WINDOW_SLOW)
+        slots = WINDOW_SLOW;
+    if (mgr->now_ms < node->suspect_until_ms)
         slots = slots > 1 ? slots / 2 : 1;
     if (node->feeding > 0 && h->object->feed.state == FEED_ON && slots > SLOTS_FEEDING)
         slots = SLOTS_FEEDING;
@@ -41,6 +44,8 @@ static uint32_t slots_of(const struct mgr *mgr, const struct holder *h)
 
 bool mgr_plan_may_send(const struct mgr *mgr, const struct holder *h)
 {
+    if (mgr_plan_is_top(h) && h->object->urgents == 0)
+        return false;
     return h->have_count > 0 && !h->avoided && h->node->sending < slots_of(mgr, h);
 }
 
@@ -62,19 +67,30 @@ static bool soon_waits(const struct object *o, const struct holder *to)
     return false;
 }
 
+static uint32_t window_of(const struct mgr *mgr, const struct mgr_node *node)
+{
+    return node->in.slow && mgr->limits.window > WINDOW_SLOW ? WINDOW_SLOW
+                                                             : mgr->limits.window;
+}
+
 bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h)
 {
-    if (h->in == NULL || h->complete || h->node->receiving >= mgr->limits.window)
+    const struct feeding *feed = &h->object->feed;
+
+    if (h->in == NULL || h->complete || h->node->receiving >= window_of(mgr, h->node))
         return false;
     if (!bits_get(h->have, 0))
         return h->in->outstanding == 0;
     if (h->in->held)
         return urgent_waits(h->object, h) || soon_waits(h->object, h);
-    if (h->reusing || h->object->feed.state == FEED_GATHER)
+    if (h->reusing || feed->state == FEED_GATHER ||
+        h->have_count + h->in->asked_count >= h->object->pieces)
         return false;
-    if (h->object->feed.state != FEED_ON || urgent_waits(h->object, h))
+    if (feed->state != FEED_ON || urgent_waits(h->object, h))
         return true;
-    return !h->node->slow && mgr_feed_loose(h);
+    if (h->in->order == 0 || feed->next >= h->object->pieces)
+        return true;
+    return !h->node->in.slow && mgr_feed_loose(h);
 }
 
 uint64_t mgr_plan_piece_bytes(const struct object *o)
@@ -82,12 +98,16 @@ uint64_t mgr_plan_piece_bytes(const struct object *o)
     return o->pieces > 1 ? o->size / (o->pieces - 1) : o->size;
 }
 
-/* Of word i of the pieces: those between what feeds bring now and what is given out. */
-static uint64_t fed_word(const struct object *o, uint32_t i)
+/* Of word i of the pieces: those between what feeds bring now and what is given out;
+ * any for who has no place in the trees, and at their end. */
+static uint64_t fed_word(const struct holder *to, uint32_t i)
 {
+    const struct object *o = to->object;
     uint32_t first = i * 64;
     uint64_t word = ~0ull;
 
+    if (to->in->order == 0 || o->feed.next >= o->pieces)
+        return word;
     if (o->feed.low >= first + 64 || o->feed.next <= first)
         return 0;
     if (o->feed.low > first)
@@ -104,6 +124,9 @@ static uint32_t rarest_piece(const struct object *o, const struct holder *from,
 {
     uint32_t best = o->pieces, words = bits_words(o->pieces);
     uint32_t best_spread = UINT32_MAX;
+    /* From who is slow only what others may not have; or when nothing else comes. */
+    uint32_t most =
+        from->node->out.slow && to->in->flights > 0 ? o->slow_out : UINT32_MAX;
 
     for (uint32_t i = 0; i < words; i++) {
         uint64_t has = from->complete ? bits_full_word(o->pieces, i) : from->have[i];
@@ -111,9 +134,11 @@ static uint32_t rarest_piece(const struct object *o, const struct holder *from,
         if (among != NULL)
             left &= among[i];
         else if (o->feed.state == FEED_ON)
-            left &= fed_word(o, i);
+            left &= fed_word(to, i);
         for (; left != 0; left &= left - 1) {
             uint32_t piece = i * 64 + (uint32_t)__builtin_ctzll(left);
+            if (o->copies[piece] > most)
+                continue;
             if (o->spread[piece] < best_spread) {
                 best_spread = o->spread[piece];
                 best = piece;
@@ -130,6 +155,10 @@ static uint32_t pick_piece(const struct object *o, const struct holder *from,
 {
     uint32_t piece = o->pieces;
 
+    /* Few at a time are sooner at the next ones, as long as few have it. */
+    if (!bits_get(to->have, 0) && from->node->sending >= SLOTS_MANIFEST &&
+        o->holder_count >= CROWD && 2 * o->copies[0] < o->holder_count)
+        return o->pieces;
     if (!bits_get(to->have, 0))
         return !urgent_only && mgr_holder_has(from, 0) && !bits_get(to->in->asked, 0)
                    ? 0
@@ -168,14 +197,10 @@ static bool assign(struct mgr *mgr, struct holder *from, struct holder *to,
         return false;
     }
     to->fresh = true;
-    *f = (struct flight){.piece = piece,
-                         .fresh = true,
-                         .second = second,
-                         .doubled = second,
-                         .from = from->node,
-                         .planned_ms = mgr->now_ms};
+    *f = (struct flight){
+        .piece = piece, .fresh = true, .from = from->node, .planned_ms = mgr->now_ms};
     if (!second) {
-        bits_set(to->in->asked, piece);
+        mgr_ask(to->in, piece);
         to->in->outstanding++;
         to->node->receiving++;
     }
@@ -199,9 +224,10 @@ static bool pair_ok(const struct mgr *mgr, const struct holder *from,
 {
     /* A slow receiver keeps a slot for long: those of the few who have it all are for
      * others. */
-    if (to->node->slow_until_ms > 0 &&
-        mgr->now_ms < to->node->slow_until_ms + SLOW_LAST_MS && from->complete &&
-        2 * from->object->seeds < from->object->holder_count)
+    const struct object *o = from->object;
+
+    if (to->node->in.slow && from->complete && o->slow_in < o->hungry &&
+        2 * o->seeds < o->holder_count)
         return false;
     return from->node != to->node && !mgr_fail_shunned(mgr, to, from->node);
 }
@@ -239,9 +265,11 @@ static bool match_once(struct mgr *mgr, struct holder *h, const struct search *h
         struct holder *other = others->head[bucket];
         while (other != NULL && tries-- > 0) {
             struct holder *from = h_sends ? h : other, *to = h_sends ? other : h;
-            uint32_t piece = pair_ok(mgr, from, to) && pair_has_room(mgr, from, to, how)
-                                 ? pick_piece(o, from, to, how->urgent_only)
-                                 : o->pieces;
+            bool kept = mgr_plan_is_top(from) && !how->urgent_only;
+            uint32_t piece =
+                !kept && pair_ok(mgr, from, to) && pair_has_room(mgr, from, to, how)
+                    ? pick_piece(o, from, to, how->urgent_only)
+                    : o->pieces;
             if (piece < o->pieces)
                 return assign(mgr, from, to, piece, false);
             other = h_sends ? other->receive.next : other->send.next;
@@ -347,11 +375,12 @@ static void fresh_tell_all(struct mgr *mgr)
 
 static void dirty_drain(struct mgr *mgr)
 {
-    while (mgr->dirty.count > 0) {
-        struct holder *h = mgr->dirty.at[--mgr->dirty.count];
+    for (uint32_t i = 0; i < mgr->dirty.count; i++) {
+        struct holder *h = mgr->dirty.at[i];
         h->dirty_at = 0;
         plan_for(mgr, h, PAIRS_PER_EVENT);
     }
+    mgr->dirty.count = 0;
 }
 
 void mgr_plan_run(struct mgr *mgr)
@@ -360,60 +389,85 @@ void mgr_plan_run(struct mgr *mgr)
     fresh_tell_all(mgr);
 }
 
-static bool flight_slow(const struct mgr *mgr, const struct object *o,
-                        const struct flight *f)
+/* Late, and nothing speaks for waiting longer: its sender is slow, or nothing else is
+ * left to be asked for. */
+static bool flight_overdue(const struct mgr *mgr, const struct holder *h,
+                           const struct flight *f)
 {
     uint64_t age = mgr->now_ms - f->planned_ms;
-    uint64_t enough = f->from->slow ? SLOW_SENDER_MS : mgr->limits.slow_ms;
+    uint64_t enough = mgr->limits.slow_ms;
 
-    return !f->doubled && age > enough && age > SLOW_FACTOR * o->mean_ms;
+    if (f->doubled || !mgr_slow_flight(mgr, h->object, f))
+        return false;
+    if (h->node->in.slow)
+        enough *= FORGOTTEN_FACTOR;
+    else if (f->from->out.slow ||
+             h->have_count + h->in->asked_count >= h->object->pieces)
+        enough = 0;
+    return age > enough;
 }
 
-/* All of several senders are slow: then it is the receiver, and twice as many pieces on
- * its link would make it worse. */
-static bool receiver_slow(const struct mgr *mgr, const struct holder *h)
+/* So many flights of the piece that one more would not help. */
+static bool tried_enough(const struct intake *in, uint32_t piece)
 {
-    const struct mgr_node *sender = NULL;
-    bool several = false;
+    uint32_t tries = 0;
 
-    for (uint32_t i = 0; i < h->in->flights; i++) {
-        const struct flight *f = &h->in->flight[i];
-        uint64_t age = mgr->now_ms - f->planned_ms;
-        if (!f->doubled && !flight_slow(mgr, h->object, f))
-            return false;
-        if (age > (uint64_t)FORGOTTEN_FACTOR * mgr->limits.slow_ms)
-            return false;
-        several |= sender != NULL && sender != f->from;
-        sender = f->from;
-    }
-    return several;
+    for (uint32_t i = 0; i < in->flights; i++)
+        tries += in->flight[i].piece == piece;
+    return tries >= TRIES_AT_ONCE;
 }
 
-/* Ask once more, from another, for what is out for too long. */
+static bool flies_from(const struct intake *in, uint32_t piece,
+                       const struct mgr_node *from)
+{
+    for (uint32_t i = 0; i < in->flights; i++)
+        if (in->flight[i].piece == piece && in->flight[i].from == from)
+            return true;
+    return false;
+}
+
+static struct holder *another_sender(struct mgr *mgr, struct holder *h,
+                                     const struct flight *f)
+{
+    const struct ranks *senders = &h->object->senders;
+    uint32_t bucket = bits_next(senders->filled, senders->buckets, 0);
+
+    for (; bucket < senders->buckets;
+         bucket = bits_next(senders->filled, senders->buckets, bucket + 1))
+        for (struct holder *from = senders->head[bucket]; from != NULL;
+             from = from->send.next)
+            if (!flies_from(h->in, f->piece, from->node) && pair_ok(mgr, from, h) &&
+                mgr_holder_has(from, f->piece))
+                return from;
+    return NULL;
+}
+
+/* Ask once more, from another, for what is out for too long. To a receiver that is slow
+ * twice as many pieces on its link would make it worse. */
 static void endgame(struct mgr *mgr, struct holder *h)
 {
-    struct object *o = h->object;
-    uint32_t flights = receiver_slow(mgr, h) ? 0 : h->in->flights;
+    uint32_t flights = h->in->flights;
 
     for (uint32_t i = 0; i < flights; i++) {
         struct flight f = h->in->flight[i];
-        struct holder *from = NULL;
-        uint32_t bucket;
-        if (!flight_slow(mgr, o, &f))
+        struct holder *from;
+        if (!flight_overdue(mgr, h, &f) || tried_enough(h->in, f.piece))
             continue;
-        bucket = bits_next(o->senders.filled, o->senders.buckets, 0);
-        for (; bucket < o->senders.buckets && from == NULL;
-             bucket = bits_next(o->senders.filled, o->senders.buckets, bucket + 1))
-            for (from = o->senders.head[bucket]; from != NULL; from = from->send.next)
-                if (from->node != f.from && pair_ok(mgr, from, h) &&
-                    mgr_holder_has(from, f.piece))
-                    break;
+        from = another_sender(mgr, h, &f);
         if (from == NULL || !assign(mgr, from, h, f.piece, true))
             continue;
         h->in->flight[i].doubled = true;
         mgr_log(mgr, VINE_LOG_DEBUG, "event=slow node=%s peer=%s piece=%u",
                 h->node->name, f.from->name, f.piece);
     }
+}
+
+void mgr_plan_endgame(struct mgr *mgr)
+{
+    for (struct object *o = mgr->first_active; o != NULL; o = o->active_next)
+        for (struct holder *h = o->holders; h != NULL; h = h->object_next)
+            if (h->in != NULL)
+                endgame(mgr, h);
 }
 
 void mgr_plan_sweep(struct mgr *mgr)
@@ -423,8 +477,6 @@ void mgr_plan_sweep(struct mgr *mgr)
         for (struct holder *h = o->holders; h != NULL; h = h->object_next) {
             if (h->receive.at != 0)
                 plan_for(mgr, h, UINT32_MAX);
-            if (h->in != NULL)
-                endgame(mgr, h);
         }
         mgr_fail_starving(mgr, o);
     }

@@ -66,7 +66,7 @@ static void feed_add(struct mgr *mgr, struct mgr_node *from, struct holder *to,
                        .fresh = true};
     for (; want != 0; want &= want - 1) {
         uint32_t piece = range.first + (uint32_t)__builtin_ctzll(want);
-        bits_set(in->asked, piece);
+        mgr_ask(in, piece);
         o->spread[piece]++;
     }
     in->feeds++;
@@ -104,6 +104,9 @@ static void plant(struct mgr *mgr, const struct tree *t, uint32_t stripe,
         if (size == 1)
             used = children;
         feed_add(mgr, group_sender(t, stripe, g), member(t, stripe, g, 0), range);
+        for (uint32_t i = 0; i < size; i++)
+            member(t, stripe, g, i)->top |=
+                children > 0 ? i < size / 4 + 1 : 4 * i + 4 < size;
         for (uint32_t i = 1; i < size; i++) {
             if (used == 2) {
                 parent++;
@@ -119,23 +122,41 @@ static void plant(struct mgr *mgr, const struct tree *t, uint32_t stripe,
 static bool source_fits(const struct mgr *mgr, const struct holder *h,
                         struct msg_range range)
 {
-    if (h->avoided || mgr->now_ms < h->node->suspect_until_ms || h->node->slow ||
-        h->node->feeding >= FEEDS_OUT_MAX)
+    if (h->avoided || mgr->now_ms < h->node->suspect_until_ms ||
+        mgr_slow_either(h->node) || h->node->feeding >= FEEDS_OUT_MAX)
         return false;
     return h->complete || has_mask(h, range) == mask_of(range.count);
 }
 
-static bool receiver_fits(const struct mgr *mgr, const struct holder *h,
-                          struct msg_range range)
+void mgr_tree_leave(struct mgr *mgr, struct holder *h)
 {
-    uint64_t here;
+    struct holder *newest = h;
 
-    if (h->in == NULL || h->complete || !bits_get(h->have, 0) || h->avoided ||
-        h->in->feeds + 2 > FEEDS_MAX || h->reusing || h->in->held || h->node->slow ||
-        mgr->now_ms < h->node->suspect_until_ms)
-        return false;
-    here = has_mask(h, range) | asked_mask(h, range);
-    return 2 * (uint32_t)__builtin_popcountll(here) <= range.count;
+    if (h->in == NULL || h->in->order == 0)
+        return;
+    for (struct holder *x = h->object->holders; x != NULL; x = x->object_next)
+        if (x->in != NULL && x->in->order > newest->in->order &&
+            x->node->switch_id == h->node->switch_id)
+            newest = x;
+    newest->in->order = h->in->order;
+    h->in->order = 0;
+}
+
+/* It has a place in the trees. */
+static bool is_member(const struct mgr *mgr, const struct holder *h)
+{
+    return h->in != NULL && !h->complete && bits_get(h->have, 0) && !h->avoided &&
+           !h->reusing && !h->in->held && !mgr_slow_either(h->node) &&
+           mgr->now_ms >= h->node->suspect_until_ms;
+}
+
+/* This segment is worth a feed to it. */
+static bool receiver_fits(const struct holder *h, struct msg_range range)
+{
+    uint64_t here = has_mask(h, range) | asked_mask(h, range);
+
+    return h->in->feeds + 2 <= FEEDS_MAX &&
+           2 * (uint32_t)__builtin_popcountll(here) <= range.count;
 }
 
 struct holder *mgr_tree_stream(const struct mgr *mgr, const struct object *o,
@@ -165,26 +186,57 @@ static int by_switch(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-void mgr_tree_cast(const struct mgr *mgr, const struct object *o,
-                   struct msg_range range, struct cast *cast)
+static bool same_switch(const struct holder *a, const struct holder *b)
+{
+    return a->node->switch_id == b->node->switch_id;
+}
+
+/* Who does not take part in this segment is replaced by the newest of its switch: all
+ * others keep their places, and so whom they feed. */
+static void fill_places(struct cast *cast, struct msg_range range)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t first = 0, next; first < cast->receivers; first = next) {
+        uint32_t end = first;
+        while (end < cast->receivers &&
+               same_switch(cast->receiver[first], cast->receiver[end]))
+            end++;
+        next = end;
+        for (uint32_t i = first; i < end; i++) {
+            while (end > i && !receiver_fits(cast->receiver[end - 1], range))
+                end--;
+            if (i < end && !receiver_fits(cast->receiver[i], range))
+                cast->receiver[i] = cast->receiver[--end];
+            if (i < end)
+                cast->receiver[kept++] = cast->receiver[i];
+        }
+    }
+    cast->receivers = kept;
+}
+
+void mgr_tree_cast(struct mgr *mgr, const struct object *o, struct msg_range range,
+                   struct cast *cast)
 {
     struct holder *stream = mgr_tree_stream(mgr, o, range.first);
 
     for (struct holder *h = o->holders; h != NULL; h = h->object_next) {
-        if (h == stream || source_fits(mgr, h, range))
+        bool source = h == stream || source_fits(mgr, h, range);
+        if (source)
             cast->source[cast->sources++] = h;
-        else if (receiver_fits(mgr, h, range))
+        if (source || !is_member(mgr, h)) {
+            mgr_tree_leave(mgr, h);
+        } else {
+            if (h->in->order == 0)
+                h->in->order = ++mgr->last_order;
             cast->receiver[cast->receivers++] = h;
-        else if (h->in != NULL && !h->node->slow)
-            h->in->loose = true; /* the matching's */
+        }
+        if (h->in != NULL && !h->node->in.slow)
+            h->in->loose = true;
     }
     qsort(cast->source, cast->sources, sizeof(struct holder *), by_switch);
     qsort(cast->receiver, cast->receivers, sizeof(struct holder *), by_switch);
-}
-
-static bool same_switch(const struct holder *a, const struct holder *b)
-{
-    return a->node->switch_id == b->node->switch_id;
+    fill_places(cast, range);
 }
 
 /* The receivers of one switch, cast->receiver[from..to), to the sources there, or, as
@@ -242,6 +294,7 @@ static void plant_all(struct mgr *mgr, const struct cast *cast,
 {
     for (uint32_t s = 0; s < cast->sources; s++) {
         t->source = cast->source[s];
+        t->source->top = true;
         t->groups = 0;
         t->group[0] = 0;
         for (int own = 1; own >= 0; own--)
@@ -263,6 +316,8 @@ void mgr_tree_plant(struct mgr *mgr, struct object *o, const struct cast *cast,
                      .group = calloc(cast->receivers + 2, sizeof(uint32_t))};
     uint32_t slot = slot_of(o->feed.segment);
 
+    for (uint32_t i = 0; i < cast->receivers; i++)
+        cast->receiver[i]->top = false;
     half[1] =
         (struct msg_range){range.first + half[0].count, range.count - half[0].count};
     if (o->feed.total[slot] > 0 && o->feed.had_ms[slot] == 0)

@@ -118,7 +118,7 @@ static void check_feeds(struct sim *sim, const struct holder *h, uint32_t *asked
 static void check_holder(struct sim *sim, const struct holder *h, uint32_t *copies,
                          uint32_t *spread)
 {
-    uint32_t have = 0, asked = 0;
+    uint32_t have = 0, asked = 0, counted = h->in == NULL ? 0 : h->in->asked_count;
 
     for (uint32_t p = 0; p < h->object->pieces; p++) {
         bool has = mgr_holder_has(h, p);
@@ -127,10 +127,13 @@ static void check_holder(struct sim *sim, const struct holder *h, uint32_t *copi
         spread[p] += has && !h->avoided;
         if (h->in != NULL && bits_get(h->in->asked, p)) {
             asked++;
+            counted--;
             if (has)
                 fail(sim, "%s: piece %u is had and asked for", h->node->name, p);
         }
     }
+    if (counted != 0)
+        fail(sim, "%s: pieces asked for are miscounted", h->node->name);
     for (uint32_t i = 0; h->in != NULL && i < h->in->flights; i++)
         spread[h->in->flight[i].piece]++;
     check_feeds(sim, h, &asked, spread);
@@ -337,9 +340,9 @@ void check_dump(struct sim *sim)
             note(sim,
                  "  %s: have %u, supply %u, avoided %d, slow %d, sending %u, "
                  "receiving %u, feeding %u, fed %u",
-                 h->node->name, h->have_count, h->supply, h->avoided, h->node->slow,
-                 h->node->sending, h->node->receiving, h->node->feeding,
-                 h->in == NULL ? 0 : h->in->feeds);
+                 h->node->name, h->have_count, h->supply, h->avoided,
+                 mgr_slow_either(h->node), h->node->sending, h->node->receiving,
+                 h->node->feeding, h->in == NULL ? 0 : h->in->feeds);
             for (uint32_t i = 0; h->in != NULL && i < h->in->flights; i++)
                 note(sim, "    piece %u from %s since %llu", h->in->flight[i].piece,
                      h->in->flight[i].from->name,

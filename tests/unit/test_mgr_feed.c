@@ -232,14 +232,14 @@ static void test_feeds_of_trees_before_are_not_counted_for_new_ones(void **state
                     .code = VINE_ECANCELED};
     uint32_t last;
 
-    mgr_disconnected(w->mgr, 2, w->now); /* deaths end the trees */
-    mgr_disconnected(w->mgr, 3, w->now);
-    for (uint32_t i = 4; i < 4 + 24; i++) /* the others keep their feeds */
+    for (uint32_t i = 2; i < 5; i++) /* deaths end the trees */
+        mgr_disconnected(w->mgr, i, w->now);
+    for (uint32_t i = 5; i < 5 + 24; i++) /* the others keep their feeds */
         say(w, i, &m);
     sent_clear(&w->log);
     wait_ms(w, 600); /* trees begin anew */
     last = last_given(w);
-    for (uint32_t i = 4 + 24; i < 2 + MANY; i++)
+    for (uint32_t i = 5 + 24; i < 2 + MANY; i++)
         have(w, i, 1, range.first, range.count);
     assert_int_equal(last_given(w), last); /* nothing of the new ones has come */
     end(w);
