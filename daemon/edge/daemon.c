@@ -117,12 +117,30 @@ void daemon_signals_close(struct daemon_signals *signals)
     uv_close((uv_handle_t *)&signals->interrupt, NULL);
 }
 
+static void on_idle(uv_idle_t *idle)
+{
+}
+
+/* What had come is read. */
+static void on_check(uv_check_t *check)
+{
+    struct daemon_alarm *alarm = check->data;
+
+    (void)uv_idle_stop(&alarm->idle);
+    (void)uv_check_stop(check);
+    alarm->ring(alarm->ctx, daemon_now(check->loop));
+    daemon_alarm_update(alarm);
+}
+
+/* The loop runs its timers before it reads. After a busy moment others would be found
+ * late whose messages are here, so the alarm rings after the reading: an idle handle
+ * keeps the loop from waiting there. */
 static void on_alarm(uv_timer_t *timer)
 {
     struct daemon_alarm *alarm = timer->data;
 
-    alarm->ring(alarm->ctx, daemon_now(timer->loop));
-    daemon_alarm_update(alarm);
+    (void)uv_idle_start(&alarm->idle, on_idle);
+    (void)uv_check_start(&alarm->check, on_check);
 }
 
 void daemon_alarm_start(struct daemon_alarm *alarm, uv_loop_t *loop, void *ctx,
@@ -133,7 +151,9 @@ void daemon_alarm_start(struct daemon_alarm *alarm, uv_loop_t *loop, void *ctx,
     alarm->deadline = deadline;
     alarm->ring = ring;
     (void)uv_timer_init(loop, &alarm->timer);
-    alarm->timer.data = alarm;
+    (void)uv_idle_init(loop, &alarm->idle);
+    (void)uv_check_init(loop, &alarm->check);
+    alarm->timer.data = alarm->check.data = alarm;
     daemon_alarm_update(alarm);
 }
 
@@ -152,4 +172,6 @@ void daemon_alarm_update(struct daemon_alarm *alarm)
 void daemon_alarm_close(struct daemon_alarm *alarm)
 {
     uv_close((uv_handle_t *)&alarm->timer, NULL);
+    uv_close((uv_handle_t *)&alarm->idle, NULL);
+    uv_close((uv_handle_t *)&alarm->check, NULL);
 }

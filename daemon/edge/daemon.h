@@ -34,6 +34,8 @@ void daemon_signals_close(struct daemon_signals *signals);
 /* A timer that follows a state machine's next deadline. */
 struct daemon_alarm {
     uv_timer_t timer;
+    uv_idle_t idle;
+    uv_check_t check;
     uint64_t (*deadline)(void *ctx); /* ms of daemon_now; UINT64_MAX: none */
     void (*ring)(void *ctx, uint64_t now_ms);
     void *ctx;
