@@ -324,12 +324,13 @@ static void tell_send(struct telling *t)
 }
 
 /* Runs of pieces from one sender become one range. */
-static void tell_piece(struct telling *t, const struct mgr_node *from, uint32_t piece)
+static void tell_piece(struct telling *t, const struct mgr_node *from, uint32_t piece,
+                       bool feed)
 {
     if (from == t->last) {
-        struct msg_range *range = &t->assigns[t->m.assign_count - 1].range;
-        if (range->first + range->count == piece) {
-            range->count++;
+        struct msg_assign *a = &t->assigns[t->m.assign_count - 1];
+        if (a->range.first + a->range.count == piece && a->feed == feed) {
+            a->range.count++;
             return;
         }
     }
@@ -339,7 +340,8 @@ static void tell_piece(struct telling *t, const struct mgr_node *from, uint32_t 
     t->assigns[t->m.assign_count++] = (struct msg_assign){.range = {piece, 1},
                                                           .peer = from->name,
                                                           .addr = from->addr,
-                                                          .port = from->port};
+                                                          .port = from->port,
+                                                          .feed = feed};
 }
 
 static void fresh_tell(struct mgr *mgr, struct holder *h)
@@ -354,13 +356,13 @@ static void fresh_tell(struct mgr *mgr, struct holder *h)
     for (uint32_t i = 0; h->in != NULL && i < h->in->flights; i++) {
         struct flight *f = &h->in->flight[i];
         if (f->fresh)
-            tell_piece(&t, f->from, f->piece);
+            tell_piece(&t, f->from, f->piece, false);
         f->fresh = false;
     }
     for (uint32_t i = 0; h->in != NULL && h->in->feeds > 0 && i < FEEDS_MAX; i++) {
         struct feed *f = &h->in->feed[i];
         for (uint64_t left = f->fresh ? f->awaited : 0; left != 0; left &= left - 1)
-            tell_piece(&t, f->from, f->first + (uint32_t)__builtin_ctzll(left));
+            tell_piece(&t, f->from, f->first + (uint32_t)__builtin_ctzll(left), true);
         f->fresh = false;
     }
     tell_send(&t);

@@ -112,6 +112,7 @@ struct transfer {
     uint32_t reported;     /* pieces the edge finished */
     struct ticket *origin; /* NULL: from a peer */
     char peer[VINE_NAME_MAX + 1];
+    bool feed; /* told of when it is done */
     bool begun;
     uint64_t deadline_ms;
 };

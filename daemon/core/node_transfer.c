@@ -4,8 +4,8 @@
  * cover the same piece (the manager's endgame, or a new assignment after a restart):
  * the first to finish it counts, and a transfer of which nothing is left is cancelled.
  *
- * What arrived is told when its transfer is done, or TELL_MS after its first piece: a
- * long run from one peer does not cost a message a piece.
+ * What a feed brought is told when its transfer is done, or TELL_MS after its first
+ * piece: it does not cost a message a piece. All else is told at once.
  *
  * Each has a deadline stall_ms after the last progress of anything from the same peer:
  * what waits behind another answer of that peer is not stalled. */
@@ -13,8 +13,7 @@
 
 #include "daemon/core/node_int.h"
 
-#define LONG_RUN 8u        /* pieces: what arrives of shorter ones is told at once */
-#define TELL_MS 250u       /* that a piece of a longer one may be here untold */
+#define TELL_MS 1000u      /* that a piece of a feed may be here untold: a heartbeat */
 #define LOCAL_FAILS_MAX 3u /* disk errors of an object before its jobs are told */
 
 bool node_transfer_covers(const struct node_object *o, uint32_t piece)
@@ -247,6 +246,7 @@ static void fetch_run(struct node *node, struct node_object *o,
         return;
     }
     strcpy(t->peer, assign->peer);
+    t->feed = assign->feed;
     part.range = run;
     node->ops.fetch(node->ctx, t->id, &o->digest, &part);
 }
@@ -397,8 +397,7 @@ void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
         else
             node_reuse_begin(node, o);
         node_have_tell_soon(node, o, piece,
-                            t->range.count < LONG_RUN ||
-                                t->reported == t->range.count ||
+                            !t->feed || t->reported == t->range.count ||
                                 o->have_count == o->pieces);
         node_lazy_piece(node, o, piece);
     }

@@ -1,4 +1,5 @@
-/* message.h - struct msg to JSON text and back, for frames of the control service.
+/* message.h - struct msg to bytes and back, for frames of the control service: JSON
+ * text, or the compact form for the few types that are frequent.
  *
  * Both ways check everything msg.h promises to the core; what does not fit is refused
  * with type and field named. Fields a type does not name are ignored by the encoder and
@@ -13,12 +14,15 @@
 #include "vine/err.h"
 #include "vine/msg.h"
 
-#define MESSAGE_KIND 1 /* session frame kind of a JSON message */
+#define MESSAGE_KIND 1 /* session frame kind of a message */
 #define MESSAGE_ASSIGNS_MAX 256
 
 /* Caller frees; *len without the terminating zero. NULL with *err set, *len untouched:
  * VINE_EINVAL (a field breaks msg.h's promise) or VINE_ELIMIT (over VINE_FRAME_MAX). */
 char *message_encode(const struct msg *m, size_t *len, struct vine_err *err);
+
+/* The same as JSON, whatever the type: decoding takes either. */
+char *message_encode_text(const struct msg *m, size_t *len, struct vine_err *err);
 
 struct message;
 

@@ -1,4 +1,4 @@
-/* message_decode.c - JSON text to struct msg, along the tables of message_fields.c.
+/* message_decode.c - what came to struct msg, along the tables of message_fields.c.
  *
  * Input is what an authenticated peer sent, and is trusted for nothing else: type
  * first, then every field of it in table order, then nothing more. Strings are borrowed
@@ -17,14 +17,7 @@ struct block {
     max_align_t data[];
 };
 
-struct message {
-    struct msg msg;
-    json_t *root;
-    struct block *blocks;
-};
-
-/* Zeroed memory that lives as long as the message. */
-static void *message_alloc(struct message *message, const struct place *p, size_t size)
+void *message_alloc(struct message *message, const struct place *p, size_t size)
 {
     struct block *block = calloc(1, sizeof(*block) + size);
 
@@ -312,6 +305,12 @@ struct message *message_decode(const char *buf, size_t len, struct vine_err *err
     message = calloc(1, sizeof(*message));
     if (message == NULL) {
         (void)vine_err_set(err, VINE_ENOMEM, "out of memory for a message");
+        return NULL;
+    }
+    if (len > 0 && buf[0] != '{') {
+        if (message_decode_compact(message, buf, len, err) == 0)
+            return message;
+        message_free(message);
         return NULL;
     }
     message->root = json_loadb(buf, len, JSON_REJECT_DUPLICATES, &jerr);

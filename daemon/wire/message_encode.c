@@ -220,17 +220,29 @@ static json_t *encode_message(const struct msg *m, struct vine_err *err)
     return object;
 }
 
+static int check_type(const struct msg *m, struct vine_err *err)
+{
+    if ((unsigned)m->type < MSG_TYPES)
+        return 0;
+    return vine_err_set(err, VINE_EINVAL, "message of unknown type %d", (int)m->type);
+}
+
 char *message_encode(const struct msg *m, size_t *len, struct vine_err *err)
+{
+    if (check_type(m, err) < 0)
+        return NULL;
+    return message_types[m->type].compact != 0 ? message_encode_compact(m, len, err)
+                                               : message_encode_text(m, len, err);
+}
+
+char *message_encode_text(const struct msg *m, size_t *len, struct vine_err *err)
 {
     json_t *object;
     char *text;
     size_t n;
 
-    if ((unsigned)m->type >= MSG_TYPES) {
-        (void)vine_err_set(err, VINE_EINVAL, "message of unknown type %d",
-                           (int)m->type);
+    if (check_type(m, err) < 0)
         return NULL;
-    }
     object = encode_message(m, err);
     if (object == NULL)
         return NULL;

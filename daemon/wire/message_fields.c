@@ -2,8 +2,9 @@
  *
  * A message is one object: {"type": "...", fields...}. Which fields a type has stands
  * in `message_types`; how a field looks, where it lives in the struct and what it may
- * be stands in the rows above it. Encoder and decoder walk the same rows, so what one
- * writes the other takes, and both refuse what msg.h forbids.
+ * be stands in the rows above it. Encoders and decoders walk the same rows, so what one
+ * writes the other takes, and all refuse what msg.h forbids. The first number of a type
+ * is that of its compact form (message_compact.c); the rest of this is JSON's.
  *
  * Numbers are JSON integers, all below 2^63. job and ticket use all 64 bits and are 1
  * to 16 lower-case hex digits in a string. Paths may hold any byte but zero and are
@@ -34,6 +35,7 @@ static const struct field assign_fields[] = {
     {"peer", K_NAME, offsetof(struct msg_assign, peer), 0, 0, NULL},
     {"addr", K_ADDR, offsetof(struct msg_assign, addr), 0, 0, NULL},
     {"port", K_U16, offsetof(struct msg_assign, port), 1, UINT16_MAX, NULL},
+    {"feed", K_BOOL, offsetof(struct msg_assign, feed), 0, 0, NULL},
 };
 
 static const struct field_list key_list = {
@@ -138,41 +140,41 @@ ROW(f_names, "names", K_LIST, AT(names), 0, 0, &name_list);
 
 const struct message_type message_types[MSG_TYPES] = {
     /* node -> manager */
-    [MSG_REGISTER] = {"register", 4, {R(port), R(switch_name), R(objects), R(bindings)}},
-    [MSG_WANT] = {"want", 4, {R(job), R(uid), R(gid), R(path)}},
-    [MSG_RELEASE] = {"release", 3, {R(job), R(code), R(text)}},
-    [MSG_RESOLVED] = {"resolved", 10, {R(ticket), R(code), R(text), OK(key), OK(estimate),
+    [MSG_REGISTER] = {"register", 0, 4, {R(port), R(switch_name), R(objects), R(bindings)}},
+    [MSG_WANT] = {"want", 0, 4, {R(job), R(uid), R(gid), R(path)}},
+    [MSG_RELEASE] = {"release", 0, 3, {R(job), R(code), R(text)}},
+    [MSG_RESOLVED] = {"resolved", 0, 10, {R(ticket), R(code), R(text), OK(key), OK(estimate),
                       OK(has_digest), DG(digest), DG(size), DG(pieces), DG(trusted)}},
-    [MSG_PROVED] = {"proved", 3, {R(ticket), R(code), R(text)}},
-    [MSG_BUILT] = {"built", 8, {R(ticket), R(code), R(text), OK(key), OK(digest), OK(size),
+    [MSG_PROVED] = {"proved", 0, 3, {R(ticket), R(code), R(text)}},
+    [MSG_BUILT] = {"built", 0, 8, {R(ticket), R(code), R(text), OK(key), OK(digest), OK(size),
                    OK(pieces), OK(trusted)}},
-    [MSG_PART_MADE] = {"part_made", 5, {R(ticket), R(digest), R(size), R(pieces), R(offset)}},
-    [MSG_HAVE] = {"have", 3, {R(digest), R(ranges), R(reusing)}},
-    [MSG_FAILED] = {"failed", 4, {R(digest), R(ranges), R(peer), R(code)}},
-    [MSG_EVICTED] = {"evicted", 1, {R(digest)}},
-    [MSG_STAGE] = {"stage", 6, {R(ticket), R(job), R(uid), R(gid), R(path), R(names)}},
-    [MSG_PING] = {"ping", 0, {{NULL, ALWAYS}}},
-    [MSG_PONG] = {"pong", 0, {{NULL, ALWAYS}}},
-    [MSG_ASK_STATUS] = {"ask_status", 1, {R(ticket)}},
+    [MSG_PART_MADE] = {"part_made", 0, 5, {R(ticket), R(digest), R(size), R(pieces), R(offset)}},
+    [MSG_HAVE] = {"have", 1, 3, {R(digest), R(ranges), R(reusing)}},
+    [MSG_FAILED] = {"failed", 0, 4, {R(digest), R(ranges), R(peer), R(code)}},
+    [MSG_EVICTED] = {"evicted", 0, 1, {R(digest)}},
+    [MSG_STAGE] = {"stage", 0, 6, {R(ticket), R(job), R(uid), R(gid), R(path), R(names)}},
+    [MSG_PING] = {"ping", 4, 0, {{NULL, ALWAYS}}},
+    [MSG_PONG] = {"pong", 5, 0, {{NULL, ALWAYS}}},
+    [MSG_ASK_STATUS] = {"ask_status", 0, 1, {R(ticket)}},
     /* either direction */
-    [MSG_URGENT] = {"urgent", 2, {R(digest), R(ranges)}},
-    [MSG_TOUCHED] = {"touched", 2, {R(digest), R(ranges)}},
-    [MSG_HOLD] = {"hold", 2, {R(digest), R(hold)}},
+    [MSG_URGENT] = {"urgent", 0, 2, {R(digest), R(ranges)}},
+    [MSG_TOUCHED] = {"touched", 0, 2, {R(digest), R(ranges)}},
+    [MSG_HOLD] = {"hold", 0, 2, {R(digest), R(hold)}},
     /* manager -> node */
-    [MSG_REGISTERED] = {"registered", 1, {R(heartbeat)}},
-    [MSG_RESOLVE] = {"resolve", 5, {R(ticket), R(job), R(uid), R(gid), R(path)}},
-    [MSG_BUILD] = {"build", 2, {R(ticket), R(parts)}},
-    [MSG_PROVE] = {"prove", 1, {R(ticket)}},
-    [MSG_CLOSE] = {"close", 1, {R(ticket)}},
-    [MSG_BINDING] = {"binding", 10, {R(job), R(uid), R(path), R(code), R(text), OK(digest),
+    [MSG_REGISTERED] = {"registered", 0, 1, {R(heartbeat)}},
+    [MSG_RESOLVE] = {"resolve", 0, 5, {R(ticket), R(job), R(uid), R(gid), R(path)}},
+    [MSG_BUILD] = {"build", 0, 2, {R(ticket), R(parts)}},
+    [MSG_PROVE] = {"prove", 0, 1, {R(ticket)}},
+    [MSG_CLOSE] = {"close", 0, 1, {R(ticket)}},
+    [MSG_BINDING] = {"binding", 0, 10, {R(job), R(uid), R(path), R(code), R(text), OK(digest),
                      OK(size), OK(pieces), OK(trusted), OK(key)}},
-    [MSG_PART] = {"part", 8, {R(ticket), R(job), R(uid), R(path), R(digest), R(size), R(pieces),
+    [MSG_PART] = {"part", 0, 8, {R(ticket), R(job), R(uid), R(path), R(digest), R(size), R(pieces),
                   R(offset)}},
-    [MSG_FETCH] = {"fetch", 2, {R(digest), R(assigns)}},
-    [MSG_REVOKE] = {"revoke", 2, {R(digest), R(ranges)}},
-    [MSG_WANTED] = {"wanted", 4, {R(job), R(uid), R(gid), R(path)}},
-    [MSG_STAGED] = {"staged", 3, {R(ticket), R(code), R(text)}},
-    [MSG_STATUS] = {"status", 2, {R(ticket), R(text)}},
+    [MSG_FETCH] = {"fetch", 2, 2, {R(digest), R(assigns)}},
+    [MSG_REVOKE] = {"revoke", 3, 2, {R(digest), R(ranges)}},
+    [MSG_WANTED] = {"wanted", 0, 4, {R(job), R(uid), R(gid), R(path)}},
+    [MSG_STAGED] = {"staged", 0, 3, {R(ticket), R(code), R(text)}},
+    [MSG_STATUS] = {"status", 0, 2, {R(ticket), R(text)}},
 };
 /* clang-format on */
 

@@ -54,8 +54,16 @@ struct message_row {
 
 struct message_type {
     const char *name;
+    uint8_t compact; /* its number in the compact form; 0: JSON. All rows ALWAYS */
     unsigned count;
     struct message_row rows[MESSAGE_FIELDS_MAX];
+};
+
+/* A decoded message: what it points to lives as long. */
+struct message {
+    struct msg msg;
+    struct json_t *root; /* NULL: it was compact */
+    struct block *blocks;
 };
 
 extern const struct message_type message_types[MSG_TYPES];
@@ -70,6 +78,14 @@ struct place {
     enum vine_code code;
     struct vine_err *err;
 };
+
+/* Zeroed memory that lives as long as the message; NULL with *p->err set. */
+void *message_alloc(struct message *message, const struct place *p, size_t size);
+
+/* message_compact.c; len > 0. */
+char *message_encode_compact(const struct msg *m, size_t *len, struct vine_err *err);
+int message_decode_compact(struct message *message, const char *buf, size_t len,
+                           struct vine_err *err);
 
 /* All return -1 with *p->err set, or 0. */
 int message_refuse(const struct place *p, const char *why);

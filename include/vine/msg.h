@@ -85,6 +85,7 @@ struct msg_assign {
     const char *peer; /* node name; for logs and MSG_FAILED */
     const char *addr; /* numeric IP address as text */
     uint16_t port;
+    bool feed; /* the peer may still be waiting for them; tell when all are there */
 };
 
 struct msg_object {

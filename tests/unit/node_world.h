@@ -360,11 +360,14 @@ static inline int bind(struct world *w, uint64_t job, uint8_t digest)
 }
 
 /* The transfer it made of this assignment. */
-static inline uint64_t fetch(struct world *w, uint8_t digest, uint32_t first,
-                             uint32_t count, const char *peer)
+static inline uint64_t fetch_as(struct world *w, uint8_t digest, uint32_t first,
+                                uint32_t count, const char *peer, bool feed)
 {
-    struct msg_assign assign = {
-        .range = {first, count}, .peer = peer, .addr = "10.0.0.2", .port = 7111};
+    struct msg_assign assign = {.range = {first, count},
+                                .peer = peer,
+                                .addr = "10.0.0.2",
+                                .port = 7111,
+                                .feed = feed};
     struct msg m = {.type = MSG_FETCH,
                     .digest = digest_no(digest),
                     .assigns = &assign,
@@ -373,6 +376,18 @@ static inline uint64_t fetch(struct world *w, uint8_t digest, uint32_t first,
 
     assert_int_equal(tell(w, &m), 0);
     return w->did[OP_FETCH].count > before ? w->did[OP_FETCH].id : 0;
+}
+
+static inline uint64_t fetch(struct world *w, uint8_t digest, uint32_t first,
+                             uint32_t count, const char *peer)
+{
+    return fetch_as(w, digest, first, count, peer, false);
+}
+
+static inline uint64_t feed(struct world *w, uint8_t digest, uint32_t first,
+                            uint32_t count, const char *peer)
+{
+    return fetch_as(w, digest, first, count, peer, true);
 }
 
 static inline void fetch_all(struct world *w, uint8_t digest)

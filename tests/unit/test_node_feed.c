@@ -1,4 +1,4 @@
-/* Long runs of pieces: told together, served as they arrive. */
+/* Feeds: told together, served as they arrive. */
 #include "tests/unit/node_world.h"
 
 #define LONG 40u
@@ -22,10 +22,10 @@ static struct world *begin_long(void)
     return w;
 }
 
-static void test_a_long_run_is_told_when_it_is_done(void **state)
+static void test_a_feed_is_told_when_it_is_done(void **state)
 {
     struct world *w = begin_long();
-    uint64_t t = fetch(w, 1, 1, 16, "n2");
+    uint64_t t = feed(w, 1, 1, 16, "n2");
 
     for (uint32_t p = 1; p < 16; p++)
         node_piece_done(w->node, t, p, w->now);
@@ -39,14 +39,24 @@ static void test_a_long_run_is_told_when_it_is_done(void **state)
     end(w);
 }
 
-static void test_a_piece_does_not_wait_for_ever_to_be_told(void **state)
+static void test_what_is_no_feed_is_told_at_once(void **state)
 {
     struct world *w = begin_long();
     uint64_t t = fetch(w, 1, 1, 16, "n2");
 
     node_piece_done(w->node, t, 1, w->now);
-    assert_true(node_next_deadline(w->node) <= w->now + 250);
-    wait_ms(w, 250);
+    assert_int_equal(sent_count(&w->log, 0, MSG_HAVE), 1);
+    end(w);
+}
+
+static void test_a_piece_does_not_wait_for_ever_to_be_told(void **state)
+{
+    struct world *w = begin_long();
+    uint64_t t = feed(w, 1, 1, 16, "n2");
+
+    node_piece_done(w->node, t, 1, w->now);
+    assert_true(node_next_deadline(w->node) <= w->now + 1000);
+    wait_ms(w, 1000);
     assert_int_equal(sent_count(&w->log, 0, MSG_HAVE), 1);
     end(w);
 }
@@ -55,7 +65,7 @@ static void test_nothing_overtakes_what_is_here(void **state)
 {
     struct vine_err err = {0};
     struct world *w = begin_long();
-    uint64_t t = fetch(w, 1, 1, 16, "n2");
+    uint64_t t = feed(w, 1, 1, 16, "n2");
 
     node_piece_done(w->node, t, 1, w->now);
     vine_err_set(&err, VINE_EDOWN, "gone");
@@ -87,7 +97,7 @@ static void test_a_revoked_run_ends_though_it_has_begun(void **state)
     struct msg m = {
         .type = MSG_REVOKE, .digest = digest_no(1), .ranges = &rest, .range_count = 1};
     struct world *w = begin_long();
-    uint64_t t = fetch(w, 1, 1, 16, "n2");
+    uint64_t t = feed(w, 1, 1, 16, "n2");
 
     node_piece_done(w->node, t, 1, w->now);
     rest.count = 14;
@@ -102,7 +112,8 @@ static void test_a_revoked_run_ends_though_it_has_begun(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_long_run_is_told_when_it_is_done),
+        cmocka_unit_test(test_a_feed_is_told_when_it_is_done),
+        cmocka_unit_test(test_what_is_no_feed_is_told_at_once),
         cmocka_unit_test(test_a_piece_does_not_wait_for_ever_to_be_told),
         cmocka_unit_test(test_nothing_overtakes_what_is_here),
         cmocka_unit_test(test_a_request_may_wait_for_what_is_wanted),
