@@ -27,7 +27,9 @@
 #define SEGMENT_FIRST 8u   /* pieces: the first ones show who is slow */
 #define SEGMENT_MAX 64u    /* a stripe of it fits a feed's word */
 #define SEGMENT_STREAM 16u /* while the source is still being read */
-#define SEGMENT_MS 200u    /* long enough: larger ones are no cheaper */
+#define SEGMENT_MS 200u    /* long enough for MEMBERS_FEW or less; */
+#define MEMBERS_FEW 512u   /* each costs messages, so more of them take it slower: */
+#define MEMBERS_A_MS 2u    /* so many more need a millisecond more */
 #define SEGMENTS_AHEAD 3u  /* given out that few have yet */
 #define MANY 40u           /* percent: the rest of a segment's feeds should follow */
 #define DISTURBED_PART 16u /* of the members may join, be slow or die meanwhile */
@@ -35,6 +37,7 @@
 #define SETTLE_MS 300u     /* before trees are tried again */
 #define GATHER_MS 5u       /* in which nobody joined, and all have the manifest */
 #define GATHER_MAX_MS 300u
+#define GATHER_A_MS 4u /* so many more members may take a millisecond more */
 
 bool mgr_feed_awaits(const struct intake *in, uint32_t piece)
 {
@@ -82,9 +85,12 @@ bool mgr_feed_many(const struct mgr *mgr, const struct object *o, uint32_t recei
 /* Long enough that messages are few, short enough that a slow node holds up little. */
 static void size_adapt(struct feeding *feed)
 {
-    if (feed->took_ms < SEGMENT_MS && feed->size < SEGMENT_MAX)
+    uint32_t more = feed->members > MEMBERS_FEW ? feed->members - MEMBERS_FEW : 0;
+    uint64_t enough_ms = SEGMENT_MS + more / MEMBERS_A_MS;
+
+    if (feed->took_ms < enough_ms && feed->size < SEGMENT_MAX)
         feed->size *= 2;
-    else if (feed->took_ms > 3 * SEGMENT_MS && feed->size > SEGMENT_FIRST)
+    else if (feed->took_ms > 3 * enough_ms && feed->size > SEGMENT_FIRST)
         feed->size /= 2;
 }
 
@@ -123,6 +129,7 @@ static void feed_over(struct mgr *mgr, struct holder *h, struct feed *f)
     segment_count(mgr, &h->object->feed, f->segment);
     from->feeding--;
     h->in->feeds--;
+    h->object->feed.out--;
     *f = (struct feed){0};
     mgr_node_changed(mgr, from);
 }
@@ -329,7 +336,7 @@ static void gather(struct mgr *mgr, struct object *o)
         o->feed.since_ms = mgr->now_ms;
         holders_changed(mgr, o);
     }
-    if (mgr->now_ms < o->feed.since_ms + GATHER_MAX_MS &&
+    if (mgr->now_ms < o->feed.since_ms + GATHER_MAX_MS + o->hungry / GATHER_A_MS &&
         (o->copies[0] < o->holder_count || mgr->now_ms < o->feed.joined_ms + GATHER_MS))
         return;
     feeding_begin(mgr, o);
