@@ -147,6 +147,7 @@ demo: bootstrap-demo
 $(BUILD)/thin: $(BUILD)/tests/bench/thin.o $(ARCHIVES)
 	$(link)
 bench bench-idle: $(BUILD)/thin
+bench bench-crowd: $(BUILD)/crowd
 
 # Thousands of nodes for one manager, see tests/bench/crowd.c.
 $(BUILD)/crowd: $(BUILD)/tests/bench/crowd.o $(ARCHIVES)

@@ -1,11 +1,12 @@
-/* crowd.c - thousands of nodes for one manager, in one process.
+/* crowd - thousands of nodes that receive an object, in one process.
+ *
+ *     crowd ADDRESS NODES PIECES PIECE_US
  *
  * Real control connections to a real vine-managerd, each with the node's own core
  * behind it; only disks and links are made up: a node receives a piece every PIECE_US
- * once its sender has it. The first node has an object, all others want it at the same
- * moment. Told at the end as one line of JSON: what the manager's process took for it.
- *
- *   crowd ADDRESS PORT MANAGER_PID NODES PIECES PIECE_US */
+ * once its sender has it. The first node has the object, all others want it at the same
+ * moment. Says "ready" when all are registered, begins at a line on its standard
+ * input, and says at the end how long it took, as one line of JSON. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,8 +17,9 @@
 #include "daemon/core/node.h"
 #include "daemon/edge/link.h"
 #include "daemon/wire/message.h"
+#include "vine/conf.h"
 
-#define TICK_MS 4u
+#define TICK_MS 10u
 #define CONNECTING_MAX 64u /* at once: munged is one */
 #define PIECE_BYTES 400000u
 #define JOB 77u
@@ -51,12 +53,10 @@ static struct {
     uv_loop_t loop;
     uv_timer_t timer;
     struct member *members;
-    uint32_t count, connected, connecting, next, done, pieces;
-    uint64_t piece_us, begun_ms, last_ms;
+    uint32_t count, registered, connecting, next, done, pieces;
+    uint64_t received, sent; /* messages */
+    uint64_t piece_us, begun_ms, last_ms, ticked_ms, late_ms;
     const char *addr;
-    uint16_t port;
-    int pid;
-    double cpu_before;
     struct todo *todo, **todo_end;
     struct vine_digest digest, key;
 } crowd;
@@ -97,6 +97,7 @@ static void op_send(void *ctx, const struct msg *msg)
         die("cannot encode", err.text);
     (void)link_send(m->link, MESSAGE_KIND, text, len);
     free(text);
+    crowd.sent++;
 }
 
 static void resolve_now(struct todo *t)
@@ -179,6 +180,17 @@ static void op_remember(void *ctx, const struct vine_digest *digest,
 {
 }
 
+static void reused_now(struct todo *t)
+{
+    node_reused(t->member->core, &crowd.digest, NULL, now_ms());
+}
+
+/* Nothing in older objects. */
+static void op_reuse(void *ctx, const struct vine_digest *digest, bool proved)
+{
+    later(ctx, reused_now, 0);
+}
+
 static void op_remove(void *ctx, const struct vine_digest *digest)
 {
     die("a node was told to remove the object", "");
@@ -217,46 +229,12 @@ static const struct node_ops ops = {
     .publish = op_publish,
     .mount = op_mount,
     .remember_key = op_remember,
+    .reuse = op_reuse,
     .remove = op_remove,
     .reply = op_reply,
     .answer = op_answer,
     .save = op_save,
 };
-
-/* ---- the manager's process ---- */
-
-static double manager_cpu_s(void)
-{
-    unsigned long user = 0, kernel = 0;
-    char path[64];
-    FILE *f;
-
-    (void)snprintf(path, sizeof(path), "/proc/%d/stat", crowd.pid);
-    f = fopen(path, "re");
-    if (f == NULL ||
-        fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
-               &user, &kernel) != 2)
-        die("cannot read", path);
-    (void)fclose(f);
-    return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
-}
-
-static double manager_peak_mib(void)
-{
-    char path[64], line[256];
-    unsigned long kib = 0;
-    FILE *f;
-
-    (void)snprintf(path, sizeof(path), "/proc/%d/status", crowd.pid);
-    f = fopen(path, "re");
-    if (f == NULL)
-        die("cannot read", path);
-    while (fgets(line, sizeof(line), f) != NULL)
-        if (sscanf(line, "VmHWM: %lu", &kib) == 1)
-            break;
-    (void)fclose(f);
-    return (double)kib / 1024.0;
-}
 
 /* ---- time ---- */
 
@@ -310,12 +288,12 @@ static void member_tick(struct member *m)
         node_tick(m->core, now);
 }
 
-static void begin(void)
+static void begin(uv_poll_t *poll, int status, int events)
 {
     static struct vine_spec spec = {.count = 1, .source = {{.path = "/shared/crowd"}}};
     struct vine_err err = {0};
 
-    crowd.cpu_before = manager_cpu_s();
+    (void)uv_poll_stop(poll);
     crowd.begun_ms = now_ms();
     for (uint32_t i = 1; i < crowd.count; i++)
         if (node_stage(crowd.members[i].core, i, JOB, UID, UID, &spec, now_ms(), &err) <
@@ -323,14 +301,24 @@ static void begin(void)
             die("stage", err.text);
 }
 
+static void ready(void)
+{
+    static uv_poll_t poll;
+
+    (void)puts("ready");
+    (void)fflush(stdout);
+    if (uv_poll_init(&crowd.loop, &poll, STDIN_FILENO) < 0 ||
+        uv_poll_start(&poll, UV_READABLE, begin) < 0)
+        die("standard input", "must be a pipe");
+}
+
 static void finish(void)
 {
-    printf("{\"nodes\": %u, \"pieces\": %u, \"seconds\": %.2f, \"ideal_s\": %.2f, "
-           "\"registered_cpu_s\": %.2f, \"cpu_s\": %.2f, \"peak_mib\": %.1f}\n",
-           crowd.count, crowd.pieces - 1,
+    printf("{\"seconds\": %.2f, \"ideal_seconds\": %.2f, \"received\": %" PRIu64
+           ", \"sent\": %" PRIu64 ", \"tick_ms\": %" PRIu64 "}\n",
            (double)(crowd.last_ms - crowd.begun_ms) / 1e3,
-           (double)crowd.piece_us * (crowd.pieces - 1) / 1e6, crowd.cpu_before,
-           manager_cpu_s() - crowd.cpu_before, manager_peak_mib());
+           (double)crowd.piece_us * (crowd.pieces - 1) / 1e6, crowd.received,
+           crowd.sent, crowd.late_ms);
     exit(0);
 }
 
@@ -339,7 +327,11 @@ static void connect_some(void);
 static void on_tick(uv_timer_t *timer)
 {
     struct todo *t = crowd.todo, *next;
+    uint64_t now = now_ms();
 
+    if (crowd.begun_ms > 0 && now - crowd.ticked_ms > crowd.late_ms)
+        crowd.late_ms = now - crowd.ticked_ms;
+    crowd.ticked_ms = now;
     crowd.todo = NULL;
     crowd.todo_end = &crowd.todo;
     for (; t != NULL; t = next) {
@@ -351,8 +343,6 @@ static void on_tick(uv_timer_t *timer)
         if (crowd.members[i].up)
             member_tick(&crowd.members[i]);
     connect_some();
-    if (crowd.connected == crowd.count && crowd.begun_ms == 0)
-        begin();
     if (crowd.done + 1 == crowd.count)
         finish();
 }
@@ -364,7 +354,6 @@ static void on_ready(void *ctx, struct link *link)
     struct member *m = ctx;
 
     crowd.connecting--;
-    crowd.connected++;
     m->up = true;
     node_manager_up(m->core, now_ms());
 }
@@ -379,6 +368,10 @@ static void *on_frame(void *ctx, struct link *link, const struct session_frame *
     if (message == NULL ||
         node_message(m->core, message_msg(message), now_ms(), &err) < 0)
         die(m->name, err.text);
+    crowd.received++;
+    if (message_msg(message)->type == MSG_REGISTERED &&
+        ++crowd.registered == crowd.count)
+        ready();
     message_free(message);
     return NULL;
 }
@@ -398,8 +391,8 @@ static void connect_one(struct member *m)
                                     .peer = SESSION_MANAGER_NAME};
     struct vine_err err = {0};
 
-    m->link =
-        link_connect(&crowd.loop, crowd.addr, crowd.port, &config, &callbacks, m, &err);
+    m->link = link_connect(&crowd.loop, crowd.addr, VINE_MANAGER_PORT, &config,
+                           &callbacks, m, &err);
     if (m->link == NULL)
         die(m->name, err.text);
     crowd.connecting++;
@@ -441,17 +434,20 @@ static void member_init(struct member *m, uint32_t index)
 
 int main(int argc, char **argv)
 {
-    struct rlimit files = {16384, 16384};
+    struct rlimit files;
 
-    if (argc != 7)
-        die("usage", "crowd ADDRESS PORT MANAGER_PID NODES PIECES PIECE_US");
-    (void)setrlimit(RLIMIT_NOFILE, &files);
+    if (argc != 5) {
+        (void)fprintf(stderr, "usage: crowd ADDRESS NODES PIECES PIECE_US\n");
+        return 2;
+    }
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &files);
+    }
     crowd.addr = argv[1];
-    crowd.port = (uint16_t)atoi(argv[2]);
-    crowd.pid = atoi(argv[3]);
-    crowd.count = (uint32_t)atoi(argv[4]);
-    crowd.pieces = (uint32_t)atoi(argv[5]) + 1;
-    crowd.piece_us = strtoull(argv[6], NULL, 10);
+    crowd.count = (uint32_t)atoi(argv[2]);
+    crowd.pieces = (uint32_t)atoi(argv[3]) + 1;
+    crowd.piece_us = strtoull(argv[4], NULL, 10);
     crowd.todo_end = &crowd.todo;
     memset(crowd.digest.b, 7, sizeof(crowd.digest.b));
     memset(crowd.key.b, 8, sizeof(crowd.key.b));

@@ -27,6 +27,7 @@ PARTS = {
     "image": "image",
     "warm": "warm",
     "idle": "idle",
+    "crowd": "crowd",
 }
 END_SECONDS = 120  # a part that is told to end takes its cluster down first
 

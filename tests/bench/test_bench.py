@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 
 import common
+import crowd
 import model
 import pytest
 import results
@@ -250,6 +252,34 @@ def test_bounds_of_the_start_compare_medians(truth):
     assert len(read) == len(NODES)
     assert bounds["vine-cold, shared file system bytes, 16 nodes over 2"].ok
     assert all(b.measured == pytest.approx(1.01) and b.ok for b in read)
+
+
+def crowd_of(nodes, cpu, peak):
+    return {
+        "nodes": nodes,
+        "seconds": 21.0,
+        "ideal_seconds": 20.48,
+        "sent": 100_000,
+        "received": 50_000,
+        "cpu_s": cpu,
+        "peak_mib": peak,
+    }
+
+
+def test_bounds_of_a_crowd_are_those_of_the_largest():
+    rows = [crowd_of(256, 9.0, 99.0), crowd_of(4096, 1.9, 30.0)]
+    assert all(b.ok for b in crowd.bounds(rows))
+    rows[-1]["cpu_s"] = 2.1
+    assert [b.ok for b in crowd.bounds(rows)] == [False, True]
+    rows[-1]["peak_mib"] = 64.5
+    assert not any(b.ok for b in crowd.bounds(rows))
+    assert "| 4,096 |" in crowd.table(rows)
+
+
+def test_a_crowd_needs_a_file_a_node():
+    crowd.check_files(os.getpid(), 1)
+    with pytest.raises(common.BenchError, match="ulimit -Hn"):
+        crowd.check_files(os.getpid(), 1 << 30)
 
 
 def test_all_bounds_bear_their_parts_name_and_a_part_without_results_is_a_miss(
