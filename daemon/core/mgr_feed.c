@@ -129,7 +129,6 @@ static void feed_over(struct mgr *mgr, struct holder *h, struct feed *f)
     segment_count(mgr, &h->object->feed, f->segment);
     from->feeding--;
     h->in->feeds--;
-    h->object->feed.out--;
     *f = (struct feed){0};
     mgr_node_changed(mgr, from);
 }

@@ -155,7 +155,6 @@ struct feeding {
     uint32_t size;        /* pieces of the last segment */
     uint32_t segment;     /* the next */
     uint32_t pending;     /* segments that few have whole */
-    uint32_t out;         /* feeds, of older trees too */
     uint64_t took_ms;     /* the last that was had took so long after the one before */
     uint32_t piece_ms;    /* of that, for one piece; 0: not known */
     uint64_t last_had_ms; /* when that was */

@@ -70,7 +70,6 @@ static void feed_add(struct mgr *mgr, struct mgr_node *from, struct holder *to,
         o->spread[piece]++;
     }
     in->feeds++;
-    o->feed.out++;
     from->feeding++;
     from->bytes_planned_out += mgr_plan_piece_bytes(o) * range.count;
     o->feed.total[slot_of(o->feed.segment)]++;
