@@ -23,8 +23,8 @@ static const struct run {
     double limit; /* over the optimum */
 } runs[] = {
     {SHAPE_EQUAL, 15, 1.05},   {SHAPE_EQUAL, 63, 1.05},    {SHAPE_EQUAL, 255, 1.05},
-    {SHAPE_EQUAL, 1023, 1.05}, {SHAPE_EQUAL, 4095, 1.05},  {SHAPE_SLOW, 15, 1.12},
-    {SHAPE_SLOW, 63, 1.12},    {SHAPE_SLOW, 255, 1.12},    {SHAPE_SLOW, 1023, 1.12},
+    {SHAPE_EQUAL, 1023, 1.05}, {SHAPE_EQUAL, 4095, 1.05},  {SHAPE_SLOW, 15, 1.10},
+    {SHAPE_SLOW, 63, 1.10},    {SHAPE_SLOW, 255, 1.10},    {SHAPE_SLOW, 1023, 1.10},
     {SHAPE_LATE, 15, 1.25},    {SHAPE_LATE, 63, 1.25},     {SHAPE_LATE, 255, 1.25},
     {SHAPE_LATE, 1023, 1.25},  {SHAPE_WARM, 15, 1.1},      {SHAPE_WARM, 63, 1.1},
     {SHAPE_WARM, 255, 1.1},    {SHAPE_WARM, 1023, 1.1},    {SHAPE_DEATHS, 15, 3},
