@@ -300,7 +300,6 @@ struct mgr {
     uint64_t next_sweep_ms;
     bool feed_due;        /* a segment may have to be planned */
     bool feed_search;     /* look closely, as at a tick */
-    bool feed_found;      /* somebody is slow */
     struct list switches; /* names; the first has id 1 */
     struct list dirty;    /* holders to plan for */
     struct list fresh;    /* holders with fresh flights */

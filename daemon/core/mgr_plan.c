@@ -232,6 +232,11 @@ static bool pair_ok(const struct mgr *mgr, const struct holder *from,
     return from->node != to->node && !mgr_fail_shunned(mgr, to, from->node);
 }
 
+static bool has_little_to_do(const struct mgr *mgr, const struct holder *from)
+{
+    return 2 * from->node->sending < slots_of(mgr, from);
+}
+
 /* Pieces from one sender to one receiver at a time. They come one behind the other, at
  * what is left of the receiver's link: a sender that serves several receivers instead
  * keeps its own link busy. What a task waits for goes out at once. A second, where no
@@ -241,8 +246,7 @@ static bool pair_has_room(const struct mgr *mgr, const struct holder *from,
 {
     uint32_t others = to->object->holder_count - 1, most = 1, count = 0;
 
-    if (how->urgent_only ||
-        (how->again && 2 * from->node->sending < slots_of(mgr, from)))
+    if (how->urgent_only || (how->again && has_little_to_do(mgr, from)))
         return true;
     if (others > 0 && others < mgr->limits.window)
         most = (mgr->limits.window + others - 1) / others;
@@ -287,7 +291,7 @@ static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, bool urge
 
     if (match_once(mgr, h, &how))
         return true;
-    how.again = !urgent_only;
+    how.again = !urgent_only && (!h_sends || has_little_to_do(mgr, h));
     return how.again && match_once(mgr, h, &how);
 }
 

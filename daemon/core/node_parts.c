@@ -50,13 +50,19 @@ void node_part_check(struct node *node, struct node_object *o)
     node_object_evict(node, o);
 }
 
-static void let_go(struct node *node, struct node_object **list, uint32_t count)
+/* The list is emptied first: what is checked may look for itself in all lists. */
+static void let_go(struct node *node, struct node_object ***list, uint32_t *count)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        list[i]->leases--;
-        node_part_check(node, list[i]);
+    struct node_object **parts = *list;
+    uint32_t parts_count = *count;
+
+    *list = NULL;
+    *count = 0;
+    for (uint32_t i = 0; i < parts_count; i++) {
+        parts[i]->leases--;
+        node_part_check(node, parts[i]);
     }
-    free(list);
+    free(parts);
 }
 
 static bool fits(const struct node *node, uint64_t size)
@@ -112,12 +118,7 @@ void node_parts_stop(struct node *node, struct job_source *s)
 
 void node_parts_drop(struct node *node, struct job_source *s)
 {
-    struct node_object **list = s->part;
-    uint32_t count = s->part_count;
-
-    s->part = NULL;
-    s->part_count = 0;
-    let_go(node, list, count);
+    let_go(node, &s->part, &s->part_count);
 }
 
 void node_parts_arrived(struct node *node, struct node_object *o)
@@ -147,12 +148,7 @@ void node_part_forget(struct node *node, struct node_object *o)
 
 void node_ticket_parts_drop(struct node *node, struct ticket *t)
 {
-    struct node_object **list = t->part;
-    uint32_t count = t->part_count;
-
-    t->part = NULL;
-    t->part_count = 0;
-    let_go(node, list, count);
+    let_go(node, &t->part, &t->part_count);
 }
 
 static void free_list(struct node_object ***list, uint32_t *count)

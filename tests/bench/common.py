@@ -171,6 +171,22 @@ def node_counts() -> list[int]:
 # --- the cluster ----------------------------------------------------------------------
 
 
+def daemon_pid(cluster: Cluster, node: str, name: str) -> int:
+    """As seen from here: the process of that name in the node's pid namespace."""
+    wanted = os.readlink(f"/proc/{cluster.layout.running(node).pid}/ns/pid")
+    for entry in Path("/proc").iterdir():
+        try:
+            if (
+                entry.name.isdigit()
+                and (entry / "comm").read_text().strip() == name[:15]
+                and os.readlink(entry / "ns/pid") == wanted
+            ):
+                return int(entry.name)
+        except OSError:
+            continue  # it ended meanwhile
+    raise BenchError(f"no {name} runs on {node}")
+
+
 @contextmanager
 def running_cluster(
     nodes: int = 8, rate: str = RATE, pfs: dict[str, int] | None = None

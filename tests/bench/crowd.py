@@ -60,7 +60,7 @@ def measure(cluster: Cluster, program: str, nodes: int) -> dict[str, Any]:
     """A manager of its own for each count: its peak is that of this crowd."""
     cluster.daemon(CONTROLLER, "stop")
     cluster.daemon(CONTROLLER, "start")
-    pid = idle.daemon_pid(cluster, CONTROLLER, "vine-managerd")
+    pid = common.daemon_pid(cluster, CONTROLLER, "vine-managerd")
     check_files(pid, nodes)
     words = [program, "127.0.0.1", str(nodes), str(PIECES), str(PIECE_US)]
     with subprocess.Popen(

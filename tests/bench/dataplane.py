@@ -145,21 +145,6 @@ def unshaped(nodes: int = 8) -> dict[str, Any]:
 # --- the processor --------------------------------------------------------------------
 
 
-def daemon_pid(cluster: Cluster, node: str) -> int:
-    """As this machine numbers it: the daemon among the processes of the node."""
-    init = cluster.layout.running(node).pid
-    space = os.readlink(f"/proc/{init}/ns/pid")
-    for path in Path("/proc").glob("[0-9]*/comm"):
-        try:
-            if path.read_text().strip() != "vined":
-                continue
-            if os.readlink(path.parent / "ns/pid") == space:
-                return int(path.parent.name)
-        except OSError:
-            continue
-    raise common.BenchError(f"no vined runs on {node}")
-
-
 def cpu_seconds(pid: int) -> float:
     """User and system time, all threads and the children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -190,7 +175,7 @@ def processor_round(cluster: Cluster, size: int) -> dict[str, float]:
     receiver, folder = "n2", "/local/vine/objects"
     forget(cluster)
     stage(cluster, "n1")
-    pid = daemon_pid(cluster, receiver)
+    pid = common.daemon_pid(cluster, receiver, "vined")
     before = cpu_seconds(pid)
     seconds = stage(cluster, receiver)
     staged = cpu_seconds(pid) - before

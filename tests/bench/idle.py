@@ -35,22 +35,6 @@ def thin_nodes() -> int:
     return 256 if common.quick() else 4096
 
 
-def daemon_pid(cluster: Cluster, node: str, name: str) -> int:
-    """As seen from here: the process of that name in the node's pid namespace."""
-    wanted = os.readlink(f"/proc/{cluster.layout.running(node).pid}/ns/pid")
-    for entry in Path("/proc").iterdir():
-        try:
-            if (
-                entry.name.isdigit()
-                and (entry / "comm").read_text().strip() == name[:15]
-                and os.readlink(entry / "ns/pid") == wanted
-            ):
-                return int(entry.name)
-        except OSError:
-            continue  # it ended meanwhile
-    raise BenchError(f"no {name} runs on {node}")
-
-
 def status_numbers(path: Path) -> dict[str, int]:
     found = {}
     for line in path.read_text().splitlines():
@@ -86,7 +70,7 @@ def nodes_idle(cluster: Cluster) -> list[dict[str, Any]]:
     for _ in range(3):
         cluster.srun("-N8", f"--vine-env={image}", env.script)
     wait_idle(cluster)
-    pids = {node: daemon_pid(cluster, node, "vined") for node in cluster.nodes}
+    pids = {node: common.daemon_pid(cluster, node, "vined") for node in cluster.nodes}
     before = {node: switches(pid) for node, pid in pids.items()}
     time.sleep(seconds())
     found = []
@@ -106,7 +90,7 @@ def nodes_idle(cluster: Cluster) -> list[dict[str, Any]]:
 
 def manager_idle(cluster: Cluster, count: int) -> dict[str, Any]:
     """The manager's share of a core with so many idle nodes, and its memory."""
-    pid = daemon_pid(cluster, CONTROLLER, "vine-managerd")
+    pid = common.daemon_pid(cluster, CONTROLLER, "vine-managerd")
     copy = shutil.copy(THIN, cluster.layout.home / "vine1/thin")
     thin = cluster.popen("n1", "/home/vine1/thin", address(CONTROLLER), str(count))
     cluster.wait_for(lambda: "ready" in thin.out or thin.ended, 180, "thin nodes")
