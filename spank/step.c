@@ -12,6 +12,7 @@
  */
 #include "spank/step.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -465,11 +466,37 @@ void step_job_begin(spank_t sp, const struct settings *settings)
     free(spec);
 }
 
+/* The directory is made by the daemon, and root's alone: where there is none, there is
+ * no daemon that could keep anything. */
+static int ended_note(const char *dir, uint32_t job)
+{
+    char path[600];
+    int fd;
+
+    (void)snprintf(path, sizeof(path), "%s/%u", dir, job);
+    fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    return fd >= 0 ? close(fd) : -1;
+}
+
+static void ended_drop(const char *dir, uint32_t job)
+{
+    char path[600];
+
+    (void)snprintf(path, sizeof(path), "%s/%u", dir, job);
+    (void)unlink(path);
+}
+
 void step_job_end(spank_t sp, const struct settings *settings)
 {
     struct stage_request request = {.socket_path = settings->socket_path};
 
     /* Always: the job may have asked by VINE_ENV_SPEC, which is not seen here. */
-    if (number_from_env("SLURM_JOB_ID", &request.job) == 0)
-        (void)stage_tell(&request, "end", (int)settings->prolog_timeout_ms, NULL);
+    if (number_from_env("SLURM_JOB_ID", &request.job) < 0 ||
+        stage_tell(&request, "end", (int)settings->prolog_timeout_ms, NULL) == 0)
+        return;
+    /* A daemon that is being restarted must not keep the job's lease. It looks for
+     * notes when it starts; one that started before this one was written is told. */
+    if (ended_note(settings->ended_dir, request.job) == 0 &&
+        stage_tell(&request, "end", (int)settings->prolog_timeout_ms, NULL) == 0)
+        ended_drop(settings->ended_dir, request.job);
 }

@@ -7,9 +7,12 @@
  *    ended: whoever waits is told (looked at every second while anybody waits);
  *  - a job without any step for ABSENT_MS has ended without an epilog: its lease goes
  *    (looked at once a minute while there are leases). A job between two steps keeps
- * its binding at the manager and simply asks again. */
+ *    its binding at the manager and simply asks again. Of a job that is known from
+ *    before a restart even that much is not known: RESTORED_ABSENT_MS.
+ * An epilog that found no daemon leaves a note, RUN_DIR/ended/JOB. */
 #include <ctype.h>
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -25,11 +28,13 @@
 #define WAIT_LOOK_MS 1000
 #define LEASE_LOOK_MS 60000
 #define ABSENT_MS 600000
+#define RESTORED_ABSENT_MS 30000
 #define MADE_UP_JOB (1ull << 63)
 
 struct watched {
     uint64_t job;
     bool listed;   /* the core has it */
+    bool restored; /* and no step of it was seen since this daemon started */
     bool has_step; /* a slurmstepd of it was seen in this look */
     bool extern_now, extern_before;
     uint64_t absent_since; /* 0: has a step */
@@ -37,8 +42,9 @@ struct watched {
 
 struct jobs {
     struct vined *vined;
+    char ended_dir[VINE_CONF_TEXT + 8];
     uv_timer_t timer;
-    bool saving;
+    bool saving, restoring;
     unsigned count;
     struct watched list[VINE_JOBS_MAX];
 };
@@ -60,7 +66,7 @@ static void list_job(void *arg, const struct node_job_info *info)
         return;
     if (w == NULL && jobs->count < VINE_JOBS_MAX) {
         w = &jobs->list[jobs->count++];
-        *w = (struct watched){.job = info->job};
+        *w = (struct watched){.job = info->job, .restored = jobs->restoring};
     }
     if (w != NULL)
         w->listed = true;
@@ -118,17 +124,18 @@ static void read_titles(struct jobs *jobs)
 static void judge(struct jobs *jobs, struct watched *w, uint64_t now)
 {
     struct vined *vined = jobs->vined;
-    uint64_t job = w->job;
+    uint64_t job = w->job, absent_ms = w->restored ? RESTORED_ABSENT_MS : ABSENT_MS;
 
-    if (w->has_step)
+    if (w->has_step) {
         w->absent_since = 0;
-    else if (w->absent_since == 0)
+        w->restored = false;
+    } else if (w->absent_since == 0)
         w->absent_since = now;
     if (w->extern_before && !w->extern_now && local_job_waits(vined, job)) {
         vine_log(VINE_LOG_INFO, "event=job-ending job=%llu", (unsigned long long)job);
         local_cancel_job(vined, job);
         node_job_end(vined->core, job, now);
-    } else if (w->absent_since != 0 && now - w->absent_since >= ABSENT_MS) {
+    } else if (w->absent_since != 0 && now - w->absent_since >= absent_ms) {
         vine_log(VINE_LOG_INFO, "event=lease-dropped job=%llu reason=\"no step left\"",
                  (unsigned long long)job);
         node_job_end(vined->core, job, now);
@@ -136,11 +143,34 @@ static void judge(struct jobs *jobs, struct watched *w, uint64_t now)
     w->extern_before = w->extern_now;
 }
 
+static void take_notes(struct jobs *jobs, uint64_t now)
+{
+    DIR *notes = opendir(jobs->ended_dir);
+    struct dirent *entry;
+
+    if (notes == NULL)
+        return;
+    while ((entry = readdir(notes)) != NULL) {
+        char *end;
+        unsigned long long job = strtoull(entry->d_name, &end, 10);
+        if (!isdigit((unsigned char)entry->d_name[0]) || *end != '\0' ||
+            (job & MADE_UP_JOB) != 0)
+            continue;
+        vine_log(VINE_LOG_INFO, "event=job-ended job=%llu reason=\"epilog's note\"",
+                 job);
+        node_job_end(jobs->vined->core, job, now);
+        (void)unlinkat(dirfd(notes), entry->d_name, 0);
+    }
+    (void)closedir(notes);
+}
+
 static void look(struct jobs *jobs)
 {
     uint64_t now = vined_now(jobs->vined);
     bool waits = false;
     unsigned kept = 0;
+
+    take_notes(jobs, now);
 
     for (unsigned i = 0; i < jobs->count; i++)
         jobs->list[i].listed = jobs->list[i].has_step = jobs->list[i].extern_now =
@@ -266,7 +296,15 @@ int jobs_start(struct vined *vined, struct vine_err *err)
     vined->jobs->vined = vined;
     (void)uv_timer_init(&vined->loop, &vined->jobs->timer);
     vined->jobs->timer.data = vined->jobs;
+    (void)snprintf(vined->jobs->ended_dir, sizeof(vined->jobs->ended_dir), "%s/ended",
+                   vined->conf.run_dir);
+    if (mkdir(vined->jobs->ended_dir, 0700) < 0 && errno != EEXIST)
+        return vine_err_sys(err, "cannot make '%s'", vined->jobs->ended_dir);
     restore(vined);
+    vined->jobs->restoring = true;
+    node_each_job(vined->core, list_job, vined->jobs);
+    vined->jobs->restoring = false;
+    jobs_watch(vined);
     return 0;
 }
 

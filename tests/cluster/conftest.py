@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster, minislurm, skip, take_down, why_not
@@ -18,6 +20,7 @@ from minislurm_lib.layout import Layout
 
 NODES = 8
 RATE = "400mbit"
+USED: dict[str, Cluster] = {}  # by the module whose tests had it
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,10 +51,11 @@ def cluster(able: None) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def vine(cluster: Cluster) -> Cluster:
+def vine(cluster: Cluster, request: pytest.FixtureRequest) -> Cluster:
     """The cluster, for tests that need the project installed on it."""
     if not cluster.has_vine:
         skip("the project is not installed: nothing for `make install`")
+    USED[request.module.__name__] = cluster
     return cluster
 
 
@@ -65,3 +69,19 @@ def nothing_drained(request: pytest.FixtureRequest) -> Iterator[None]:
     cluster.restore()
     why = cluster.settle()
     assert not why, f"20 s after the test the cluster is not idle:\n{why}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_lease_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each file of tests no daemon keeps anything for a job that has ended."""
+    yield
+    if cluster := USED.pop(request.module.__name__, None):
+
+        def left() -> dict[str, list[Any]]:
+            jobs = {node: cluster.status(node)["jobs"] for node in cluster.nodes}
+            return {node: of for node, of in jobs.items() if of}
+
+        deadline = time.monotonic() + 20
+        while found := left():
+            assert time.monotonic() < deadline, f"leases 20 s after the tests: {found}"
+            time.sleep(0.5)

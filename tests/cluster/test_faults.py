@@ -126,6 +126,26 @@ def test_scancel_during_a_long_stage(vine: Cluster) -> None:
         ]
 
 
+def test_a_job_that_ends_without_a_daemon_keeps_no_lease(vine: Cluster) -> None:
+    """Its epilog finds nobody and leaves a note."""
+    env = make_environment(vine)
+    go = f"{env.path}-go"
+    running = vine.srun_start(
+        *("-N1", "-w", "n2", f"--vine-env={env.path}", "bash", "-c"),
+        f"{env.script}; until [ -e {go} ]; do sleep 0.1; done",
+    )
+    vine.wait_for(lambda: "first " in running.out, 30, "the job's start")
+    vine.daemon("n2", "stop")
+    vine.sh("n1", f"touch {go}", user=env.owner)
+    running.wait(20).checked()
+    ended = "/run/vine/ended"
+    (note,) = vine.wait_for(lambda: vine.sh("n2", f"ls {ended}").split(), 20, "a note")
+    vine.daemon("n2", "start")
+    vine.wait_for(lambda: not vine.status("n2")["jobs"], 10, "the lease's end")
+    assert f'event=job-ended job={note} reason="epilog' in vine.log("n2")
+    assert vine.sh("n2", f"ls {ended}") == ""
+
+
 def test_crash_of_a_serving_node(vine: Cluster) -> None:
     """The only node that has it dies in the middle; the others read the source anew."""
     env = make_environment(vine, ballast_bytes=150 * MIB)
