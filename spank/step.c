@@ -12,6 +12,7 @@
  */
 #include "spank/step.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -478,14 +479,6 @@ static int ended_note(const char *dir, uint32_t job)
     return fd >= 0 ? close(fd) : -1;
 }
 
-static void ended_drop(const char *dir, uint32_t job)
-{
-    char path[600];
-
-    (void)snprintf(path, sizeof(path), "%s/%u", dir, job);
-    (void)unlink(path);
-}
-
 void step_job_end(spank_t sp, const struct settings *settings)
 {
     struct stage_request request = {.socket_path = settings->socket_path};
@@ -494,9 +487,8 @@ void step_job_end(spank_t sp, const struct settings *settings)
     if (number_from_env("SLURM_JOB_ID", &request.job) < 0 ||
         stage_tell(&request, "end", (int)settings->prolog_timeout_ms, NULL) == 0)
         return;
-    /* A daemon that is being restarted must not keep the job's lease. It looks for
-     * notes when it starts; one that started before this one was written is told. */
-    if (ended_note(settings->ended_dir, request.job) == 0 &&
-        stage_tell(&request, "end", (int)settings->prolog_timeout_ms, NULL) == 0)
-        ended_drop(settings->ended_dir, request.job);
+    /* A daemon that is just being restarted, or busy, must not keep the job's lease. */
+    if (ended_note(settings->ended_dir, request.job) < 0 && errno != ENOENT)
+        slurm_info("vine-env: the daemon does not know yet that job %u has ended",
+                   request.job);
 }

@@ -9,7 +9,8 @@
  *    (looked at once a minute while there are leases). A job between two steps keeps
  *    its binding at the manager and simply asks again. Of a job that is known from
  *    before a restart even that much is not known: RESTORED_ABSENT_MS.
- * An epilog that found no daemon leaves a note, RUN_DIR/ended/JOB. */
+ * An epilog that found no daemon, or one that did not answer in time, leaves a note,
+ * RUN_DIR/ended/JOB. The kernel tells of it. */
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -44,6 +45,7 @@ struct jobs {
     struct vined *vined;
     char ended_dir[VINE_CONF_TEXT + 8];
     uv_timer_t timer;
+    uv_fs_event_t notes;
     bool saving, restoring;
     unsigned count;
     struct watched list[VINE_JOBS_MAX];
@@ -194,6 +196,17 @@ static void look(struct jobs *jobs)
     vined_update(jobs->vined);
 }
 
+static void on_note(uv_fs_event_t *notes, const char *name, int events, int status)
+{
+    struct jobs *jobs = notes->data;
+
+    (void)name;
+    (void)events;
+    (void)status; /* the directory is looked at in any case */
+    take_notes(jobs, vined_now(jobs->vined));
+    vined_update(jobs->vined);
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     look(timer->data);
@@ -290,6 +303,8 @@ static void restore(struct vined *vined)
 
 int jobs_start(struct vined *vined, struct vine_err *err)
 {
+    int status;
+
     vined->jobs = calloc(1, sizeof(*vined->jobs));
     if (vined->jobs == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
@@ -300,6 +315,11 @@ int jobs_start(struct vined *vined, struct vine_err *err)
                    vined->conf.run_dir);
     if (mkdir(vined->jobs->ended_dir, 0700) < 0 && errno != EEXIST)
         return vine_err_sys(err, "cannot make '%s'", vined->jobs->ended_dir);
+    vined->jobs->notes.data = vined->jobs;
+    (void)uv_fs_event_init(&vined->loop, &vined->jobs->notes);
+    status = uv_fs_event_start(&vined->jobs->notes, on_note, vined->jobs->ended_dir, 0);
+    if (status < 0)
+        return vine_err_uv(err, status, "cannot watch the directory of ended jobs");
     restore(vined);
     vined->jobs->restoring = true;
     node_each_job(vined->core, list_job, vined->jobs);
@@ -310,5 +330,8 @@ int jobs_start(struct vined *vined, struct vine_err *err)
 
 void jobs_stop(struct vined *vined)
 {
+    if (vined->jobs->saving)
+        save_now(vined, NULL);
     uv_close((uv_handle_t *)&vined->jobs->timer, NULL);
+    uv_close((uv_handle_t *)&vined->jobs->notes, NULL);
 }
