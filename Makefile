@@ -17,7 +17,7 @@ mandir     ?= $(prefix)/share/man
 docdir     ?= $(prefix)/share/doc/vine-env
 
 PKG_CONFIG ?= pkg-config
-PKGS       := jansson munge libcrypto libuv libarchive
+PKGS       := jansson munge libcrypto libuv libarchive libzstd
 WARN       := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla \
               -Wformat=2 -Wpointer-arith -Wundef -Wno-unused-parameter -Werror
 # A product build must start on a bare machine, where contrib/bootstrap has not run yet:

@@ -69,6 +69,10 @@ static void print_node(const json_t *node)
            figure_bytes(cli_number(node, "bytes_origin")).text,
            figure_bytes(cli_number(node, "bytes_reused")).text,
            figure_bytes(cli_number(node, "bytes_built")).text);
+    if (cli_number(node, "same_files") > 0)
+        printf("unchanged %s files, %s of what was built here: not read again\n",
+               figure_number(cli_number(node, "same_files")).text,
+               figure_bytes(cli_number(node, "same_bytes")).text);
 }
 
 /* The paths by which jobs use an object, else "-". Caller frees. */

@@ -48,6 +48,12 @@ static char *info_to_json(const struct image_info *info)
                      info->tool, "activate", image_activate_name(info->activate),
                      "entries", (json_int_t)info->entries, "bytes",
                      (json_int_t)info->bytes, "created_by", info->created_by);
+    if (root != NULL && info->listing_bytes > 0 &&
+        (json_object_set_new(root, "listing_offset",
+                             json_integer((json_int_t)info->listing_offset)) < 0 ||
+         json_object_set_new(root, "listing_bytes",
+                             json_integer((json_int_t)info->listing_bytes)) < 0))
+        return NULL;
     return root ? json_dumps(root, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
 }
 
@@ -169,6 +175,10 @@ static int info_from_json(const char *text, size_t len, struct image_info *info,
         get_text(root, "activate", activate, sizeof(activate), err) < 0 ||
         get_count(root, "entries", &info->entries, err) < 0 ||
         get_count(root, "bytes", &info->bytes, err) < 0)
+        return -1;
+    if (json_object_get(root, "listing_bytes") != NULL &&
+        (get_count(root, "listing_offset", &info->listing_offset, err) < 0 ||
+         get_count(root, "listing_bytes", &info->listing_bytes, err) < 0))
         return -1;
     if (image_activate_parse(activate, &info->activate) < 0 ||
         !is_printable(info->tool) || !is_printable(info->created_by))

@@ -1,6 +1,7 @@
 /* info.h - what an image says about itself: a block after the squashfs bytes.
  *
- * object = squashfs padded to 4096 | info block (a multiple of 4096):
+ * object = squashfs padded to 4096 | of a directory: its listing (listing.h), padded
+ *          as well | info block (a multiple of 4096):
  *   "VNINFO1\n" | u32 json length | json | zeros | u64 block length | "VNINFEND"
  * Big-endian. The block is found from the end of the object; the kernel and squashfuse
  * ignore it. The same info gives the same bytes. */
@@ -24,7 +25,8 @@ struct image_info {
     char tool[128];             /* "tar2sqfs zstd level=3 131072"; printable ASCII */
     char created_by[64];        /* "vine-env 0.1.0" */
     enum image_activate activate;
-    uint64_t entries, bytes; /* of the tree; 0 for archives */
+    uint64_t entries, bytes;                /* of the tree; 0 for archives */
+    uint64_t listing_offset, listing_bytes; /* listing.h; bytes 0: none */
 };
 
 const char *

@@ -148,7 +148,7 @@ static int build(struct packing *p, struct vine_err *err)
     close(ends[0]);
     image_follow_free(p->follow); /* of the try before */
     p->follow = image_follow_start(p->fd);
-    (void)image_source_build(p->source, ends[1], &progress, &p->totals, &tar_err);
+    (void)image_source_build(p->source, ends[1], NULL, &progress, &p->totals, &tar_err);
     close(ends[1]);
     (void)wait_builder(pid, words, &builder_err);
     /* A broken pipe is only how the builder's failure looks from here. */

@@ -401,7 +401,7 @@ static int list_files(struct readahead *ra)
         return -1;
     for (uint32_t i = 0; i < tree->count; i++) {
         const struct tree_entry *e = &tree->entry[i];
-        if (S_ISREG(e->mode) && e->link_to == i && e->size > 0)
+        if (S_ISREG(e->mode) && e->link_to == i && e->size > 0 && !e->same)
             ra->files[ra->file_count++] = i;
     }
     return 0;

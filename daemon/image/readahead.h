@@ -36,7 +36,8 @@ struct readahead *readahead_new(int root_fd, const struct tree *tree,
                                 const struct readahead_options *options,
                                 struct vine_err *err);
 
-/* The next part: every regular file with bytes, first names only, whole, in order.
+/* The next part: every regular file with bytes that is not marked as the same, first
+ * names only, whole, in order.
  * 1 = *part set, 0 = the end, -1 = error. */
 int readahead_next(struct readahead *ra, struct readahead_part *part,
                    struct vine_err *err);

@@ -17,6 +17,7 @@
 #include "daemon/image/pack.h"
 #include "daemon/image/readahead.h"
 #include "daemon/image/tar_out.h"
+#include "daemon/image/tree_listing.h"
 #include "daemon/image/unpack.h"
 #include "vine/spec.h"
 
@@ -73,14 +74,15 @@ static bool is_reachable_by_all(const char *canonical)
     return true;
 }
 
-static struct vine_sha *begin_key(const struct image_source *s, bool world)
+static struct vine_sha *begin_key(struct image_source *s, bool world)
 {
     struct vine_sha *sha = vine_sha_new();
     char scope[32] = "any";
 
     if (sha == NULL)
         return NULL;
-    if (!world || !is_reachable_by_all(s->facts.canonical))
+    s->facts.everybody = world && is_reachable_by_all(s->facts.canonical);
+    if (!s->facts.everybody)
         (void)snprintf(scope, sizeof(scope), "uid:%u", (unsigned)geteuid());
     vine_sha_add(sha, KEY_FORMAT, sizeof(KEY_FORMAT));
     vine_sha_add(sha, scope, strlen(scope) + 1);
@@ -376,14 +378,15 @@ static int put_entry(const struct tree *tree, uint32_t i, struct readahead *ra,
                                .mode = (mode_t)e->mode,
                                .uid = e->uid,
                                .gid = e->gid,
-                               .size = e->size,
+                               .size = e->same ? 0 : e->size,
                                .mtime = e->mtime,
-                               .target = e->target};
+                               .target = e->target,
+                               .same = e->same};
     struct readahead_part part;
 
     if (e->link_to != i)
         header.link_to = tree->entry[e->link_to].path;
-    else if (S_ISREG(e->mode) && e->size > 0) {
+    else if (S_ISREG(e->mode) && header.size > 0) {
         if (readahead_next(ra, &part, err) < 0)
             return -1;
         return put_file(ra, tar, &header, &part, err);
@@ -391,12 +394,10 @@ static int put_entry(const struct tree *tree, uint32_t i, struct readahead *ra,
     return tar_out_entry(tar, &header, err);
 }
 
-static int build_dir(struct image_source *s, struct tar_out *tar,
-                     const struct image_progress *progress, struct vine_err *err)
+static int put_tree(struct image_source *s, struct tar_out *tar,
+                    const struct image_progress *progress, struct vine_err *err)
 {
     const struct tree *tree = s->tree;
-    const struct walk_options walk = {.threads = s->options.threads,
-                                      .name = s->facts.canonical};
     const struct readahead_options options = {.threads = s->options.threads,
                                               .name = s->facts.canonical};
     struct readahead *ra = readahead_new(s->fd, tree, &options, err);
@@ -411,7 +412,28 @@ static int build_dir(struct image_source *s, struct tar_out *tar,
             result = tell(progress, bytes, i, err);
     }
     readahead_free(ra);
-    return result < 0 ? -1 : tree_recheck(s->fd, tree, &walk, err);
+    return result;
+}
+
+static int build_dir(struct image_source *s, struct tar_out *tar,
+                     const struct image_base *base,
+                     const struct image_progress *progress, struct image_totals *totals,
+                     struct vine_err *err)
+{
+    const struct walk_options walk = {.threads = s->options.threads,
+                                      .name = s->facts.canonical};
+
+    if (base != NULL && base->base_fd >= 0)
+        (void)tree_mark_same(s->tree, base->base_fd, base->base_offset,
+                             base->base_length, NULL);
+    if (put_tree(s, tar, progress, err) < 0 ||
+        tree_recheck(s->fd, s->tree, &walk, err) < 0)
+        return -1;
+    totals->same_files = s->tree->same_files;
+    totals->same_bytes = s->tree->same_bytes;
+    if (base == NULL || base->listing_fd < 0)
+        return 0;
+    return tree_write_listing(s->tree, base->listing_fd, &totals->listing_bytes, err);
 }
 
 static int build_archive(struct image_source *s, struct tar_out *tar,
@@ -438,7 +460,7 @@ static int build_archive(struct image_source *s, struct tar_out *tar,
     return check_file(s, err);
 }
 
-int image_source_build(struct image_source *s, int fd,
+int image_source_build(struct image_source *s, int fd, const struct image_base *base,
                        const struct image_progress *progress,
                        struct image_totals *totals, struct vine_err *err)
 {
@@ -455,7 +477,7 @@ int image_source_build(struct image_source *s, int fd,
     if (tar == NULL)
         return -1;
     result = s->facts.kind == IMAGE_SOURCE_DIR
-                 ? build_dir(s, tar, progress, err)
+                 ? build_dir(s, tar, base, progress, &counted, err)
                  : build_archive(s, tar, progress, &counted, err);
     if (result == 0)
         result = tar_out_end(tar, err);

@@ -37,7 +37,8 @@ struct image_source_facts {
     uint64_t manifest_bytes, object_size;
     struct vine_digest signature;
     bool is_signed;
-    bool unread; /* the key is known, nothing inside the file yet */
+    bool everybody; /* directories: all users may read all of it */
+    bool unread;    /* the key is known, nothing inside the file yet */
 };
 
 struct image_source;
@@ -61,10 +62,20 @@ struct image_totals {
     uint64_t written;        /* bytes given to fd */
     uint64_t entries, bytes; /* of the tree, archives too */
     enum image_activate activate;
+    uint64_t listing_bytes;          /* written to listing_fd; 0: none */
+    uint64_t same_files, same_bytes; /* not read */
 };
 
-/* Directories and archives: the tar, whole, to fd. */
+struct image_base { /* directories only; -1: none */
+    int listing_fd; /* gets the body of the new listing (listing.h) */
+    int base_fd;    /* the image before; the body of its listing is there: */
+    uint64_t base_offset, base_length;
+};
+
+/* Directories and archives: the tar, whole, to fd. `base` may be NULL. A base whose
+ * listing is damaged is none. */
 int image_source_build(struct image_source *source, int fd,
+                       const struct image_base *base,
                        const struct image_progress *progress,
                        struct image_totals *totals, struct vine_err *err);
 

@@ -142,6 +142,8 @@ int tar_out_entry(struct tar_out *tar, const struct tar_entry *entry,
         archive_entry_set_symlink(e, entry->target);
     if (is_file)
         set_extents(e, entry);
+    if (entry->same)
+        archive_entry_xattr_add_entry(e, TAR_OUT_SAME, "1", 1);
     if (archive_write_header(tar->archive, e) != ARCHIVE_OK)
         return failed(tar, entry->path, err);
     return 0;

@@ -2,6 +2,7 @@
 #ifndef VINE_IMAGE_TAR_OUT_H
 #define VINE_IMAGE_TAR_OUT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -22,7 +23,10 @@ struct tar_entry {
     const char *link_to; /* a path written before: this is another name of it */
     const struct tar_extent *extents; /* count 0: the whole file has bytes */
     size_t extent_count;
+    bool same; /* a regular file's content is as in the older image; size is 0 */
 };
+
+#define TAR_OUT_SAME "vine.same" /* extended attribute of such entries */
 
 struct tar_out;
 

@@ -153,7 +153,7 @@ struct recheck {
 
 static bool needs_recheck(const struct tree_entry *e)
 {
-    return S_ISDIR(e->mode) || (S_ISREG(e->mode) && e->size == 0);
+    return S_ISDIR(e->mode) || (S_ISREG(e->mode) && e->size == 0) || e->same;
 }
 
 static void recheck_one(struct recheck *r, const struct tree_entry *e,

@@ -30,6 +30,7 @@ struct tree_entry {
     uint32_t mtime_ns, ctime_ns;
     uint32_t mode, uid, gid, nlink;
     uint32_t link_to; /* index of the first name of this inode; own index if first */
+    bool same;        /* as in an older image: not read (tree_listing.h) */
 };
 
 struct tree {
@@ -37,9 +38,11 @@ struct tree {
     uint32_t count;        /* the root included */
     uint64_t bytes, alloc; /* of files, hard links once */
     uint64_t skipped;      /* sockets, fifos, devices */
-    bool world;            /* everybody may read every entry */
-    bool fresh;            /* attributes were asked of the server, not of a cache */
-    bool strict;           /* and are to be asked of it again after a file was read */
+    uint64_t same_files, same_bytes;
+    int64_t ended_ms; /* wall clock, when the walk ended: all is read after it */
+    bool world;       /* everybody may read every entry */
+    bool fresh;       /* attributes were asked of the server, not of a cache */
+    bool strict;      /* and are to be asked of it again after a file was read */
     struct tree_block *blocks;
 };
 
@@ -74,8 +77,8 @@ bool tree_entry_same(const struct tree_entry *entry, const struct statx *now);
  * and only that: one question to the server in either case. 0, or -1 with errno. */
 int tree_stat(int dir_fd, const char *name, bool fresh, struct statx *out);
 
-/* Look again at what a reader does not open: directories and empty files. Different:
- * VINE_ECHANGED. */
+/* Look again at what a reader does not open: directories, empty files and those that
+ * are the same. Different: VINE_ECHANGED. */
 int tree_recheck(int root_fd, const struct tree *tree,
                  const struct walk_options *options, struct vine_err *err);
 

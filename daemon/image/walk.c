@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 
 #include "daemon/image/bytes.h"
 #include "daemon/image/tree_int.h"
@@ -609,6 +610,7 @@ int tree_walk(int root_fd, const struct walk_options *options, struct tree **out
 {
     struct tree *tree = calloc(1, sizeof(*tree));
     struct walk walk = {.name = options->name, .tree = tree};
+    struct timespec now;
     int result = -1;
 
     if (tree == NULL)
@@ -626,6 +628,8 @@ int tree_walk(int root_fd, const struct walk_options *options, struct tree **out
     free(walk.who.groups);
     pthread_cond_destroy(&walk.changed);
     pthread_mutex_destroy(&walk.lock);
+    clock_gettime(CLOCK_REALTIME, &now);
+    tree->ended_ms = now.tv_sec * 1000 + now.tv_nsec / 1000000;
     if (walk.err.code != VINE_OK)
         (void)vine_err_set(err, walk.err.code, "%s", walk.err.text);
     else

@@ -139,44 +139,19 @@ static void on_failed(void *ctx, struct source *s, const struct vine_err *err)
 
 static int send_export(struct packing *p, struct vine_err *err)
 {
-    char *out = vine_path_escape(p->out), *text = NULL;
+    char *out = vine_path_escape(p->out);
     json_t *command =
         json_pack("{s:s, s:s, s:I, s:b, s:b, s:i}", "cmd", "export", "path",
                   out != NULL ? out : "", "size", (json_int_t)p->object_size, "trailer",
                   1, "force", p->force, "mode", (int)p->mode);
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(2 * sizeof(int))];
-    } control = {0};
-    struct iovec iov;
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control};
-    struct cmsghdr *header;
-    int fds[2] = {p->image_fd, p->trailer_fd}, result = 0;
-    uv_os_fd_t fd;
+    int fds[2] = {p->image_fd, p->trailer_fd};
 
-    text = command != NULL ? json_dumps(command, JSON_COMPACT) : NULL;
-    json_decref(command);
-    if (out == NULL || text == NULL) {
-        free(out);
-        free(text);
+    if (out == NULL) {
+        json_decref(command);
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
     }
-    text[strlen(text)] = '\n'; /* the terminating zero is not sent */
-    iov.iov_base = text;
-    iov.iov_len = (size_t)((char *)memchr(text, '\n', VINE_PATH_MAX * 4) - text) + 1;
-    msg.msg_controllen = sizeof(control.bytes);
-    header = CMSG_FIRSTHDR(&msg);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(fds));
-    memcpy(CMSG_DATA(header), fds, sizeof(fds));
-    /* One small message on a fresh socket: there is room for it. */
-    if (uv_fileno((uv_handle_t *)&p->control, &fd) < 0 ||
-        sendmsg(fd, &msg, MSG_NOSIGNAL) != (ssize_t)iov.iov_len)
-        result = vine_err_sys(err, "cannot reach vine-source");
     free(out);
-    free(text);
-    return result;
+    return pipe_send_fds(&p->control, command, fds, 2, err);
 }
 
 static void packed(struct packing *p)

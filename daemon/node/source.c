@@ -91,6 +91,7 @@ static int take_resolved(struct source *s, const json_t *line)
     s->is_signed = *signature != '\0';
     if (s->is_signed && vine_digest_parse(signature, &s->signature) < 0)
         return -1;
+    s->everybody = json_is_true(json_object_get(line, "everybody"));
     s->entries = number(line, "entries");
     s->bytes = number(line, "bytes");
     s->object_size = number(line, "object_size");
@@ -167,17 +168,10 @@ static void take_key(struct source *s, const json_t *line)
         source_fail(s, &err);
 }
 
-/* Start over if it only changed while it was read. */
-static bool try_again(struct source *s, enum vine_code code)
+void source_restart(struct source *s)
 {
     struct vine_err err = {0};
 
-    if (code != VINE_ECHANGED || ++s->tries >= SOURCE_TRIES)
-        return false;
-    if (s->key_first && s->kind == SOURCE_IMAGE && !s->building)
-        return false; /* the key that was told is of what was there before */
-    vine_log(VINE_LOG_INFO, "event=source-changed ticket=%" PRIx64 " try=%u path=%s",
-             s->ticket, s->tries + 1, vine_q(s->path));
     build_end(s);
     child_end(s);
     manifest_free(&s->manifest);
@@ -185,6 +179,18 @@ static bool try_again(struct source *s, enum vine_code code)
     s->has_manifest = s->was_resolved = false;
     if (child_start(s, &err) < 0)
         source_fail(s, &err);
+}
+
+/* Start over if it only changed while it was read. */
+static bool try_again(struct source *s, enum vine_code code)
+{
+    if (code != VINE_ECHANGED || ++s->tries >= SOURCE_TRIES)
+        return false;
+    if (s->key_first && s->kind == SOURCE_IMAGE && !s->building)
+        return false; /* the key that was told is of what was there before */
+    vine_log(VINE_LOG_INFO, "event=source-changed ticket=%" PRIx64 " try=%u path=%s",
+             s->ticket, s->tries + 1, vine_q(s->path));
+    source_restart(s);
     return true;
 }
 
@@ -214,7 +220,7 @@ void source_line(struct source *s, const json_t *line)
             (void)image_activate_parse(word(line, "activate"), &s->activate);
         }
         if (s->building)
-            build_child_done(s);
+            build_child_done(s, line);
     } else if (strcmp(event, "error") == 0) {
         code = vine_code_parse(word(line, "code"));
         if (code == VINE_OK)

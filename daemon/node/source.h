@@ -43,6 +43,7 @@ struct source {
     enum source_kind kind;
     struct vine_digest key, signature;
     bool is_signed, key_first, unopened;
+    bool everybody;  /* all users may read all of it */
     char *canonical; /* raw bytes */
     uint64_t entries, bytes, estimate, object_size, manifest_bytes;
     enum image_activate activate;
@@ -50,8 +51,12 @@ struct source {
     bool has_manifest;
 
     /* After built. */
+    uint64_t same_files, same_bytes; /* taken from an older image */
     char temp_name[32];
     int temp_fd;
+
+    bool incremental; /* set by the owner: use and leave listings (listing.h) */
+    bool no_base;     /* an older image was of no use */
 
     /* private */
     struct source_child *child;
@@ -86,6 +91,12 @@ int child_spawn(struct vined *vined, uv_process_t *process, char **args, int con
                 int bulk_fd, uv_exit_cb on_exit_cb, struct vine_err *err);
 int child_start(struct source *s, struct vine_err *err);
 int child_send(struct source *s, json_t *command, struct vine_err *err); /* steals */
+/* A first, small line, with descriptors; they stay the caller's. `command` is stolen.
+ */
+int child_send_fds(struct source *s, json_t *command, const int *fds, unsigned count,
+                   struct vine_err *err);
+int pipe_send_fds(uv_pipe_t *control, json_t *command, const int *fds, unsigned count,
+                  struct vine_err *err);
 int child_take_bulk_fd(struct source *s); /* for tar2sqfs; caller closes */
 /* Read exactly `len` bytes from the bulk pipe into `buf`, then call `done`; or `drop`
  * (may be NULL) if the child ends or is given up first. In order; any number may be
@@ -97,9 +108,31 @@ void child_end(struct source *s);
 /* Called by source_child.c on lines; implemented in source.c. */
 void source_line(struct source *s, const json_t *line);
 
+/* Begin anew with the same struct: another child. */
+void source_restart(struct source *s);
+
+/* source_base.c: the older image that a build takes files from. */
+struct source_base {
+    struct store_object *object;     /* held; NULL: none */
+    int listing_fd;                  /* gets the new listing; -1: none is wanted */
+    uint64_t listing_bytes;          /* of its body; 0: none was left */
+    uint64_t same_files, same_bytes; /* taken from the object */
+};
+void base_begin(struct source *s, struct source_base *base);
+void base_end(struct source_base *base);
+int base_send_build(struct source *s, const struct source_base *base,
+                    struct vine_err *err);
+void base_take_done(struct source_base *base, const json_t *line);
+/* (worker) Has the object its manifest's bytes? */
+bool base_is_whole(const struct source_base *base);
+/* (worker) What was left goes behind the image. */
+int base_append_listing(const struct source *s, const struct source_base *base, int fd,
+                        struct image_info *info, struct vine_err *err);
+void base_is_damaged(struct source *s, struct source_base *base);
+
 /* source_build.c */
 int build_start(struct source *s, struct vine_err *err);
-void build_child_done(struct source *s); /* vine-source said done */
+void build_child_done(struct source *s, const json_t *line); /* vine-source said done */
 /* True, and the source has failed with its words: the image builder ended badly. */
 bool build_failed(struct source *s);
 void build_end(struct source *s);

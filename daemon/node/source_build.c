@@ -30,6 +30,7 @@ struct source_build {
     int64_t status;
     bool child_done;
     struct image_follow *follow; /* NULL: none */
+    struct source_base base;
     uint64_t begin_ms, whole_ms; /* when the builder began, and was done */
     /* Plain images. */
     uint64_t copied;
@@ -43,6 +44,8 @@ struct finish_job {
     int fd; /* own duplicate */
     struct image_info info;
     bool add_info;
+    struct source_base base; /* ours */
+    bool base_damaged;
     struct image_hash_options hash;
     struct manifest manifest;
     struct vine_err err;
@@ -66,24 +69,35 @@ static void run_finish(uv_work_t *work)
 
     if (fchown(job->fd, geteuid(), getegid()) < 0)
         vine_err_sys(&job->err, "cannot take the new image over");
+    if (job->base.same_files > 0 && !base_is_whole(&job->base)) {
+        job->base_damaged = true;
+        return;
+    }
+    if (job->err.code == VINE_OK)
+        (void)base_append_listing(job->source, &job->base, job->fd, &job->info,
+                                  &job->err);
     if (job->err.code == VINE_OK && job->add_info)
         (void)image_info_write(job->fd, &job->info, &size, &job->err);
     if (job->err.code == VINE_OK)
         hash_file(job);
 }
 
-static void log_built(const struct source *s)
+static void log_built(const struct source *s, const struct source_base *base)
 {
     const struct source_build *b = s->build;
+    char hex[VINE_HEX_LEN + 1] = "none";
 
+    if (base->same_files > 0)
+        vine_digest_hex(&base->object->manifest.digest, hex);
     vine_log(
         VINE_LOG_INFO,
         "event=built ticket=%llx path=%s bytes=%llu source_bytes=%llu build_ms=%llu "
-        "hash_ms=%llu",
+        "hash_ms=%llu base=%.16s same_files=%llu same_bytes=%llu",
         (unsigned long long)s->ticket, vine_q(s->path),
         (unsigned long long)s->manifest.size, (unsigned long long)s->bytes,
         (unsigned long long)(b->whole_ms - b->begin_ms),
-        (unsigned long long)(vined_now(s->vined) - b->whole_ms));
+        (unsigned long long)(vined_now(s->vined) - b->whole_ms), hex,
+        (unsigned long long)base->same_files, (unsigned long long)base->same_bytes);
 }
 
 static void after_finish(uv_work_t *work, int status)
@@ -91,17 +105,24 @@ static void after_finish(uv_work_t *work, int status)
     struct finish_job *job = work->data;
     struct source *s = job->source;
 
-    if (!s->freed && job->err.code == VINE_OK) {
+    if (!s->freed && job->base_damaged) {
+        base_is_damaged(s, &job->base);
+        s->no_base = true;
+        source_restart(s);
+    } else if (!s->freed && job->err.code == VINE_OK) {
         manifest_free(&s->manifest);
         s->manifest = job->manifest;
         memset(&job->manifest, 0, sizeof(job->manifest));
         s->has_manifest = true;
-        log_built(s);
+        s->same_files = job->base.same_files;
+        s->same_bytes = job->base.same_bytes;
+        log_built(s, &job->base);
         s->ops.built(s->ctx, s);
     } else if (!s->freed) {
         source_fail(s, &job->err);
     }
     manifest_free(&job->manifest);
+    base_end(&job->base);
     image_follow_free(job->hash.follow);
     (void)close(job->fd);
     source_unpin(s);
@@ -141,11 +162,31 @@ static void finish(struct source *s)
     }
     job->hash.follow = s->build->follow; /* ours from now on */
     s->build->follow = NULL;
+    job->base = s->build->base;
+    s->build->base = (struct source_base){.listing_fd = -1};
     job->add_info = s->kind != SOURCE_IMAGE;
     fill_info(s, &job->info);
     job->work.data = job;
     s->pins++;
     (void)uv_queue_work(&s->vined->loop, &job->work, run_finish, after_finish);
+}
+
+/* Perhaps the builder could not read the older image: once more without it. */
+static bool try_without_base(struct source *s)
+{
+    const struct source_build *b = s->build;
+    char hex[VINE_HEX_LEN + 1];
+
+    if (b->base.object == NULL)
+        return false;
+    vine_digest_hex(&b->base.object->manifest.digest, hex);
+    vine_log(VINE_LOG_WARNING,
+             "event=base-refused ticket=%llx base=%.16s status=%d path=%s",
+             (unsigned long long)s->ticket, hex, (int)b->status, vine_q(s->path));
+    b->base.object->listing.length = 0;
+    s->no_base = true;
+    source_restart(s);
+    return true;
 }
 
 bool build_failed(struct source *s)
@@ -161,6 +202,8 @@ bool build_failed(struct source *s)
         vine_err_set(&err, VINE_ENOSPC,
                      "the file system of '%s' is full: %llu MB are free",
                      s->vined->conf.cache_dir, (unsigned long long)available >> 20);
+    else if (try_without_base(s))
+        return true;
     vine_err_set(&err, VINE_ESYS, "the image builder tar2sqfs ended with status %d",
                  (int)b->status);
     source_fail(s, &err);
@@ -179,13 +222,15 @@ static void finish_if_whole(struct source *s)
     finish(s);
 }
 
-void build_child_done(struct source *s)
+void build_child_done(struct source *s, const json_t *line)
 {
     if (s->build == NULL || s->build->child_done)
         return;
     if (s->kind == SOURCE_IMAGE && s->build->copied < s->object_size)
         return; /* the pipe still holds bytes */
     s->build->child_done = true;
+    if (line != NULL)
+        base_take_done(&s->build->base, line);
     finish_if_whole(s);
 }
 
@@ -219,11 +264,12 @@ static int spawn_builder(struct source *s, struct source_build *b, int tar_fd,
         .jobs = (unsigned)s->vined->conf.build_threads,
     };
     char *env[] = {"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C", NULL};
-    uv_stdio_container_t stdio[4] = {
+    uv_stdio_container_t stdio[5] = {
         {.flags = UV_INHERIT_FD, .data.fd = tar_fd},
         {.flags = UV_IGNORE},
         {.flags = UV_INHERIT_FD, .data.fd = 2},
         {.flags = UV_INHERIT_FD, .data.fd = s->temp_fd},
+        {.flags = UV_IGNORE},
     };
     struct image_argv argv;
     uv_process_options_t options = {
@@ -238,6 +284,11 @@ static int spawn_builder(struct source *s, struct source_build *b, int tar_fd,
     };
     int status;
 
+    if (b->base.object != NULL) {
+        stdio[4].flags = UV_INHERIT_FD;
+        stdio[4].data.fd = b->base.object->image_fd;
+        options.stdio_count = 5;
+    }
     if (image_builder_argv(&how, &argv, err) < 0)
         return -1;
     options.file = argv.argv[0];
@@ -272,7 +323,7 @@ static void step_read(struct source *s, void *arg)
     b->copied += b->step_len;
     s->ops.progress(s->ctx, s, b->copied);
     if (b->copied == s->object_size)
-        build_child_done(s);
+        build_child_done(s, NULL);
     else if (copy_step(s, &err) < 0)
         source_fail(s, &err);
 }
@@ -307,19 +358,21 @@ int build_start(struct source *s, struct vine_err *err)
     if (b == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
     b->source = s;
+    b->base.listing_fd = -1;
     b->begin_ms = vined_now(s->vined);
     s->build = b;
     if (store_temp(s->vined->store, s->ticket, s->temp_name, &s->temp_fd, err) < 0)
         return -1;
     if (s->kind == SOURCE_IMAGE)
         return start_copy(s, err);
+    base_begin(s, &b->base);
     tar_fd = child_take_bulk_fd(s);
     result = spawn_builder(s, b, tar_fd, err);
     (void)close(tar_fd);
     if (result < 0)
         return -1;
     b->follow = image_follow_start(s->temp_fd);
-    return child_send(s, json_pack("{s:s}", "cmd", "build"), err);
+    return base_send_build(s, &b->base, err);
 }
 
 struct image_follow *build_follow(const struct source *s)
@@ -342,6 +395,7 @@ void build_end(struct source *s)
     b->source = NULL;
     image_follow_free(b->follow);
     b->follow = NULL;
+    base_end(&b->base);
     free(b->step);
     b->step = NULL;
     if (!b->has_process) {

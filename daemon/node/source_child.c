@@ -18,6 +18,7 @@
 #include "vine/log.h"
 
 #define LINE_MAX_BYTES (64u << 10)
+#define SENT_FDS_MAX 2u
 
 struct reading {
     char *buf;
@@ -246,6 +247,46 @@ int child_send(struct source *s, json_t *command, struct vine_err *err)
         return vine_err_set(err, VINE_ESYS, "the source's child is gone");
     }
     return 0;
+}
+
+int pipe_send_fds(uv_pipe_t *control, json_t *command, const int *fds, unsigned count,
+                  struct vine_err *err)
+{
+    char *text = command != NULL ? json_dumps(command, JSON_COMPACT) : NULL;
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(SENT_FDS_MAX * sizeof(int))];
+    } rights = {0};
+    struct iovec iov = {.iov_base = text};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &rights};
+    struct cmsghdr *header;
+    int result = 0;
+    uv_os_fd_t fd;
+
+    json_decref(command);
+    if (text == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    iov.iov_len = strlen(text) + 1;
+    text[iov.iov_len - 1] = '\n'; /* the terminating zero is not sent */
+    msg.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    header = CMSG_FIRSTHDR(&msg);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(count * sizeof(int));
+    memcpy(CMSG_DATA(header), fds, count * sizeof(int));
+    /* One small message on a fresh socket: there is room for it. */
+    if (uv_stream_get_write_queue_size((uv_stream_t *)control) > 0 ||
+        uv_fileno((uv_handle_t *)control, &fd) < 0 ||
+        sendmsg(fd, &msg, MSG_NOSIGNAL) != (ssize_t)iov.iov_len)
+        result = vine_err_sys(err, "cannot reach vine-source");
+    free(text);
+    return result;
+}
+
+int child_send_fds(struct source *s, json_t *command, const int *fds, unsigned count,
+                   struct vine_err *err)
+{
+    return pipe_send_fds(&s->child->control, command, fds, count, err);
 }
 
 void child_end(struct source *s)

@@ -174,6 +174,10 @@ static void on_built(void *ctx, struct source *s)
         return;
     }
     s->has_manifest = false; /* moved */
+    stored->same_files = s->same_files;
+    stored->same_bytes = s->same_bytes;
+    vined->same_files += s->same_files;
+    vined->same_bytes += s->same_bytes;
     store_add_key(vined->store, stored, &s->key);
     lazy_published(vined, stored); /* perhaps it was being fetched too */
     vined_sync_object(vined, stored);
@@ -238,6 +242,7 @@ void source_resolve(struct vined *vined, uint64_t ticket, uint32_t uid, uint32_t
         fail_later(vined, ticket, ASKED_KEY, &err);
         return;
     }
+    o->source->incremental = true;
     o->next = vined->sources->first;
     vined->sources->first = o;
 }

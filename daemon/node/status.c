@@ -133,6 +133,7 @@ static void list_job(void *arg, const struct node_job_info *job)
 static void list_object(void *arg, const struct node_object_info *o)
 {
     struct listing *l = arg;
+    const struct store_object *stored = store_find(l->client->vined->store, &o->digest);
     bool shown = l->client->uid == 0;
     uint64_t age_ms = l->now_ms > o->last_used_ms ? l->now_ms - o->last_used_ms : 0;
 
@@ -142,13 +143,16 @@ static void list_object(void *arg, const struct node_object_info *o)
         return;
     (void)json_array_append_new(
         l->objects,
-        json_pack("{s:o, s:I, s:I, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "digest",
-                  digest_value(&o->digest), "size", (json_int_t)o->size, "bytes_done",
-                  (json_int_t)o->bytes_done, "state", o->state, "trusted", o->trusted,
-                  "leases", (json_int_t)o->leases, "mounts", (json_int_t)o->mounts,
-                  "bytes_peer", (json_int_t)o->bytes_peer, "bytes_origin",
-                  (json_int_t)o->bytes_origin, "bytes_reused",
-                  (json_int_t)o->bytes_reused, "age_s", (json_int_t)(age_ms / 1000)));
+        json_pack("{s:o, s:I, s:I, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+                  "digest", digest_value(&o->digest), "size", (json_int_t)o->size,
+                  "bytes_done", (json_int_t)o->bytes_done, "state", o->state, "trusted",
+                  o->trusted, "leases", (json_int_t)o->leases, "mounts",
+                  (json_int_t)o->mounts, "bytes_peer", (json_int_t)o->bytes_peer,
+                  "bytes_origin", (json_int_t)o->bytes_origin, "bytes_reused",
+                  (json_int_t)o->bytes_reused, "same_files",
+                  (json_int_t)(stored != NULL ? stored->same_files : 0), "same_bytes",
+                  (json_int_t)(stored != NULL ? stored->same_bytes : 0), "age_s",
+                  (json_int_t)(age_ms / 1000)));
 }
 
 static json_t *node_document(struct vined *vined)
@@ -158,15 +162,17 @@ static json_t *node_document(struct vined *vined)
 
     node_totals(vined->core, &t);
     return json_pack(
-        "{s:s, s:s, s:s, s:I, s:o, s:b, s:{s:s, s:I, s:I}, s:I, s:I, s:I, s:I}", "name",
-        vined->name, "switch", vined->switch_name, "version", VINE_VERSION, "uptime_s",
-        (json_int_t)((vined_now(vined) - vined->start_ms) / 1000), "manager",
-        manager != NULL ? json_string(manager) : json_null(), "manager_up",
+        "{s:s, s:s, s:s, s:I, s:o, s:b, s:{s:s, s:I, s:I}, s:I, s:I, s:I, s:I, s:I, "
+        "s:I}",
+        "name", vined->name, "switch", vined->switch_name, "version", VINE_VERSION,
+        "uptime_s", (json_int_t)((vined_now(vined) - vined->start_ms) / 1000),
+        "manager", manager != NULL ? json_string(manager) : json_null(), "manager_up",
         t.manager_up, "store", "path", vined->conf.cache_dir, "used",
         (json_int_t)t.store_used, "max", (json_int_t)t.store_max, "bytes_peer",
         (json_int_t)t.bytes_peer, "bytes_origin", (json_int_t)t.bytes_origin,
         "bytes_built", (json_int_t)t.bytes_built, "bytes_reused",
-        (json_int_t)t.bytes_reused);
+        (json_int_t)t.bytes_reused, "same_files", (json_int_t)vined->same_files,
+        "same_bytes", (json_int_t)vined->same_bytes);
 }
 
 json_t *status_document(struct client *c)

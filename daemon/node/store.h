@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/image/listing.h"
 #include "vine/err.h"
 #include "vine/manifest.h"
 
@@ -38,6 +39,9 @@ struct store_object {
     bool synced;  /* else a restart hashes it */
     uint32_t key_count;
     struct vine_digest keys[VINE_KEYS_MAX];
+    struct listing_head listing; /* trusted and complete: length 0: none */
+    /* Of its files, taken from an older image when this daemon built it. */
+    uint64_t same_files, same_bytes;
     bool *touched;    /* by piece: what starts read, a hint; NULL: not known */
     uint64_t used_ms; /* last use, wall clock */
     /* private */

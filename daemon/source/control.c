@@ -135,6 +135,11 @@ static int parse(const char *text, size_t len, struct command *command,
         (get_count(line, "offset", &command->offset) < 0 ||
          get_count(line, "length", &command->length) < 0))
         result = -1;
+    if (result == 0 && command->type == COMMAND_BUILD &&
+        json_object_get(line, "base_length") != NULL &&
+        (get_count(line, "base_offset", &command->offset) < 0 ||
+         get_count(line, "base_length", &command->length) < 0))
+        result = -1;
     if (result == 0 && command->type == COMMAND_EXPORT)
         result = parse_export(line, command);
     if (result < 0)
@@ -205,7 +210,7 @@ json_t *control_resolved(const struct image_source_facts *f)
         vine_digest_hex(&f->signature, signature);
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:I}, s:s, s:I, "
-        "s:I, s:s}",
+        "s:I, s:s, s:b}",
         "event", "resolved", "kind", image_source_kind_name(f->kind), "key", key,
         "canonical", canonical, "entries", (json_int_t)f->entries, "bytes",
         (json_int_t)f->bytes, "alloc", (json_int_t)f->alloc, "skipped",
@@ -213,5 +218,5 @@ json_t *control_resolved(const struct image_source_facts *f)
         (json_int_t)f->root_uid, "gid", (json_int_t)f->root_gid, "mtime",
         (json_int_t)f->root_mtime, "activate", image_activate_name(f->activate),
         "manifest_bytes", (json_int_t)f->manifest_bytes, "object_size",
-        (json_int_t)f->object_size, "signature", signature);
+        (json_int_t)f->object_size, "signature", signature, "everybody", f->everybody);
 }

@@ -24,7 +24,7 @@ enum command_type {
 
 struct command {
     enum command_type type;
-    uint64_t offset, length; /* copy */
+    uint64_t offset, length; /* copy; build: of the base's listing */
     char *path;              /* export; owned */
     uint64_t size;
     unsigned mode;

@@ -92,22 +92,30 @@ static int do_open(struct session *s, struct vine_err *err)
     return 0;
 }
 
-static int do_build(struct session *s, const struct image_progress *progress,
-                    struct vine_err *err)
+static int do_build(struct session *s, const struct command *c,
+                    const struct image_progress *progress, struct vine_err *err)
 {
+    const struct image_base base = {.listing_fd = c->fds[0],
+                                    .base_fd = c->fds[1],
+                                    .base_offset = c->offset,
+                                    .base_length = c->length};
     struct image_totals totals = {0};
 
     if (s->bulk < 0)
         return vine_err_set(err, VINE_EPROTO, "built already");
-    if (image_source_build(s->source, s->bulk, progress, &totals, err) < 0)
+    if (image_source_build(s->source, s->bulk, &base, progress, &totals, err) < 0)
         return -1;
     close(s->bulk);
     s->bulk = -1;
-    control_send(&s->control, json_pack("{s:s, s:I, s:I, s:I, s:s}", "event", "done",
-                                        "bytes", (json_int_t)totals.written, "entries",
-                                        (json_int_t)totals.entries, "source_bytes",
-                                        (json_int_t)totals.bytes, "activate",
-                                        image_activate_name(totals.activate)));
+    control_send(&s->control,
+                 json_pack("{s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:I}", "event", "done",
+                           "bytes", (json_int_t)totals.written, "entries",
+                           (json_int_t)totals.entries, "source_bytes",
+                           (json_int_t)totals.bytes, "activate",
+                           image_activate_name(totals.activate), "listing_bytes",
+                           (json_int_t)totals.listing_bytes, "same_files",
+                           (json_int_t)totals.same_files, "same_bytes",
+                           (json_int_t)totals.same_bytes));
     return 0;
 }
 
@@ -127,7 +135,7 @@ static int do_command(struct session *s, const struct command *c, struct vine_er
     case COMMAND_OPEN:
         return do_open(s, err);
     case COMMAND_BUILD:
-        return do_build(s, &progress, err);
+        return do_build(s, c, &progress, err);
     case COMMAND_MANIFEST:
         if (image_source_manifest(s->source, s->bulk, err) < 0)
             return -1;
