@@ -54,7 +54,8 @@ all: $(PROGRAMS) $(PLUGIN)
 
 # Installs what is missing; everything there: one dpkg-query. Packagers: BOOTSTRAP=:
 BOOTSTRAP ?= contrib/bootstrap
-BOOTSTRAPS := bootstrap-build bootstrap-check bootstrap-demo bootstrap-bench
+BOOTSTRAPS := bootstrap-build bootstrap-check bootstrap-demo bootstrap-bench \
+              bootstrap-deb
 $(BOOTSTRAPS):
 	@$(BOOTSTRAP) --for $(@:bootstrap-%=%)
 
@@ -110,6 +111,10 @@ install: all
 	contrib/install.sh "$(DESTDIR)" $(BUILD) $(sbindir) $(bindir) $(libexecdir) \
 	  $(plugindir) $(unitdir) $(mandir) $(docdir) $(sysconfdir)
 
+# Debian packages in build/deb.
+deb: bootstrap-deb
+	contrib/packaging/make-deb
+
 # The parts that bring their own targets: sim, fuzz.
 SIM_MK  := $(wildcard tests/sim/sim.mk)
 FUZZ_MK := $(wildcard tests/fuzz/fuzz.mk)
@@ -118,7 +123,8 @@ FUZZ_MK := $(wildcard tests/fuzz/fuzz.mk)
 VENV     := build/venv/bin
 JOBS     := $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 SUBMAKE   = $(MAKE) --no-print-directory $(JOBS)
-PYTESTS  := $(wildcard tests/lint tests/demo tests/bench tests/image tests/cluster)
+PYTESTS  := $(wildcard tests/lint tests/demo tests/bench tests/image \
+              tests/packaging tests/cluster)
 
 lint: bootstrap-check
 	$(VENV)/python contrib/lint.py
@@ -165,6 +171,6 @@ bench-%: bootstrap-bench
 clean:
 	rm -rf $(BUILD) build-dev build-clang
 
-.PHONY: all unit unit-tests install clean lint check demo bench $(BOOTSTRAPS)
+.PHONY: all unit unit-tests install deb clean lint check demo bench $(BOOTSTRAPS)
 .SECONDARY:
 -include $(shell find $(BUILD)/daemon $(BUILD)/tests -name '*.d' 2>/dev/null)

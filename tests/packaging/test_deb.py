@@ -1,0 +1,139 @@
+"""The Debian packages are installed, upgraded, removed and purged."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from scratch_root import ScratchRoot
+
+NAMES = ("vine-env-manager", "vine-env-node", "vine-env-slurm")
+CONF = "/etc/vine-env/vine-env.conf"
+ENABLED = "/etc/systemd/system/multi-user.target.wants"
+# What dpkg and its helpers write for themselves.
+OF_THE_SYSTEM = re.compile(
+    r"/usr/sbin/policy-rc\.d$|/var/lib/dpkg/|/var/log/|/var/cache/|/var/lib/systemd/"
+    r"|/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?$|/etc/ld\.so\.cache$"
+    r"|/etc/\.pwd\.lock$|/run/adduser$"
+)
+
+
+def install(root: ScratchRoot, packages: dict[str, Path]) -> str:
+    for path in packages.values():
+        (root.given / path.name).write_bytes(path.read_bytes())
+    names = " ".join(f"/given/{packages[name].name}" for name in NAMES)
+    return root.sh(f"dpkg --force-confold -i {names} 2>&1")
+
+
+def newer(package: Path, folder: Path) -> Path:
+    """The same package with a higher version and a configuration that says more."""
+    tree = folder / package.stem
+    subprocess.run(["dpkg-deb", "-R", package, tree], check=True)
+    control = tree / "DEBIAN/control"
+    control.write_text(control.read_text().replace("0.1.0-1", "0.1.0-2"))
+    conf = tree / CONF[1:]
+    if conf.exists():
+        conf.write_text(conf.read_text() + "# said by the new version\n")
+    out = folder / package.name.replace("0.1.0-1", "0.1.0-2")
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-b", tree, out],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return out
+
+
+def test_there_are_the_packages(packages: dict[str, Path]) -> None:
+    assert sorted(packages) == sorted(NAMES)
+
+
+def test_install(root: ScratchRoot, packages: dict[str, Path]) -> None:
+    install(root, packages)
+    for program in ("vined", "vine-managerd", "vine-env"):
+        assert re.search(r"\d+\.\d+\.\d+", root.run(program, "--version"))
+        assert root.run("man", "-w", program).strip()
+    for unit in ("vined", "vine-managerd"):
+        assert f"{unit}.service" in root.sh(f"ls {ENABLED}")
+    assert "_vine-env" in root.run("getent", "passwd", "_vine-env")
+    assert "nologin" in root.run("getent", "passwd", "_vine-env")
+    assert "helper_user = _vine-env" in root.run("cat", CONF)
+    # The plugin is one that this machine's Slurm can load, and says what it is.
+    symbols = root.sh("nm -D --defined-only /usr/lib/vine-env/vine_env.so")
+    assert "plugin_type" in symbols
+    depends = root.run("dpkg-query", "-W", "-f=${Depends}", "vine-env-slurm")
+    release = re.search(r"slurm-client \(<< (\d+\.\d+)\.99\)", depends)
+    assert release, depends
+    have = root.run("dpkg-query", "-W", "-f=${Version}", "slurm-client")
+    assert have.startswith(f"{release[1]}.")
+
+
+def test_another_release_of_slurm_is_refused(
+    root: ScratchRoot, packages: dict[str, Path], tmp_path: Path
+) -> None:
+    """A plugin must not be loaded by a Slurm that it was not made for."""
+    tree = tmp_path / "tree"
+    subprocess.run(["dpkg-deb", "-R", packages["vine-env-slurm"], tree], check=True)
+    control = tree / "DEBIAN/control"
+    text = re.sub(
+        r"slurm-client \(<< \S+\)", "slurm-client (<< 1.0)", control.read_text()
+    )
+    control.write_text(text)
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-b", tree, root.given / "other.deb"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    done = root.try_run("dpkg", "-i", "/given/other.deb")
+    assert done.returncode != 0
+    assert "slurm-client" in done.stderr
+
+
+def test_upgrade(root: ScratchRoot, packages: dict[str, Path], tmp_path: Path) -> None:
+    install(root, packages)
+    root.sh(f"sed -i 's/^#managers =.*/managers = head1/' {CONF}")
+    before = root.run("cat", CONF)
+    assert "managers = head1" in before
+    plugin = "/usr/lib/vine-env/vine_env.so"
+    inode = root.run("stat", "-c", "%i", plugin)
+    said = install(root, {n: newer(p, tmp_path) for n, p in packages.items()})
+    assert "0.1.0-2" in said
+    assert root.run("cat", CONF) == before
+    # A new file: what runs with the old one mapped is not disturbed.
+    assert root.run("stat", "-c", "%i", plugin) != inode
+    versions = root.sh("dpkg-query -W -f='${Version}\\n' " + " ".join(NAMES))
+    assert versions.split() == ["0.1.0-2"] * 3
+
+
+@pytest.mark.parametrize("cache", ["/var/cache/vine-env", "/scratch/vine"])
+def test_removed_and_purged(
+    root: ScratchRoot, packages: dict[str, Path], cache: str
+) -> None:
+    """Removed: what took time to fill, and what was written by hand, is kept. Purged:
+    nothing is left of it, and nothing of anybody else's goes."""
+    before = {path for path in root.written() if not OF_THE_SYSTEM.match(path)}
+    install(root, packages)
+    root.sh(f"sed -i 's,^#cache_dir = .*,cache_dir = {cache},' {CONF}")
+    root.sh("head -c 32 /dev/urandom > /etc/vine-env/image.key")
+    digest = "ab" * 32
+    root.sh(
+        f"mkdir -p {cache}/objects/{digest} {cache}/partial {cache}/tmp;"
+        f"touch {cache}/objects/{digest}/image {cache}/lock {cache}/leases.json;"
+        "mkdir -p /run/vine/mnt /run/vine/env /run/vine/lazy /run/vine/ended;"
+        "touch /run/vine/ended/12 /run/vine/vined.sock"
+    )
+    if not cache.startswith("/var"):
+        root.sh("echo mine > /scratch/other")
+    root.sh(f"dpkg -r {' '.join(NAMES)} 2>&1")
+    assert root.try_run("vined", "--version").returncode != 0
+    root.sh(f"test -e {cache}/objects/{digest}/image && test -e {CONF}")
+    root.sh("test ! -e /run/vine")
+    # The one with the configuration first: where the cache is was noted.
+    root.sh(f"dpkg --purge {' '.join(reversed(NAMES))} 2>&1")
+    left = {path for path in root.written() if not OF_THE_SYSTEM.match(path)} - before
+    assert left == (set() if cache.startswith("/var") else {"/scratch/other"})
+    assert not [path for path in root.written() if "vine" in path.rpartition("/")[2]]
+    assert root.try_run("getent", "passwd", "_vine-env").returncode != 0
+    assert root.try_run("test", "-e", "/etc/vine-env").returncode != 0
+    assert root.try_run("test", "-e", cache).returncode != 0
