@@ -18,6 +18,7 @@
 #define TICK_BUSY_MS 250u
 #define TICK_GATHER_MS 5u
 #define TICK_MOVE_MS 50u /* while objects move */
+#define LATE_MS 1000u    /* a tick so late: this process stood still */
 
 void mgr_limits_default(struct mgr_limits *limits)
 {
@@ -476,6 +477,17 @@ static void drop_silent(struct mgr *mgr)
     }
 }
 
+/* What the nodes said meanwhile lies unread: nobody is silent before it is read. */
+static void stood_still(struct mgr *mgr)
+{
+    mgr_log(mgr, VINE_LOG_WARNING, "event=stood-still ms=%llu",
+            (unsigned long long)(mgr->now_ms - mgr->next_tick_ms));
+    for (struct mgr_node *node = mgr->first_node; node != NULL; node = node->next) {
+        node->seen_ms = mgr->now_ms;
+        node->probed_ms = 0;
+    }
+}
+
 static void sweep(struct mgr *mgr)
 {
     struct object *next;
@@ -497,6 +509,8 @@ void mgr_tick(struct mgr *mgr, uint64_t now_ms)
     event_begin(mgr, now_ms);
     if (mgr->now_ms < mgr->next_tick_ms)
         return;
+    if (mgr->now_ms - mgr->next_tick_ms > LATE_MS)
+        stood_still(mgr);
     mgr->next_tick_ms = UINT64_MAX;
     if (mgr->now_ms >= mgr->next_sweep_ms)
         sweep(mgr);

@@ -28,7 +28,8 @@
  *  - A node that is silent for `dead_ms` is dropped like one that disconnected: its
  *    slots are freed, its pieces uncounted, its resolve or build given to another
  * wanting node (at most VINE_RESOLVE_TRIES); pieces nobody has any more: the source is
- *    resolved again by a wanting node.
+ *    resolved again by a wanting node. A tick that comes much too late means that the
+ *    manager itself stood still: then nobody's silence counts.
  *  - Errors of resolve and build (EACCES, ENOENT, ECHANGED, ENOSPC ...) go to every
  *    wanting node as BINDING with code and text. ENOSPC: another wanting node is tried.
  */

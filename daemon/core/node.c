@@ -10,12 +10,17 @@
 
 #include "daemon/core/node_int.h"
 
+#define HEARTBEATS_QUIET 3u /* who works asks a manager that says nothing for so long  \
+                             */
+#define LATE_MS 1000u       /* past the deadline: we stood still, not the manager */
+
 void node_limits_default(struct node_limits *limits)
 {
     *limits = (struct node_limits){
         .cache_max = UINT64_MAX,
         .stall_ms = 5000,
         .manager_wait_ms = 3000,
+        .manager_silent_ms = 10000,
         .origin_window = 4,
         .store_name = "",
         .switch_name = "",
@@ -197,6 +202,7 @@ void node_manager_up(struct node *node, uint64_t now_ms)
     node_time(node, now_ms);
     node->manager_up = true;
     node->heartbeat_ms = 0;
+    node->heard_ms = node->asked_ms = node->now_ms; /* REGISTER is answered, too */
     for (struct node_object *o = node->first_object; o != NULL; o = o->next)
         node_have_forget_untold(node, o);
     register_all(node);
@@ -323,6 +329,8 @@ int node_message(struct node *node, const struct msg *m, uint64_t now_ms,
     node_time(node, now_ms);
     if (!node->manager_up)
         return vine_err_set(err, VINE_EPROTO, "a message without a manager");
+    node->heard_ms = node->now_ms;
+    node->asked_ms = 0;
     switch (m->type) {
     case MSG_REGISTERED:
         node->heartbeat_ms = m->heartbeat_ms;
@@ -378,17 +386,65 @@ static bool node_works(const struct node *node)
 
 static uint64_t ping_deadline(const struct node *node)
 {
-    uint64_t pause = node->heartbeat_ms;
+    uint64_t pause = node->heartbeat_ms, due, quiet;
 
     if (!node->manager_up || pause == 0)
         return UINT64_MAX;
-    return node->sent_ms + (node_works(node) ? pause : pause * VINE_IDLE_FACTOR);
+    if (!node_works(node))
+        return node->sent_ms + pause * VINE_IDLE_FACTOR;
+    due = node->sent_ms + pause;
+    quiet = node->heard_ms + pause * HEARTBEATS_QUIET;
+    return node->asked_ms == 0 && quiet < due ? quiet : due;
+}
+
+static uint64_t silence_deadline(const struct node *node)
+{
+    if (!node->manager_up || node->asked_ms == 0)
+        return UINT64_MAX;
+    return node->asked_ms + node->limits.manager_silent_ms;
+}
+
+static void ping(struct node *node)
+{
+    struct msg m = {.type = MSG_PING};
+
+    if (node->asked_ms == 0)
+        node->asked_ms = node->now_ms;
+    node_send(node, &m);
+}
+
+/* Its process may be stopped or its host without power: the connection does not end by
+ * that. */
+static void silence_tick(struct node *node)
+{
+    if (silence_deadline(node) > node->now_ms)
+        return;
+    node_log(node, VINE_LOG_WARNING, "event=manager-silent ms=%llu",
+             (unsigned long long)(node->now_ms - node->heard_ms));
+    node_manager_down(node, node->now_ms);
+    node->ops.manager_silent(node->ctx);
+}
+
+/* What others did meanwhile lies unread: it is not they who are late. */
+static void stood_still(struct node *node, uint64_t ms)
+{
+    node_log(node, VINE_LOG_WARNING, "event=stood-still ms=%llu",
+             (unsigned long long)ms);
+    node_transfer_renew(node);
+    node_reuse_renew(node);
+    if (node->asked_ms == 0)
+        return;
+    node->asked_ms = 0;
+    ping(node);
 }
 
 uint64_t node_next_deadline(const struct node *node)
 {
     uint64_t deadline = ping_deadline(node), other = node_transfer_deadline(node);
 
+    if (other < deadline)
+        deadline = other;
+    other = silence_deadline(node);
     if (other < deadline)
         deadline = other;
     other = node_reuse_deadline(node);
@@ -406,14 +462,17 @@ uint64_t node_next_deadline(const struct node *node)
 
 void node_tick(struct node *node, uint64_t now_ms)
 {
-    struct msg ping = {.type = MSG_PING};
+    uint64_t deadline = node_next_deadline(node);
 
     node_time(node, now_ms);
+    if (node->now_ms > deadline && node->now_ms - deadline > LATE_MS)
+        stood_still(node, node->now_ms - deadline);
     node_transfer_tick(node);
     node_reuse_tick(node);
     node_clients_tick(node);
     node_lazy_tick(node);
     node_hold_tick(node);
+    silence_tick(node);
     if (ping_deadline(node) <= node->now_ms)
-        node_send(node, &ping);
+        ping(node);
 }

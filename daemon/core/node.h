@@ -14,7 +14,8 @@
  * Jobs: created by stage or job_begin; a job belongs to one uid: another uid naming it
  * is refused (EACCES). Bindings (job, path) -> digest last as long as the job. Without
  * a manager: a bound or locally complete answer still works; else the request fails
- * with EDOWN after `manager_wait_ms`.
+ * with EDOWN after `manager_wait_ms`. A manager that answers no ping for
+ * `manager_silent_ms` (stopped, hung, without power) is none.
  *
  * Lazy start: a client whose spec says so is answered when a trusted object can be
  * mounted, though it is not complete; the edge serves what is there and names the
@@ -52,6 +53,10 @@ struct node_result { /* of one source of a stage request */
 struct node_ops {
     /* Queue for the manager. Only called between node_manager_up and _down. */
     void (*send)(void *ctx, const struct msg *m);
+
+    /* The manager does not answer: the node is without one (no node_manager_down need
+     * follow). Close the connection and look for a manager. */
+    void (*manager_silent)(void *ctx);
 
     /* As origin. Find key and estimate as user uid -> node_source_resolved. May leave
      * the content unopened: then source_open comes before anything else. */
@@ -124,10 +129,11 @@ struct node_ops {
 struct node_limits {
     uint64_t cache_max; /* bytes, all objects and partial ones together */
     uint32_t stall_ms, manager_wait_ms, origin_window;
-    uint16_t port;            /* told to the manager */
-    const char *store_name;   /* for messages: the cache directory; copied */
-    const char *switch_name;  /* copied; "" unknown */
-    const char *manager_name; /* for messages: "ctl:7110"; copied; "" unknown */
+    uint32_t manager_silent_ms; /* without an answer: it is given up */
+    uint16_t port;              /* told to the manager */
+    const char *store_name;     /* for messages: the cache directory; copied */
+    const char *switch_name;    /* copied; "" unknown */
+    const char *manager_name;   /* for messages: "ctl:7110"; copied; "" unknown */
 };
 void node_limits_default(struct node_limits *limits);
 

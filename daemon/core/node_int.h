@@ -198,8 +198,10 @@ struct node {
     bool manager_up;
     uint64_t manager_down_ms; /* since when; 0 at start */
     uint32_t heartbeat_ms;
-    uint64_t sent_ms; /* last message to the manager */
-    uint64_t last_id; /* transfers, tickets, requests */
+    uint64_t sent_ms;  /* last message to the manager */
+    uint64_t heard_ms; /* last one from it */
+    uint64_t asked_ms; /* what it has not answered yet; 0: nothing */
+    uint64_t last_id;  /* transfers, tickets, requests */
     struct table objects, jobs, clients, transfers, tickets;
     struct node_object *first_object;
     struct node_job *first_job;
@@ -298,6 +300,7 @@ void node_transfer_cancel_all(struct node *node, struct node_object *o);
 void node_transfer_give_up(struct node *node, struct node_object *o);
 bool node_transfer_covers(const struct node_object *o, uint32_t piece);
 void node_transfer_tick(struct node *node);
+void node_transfer_renew(struct node *node); /* all that wait have their time again */
 uint64_t node_transfer_deadline(const struct node *node);
 void node_have_tell(struct node *node, struct node_object *o, struct msg_range range);
 /* Together with others, unless `now`: at the latest NODE_TELL_MS later. */
@@ -317,6 +320,7 @@ void node_reuse_end(struct node *node, struct node_object *o);
 /* Bytes that a data piece still needs, or needed when it began. */
 uint64_t node_reuse_missing(const struct node_object *o, uint32_t piece);
 void node_reuse_tick(struct node *node);
+void node_reuse_renew(struct node *node);
 uint64_t node_reuse_deadline(const struct node *node);
 
 /* node_lazy.c */

@@ -106,6 +106,12 @@ void node_reuse_progress(struct node *node, const struct vine_digest *digest,
         o->reuse_deadline_ms = node->now_ms + node->limits.stall_ms;
 }
 
+void node_reuse_renew(struct node *node)
+{
+    for (struct node_object *o = node->first_object; o != NULL; o = o->next)
+        o->reuse_deadline_ms = node->now_ms + node->limits.stall_ms;
+}
+
 static struct node_object *first_late(const struct node *node)
 {
     struct node_object *o = node->reusing > 0 ? node->first_object : NULL;

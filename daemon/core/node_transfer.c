@@ -475,6 +475,12 @@ void node_transfer_failed(struct node *node, uint64_t transfer,
         transfer_fail(node, t, err);
 }
 
+void node_transfer_renew(struct node *node)
+{
+    for (struct transfer *t = node->first_transfer; t != NULL; t = t->next)
+        t->deadline_ms = node->now_ms + node->limits.stall_ms;
+}
+
 void node_transfer_tick(struct node *node)
 {
     struct transfer *t = node->first_transfer;

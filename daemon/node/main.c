@@ -132,6 +132,11 @@ static void op_send(void *ctx, const struct msg *m)
     manager_send(ctx, m);
 }
 
+static void op_manager_silent(void *ctx)
+{
+    manager_silent(ctx);
+}
+
 static void op_source_resolve(void *ctx, uint64_t ticket, uint32_t uid, uint32_t gid,
                               const char *path)
 {
@@ -303,6 +308,7 @@ static void op_log(void *ctx, int level, const char *line)
 
 static const struct node_ops core_ops = {
     .send = op_send,
+    .manager_silent = op_manager_silent,
     .source_resolve = op_source_resolve,
     .source_open = op_source_open,
     .source_prove = op_source_prove,

@@ -95,7 +95,8 @@ static void on_closed(void *ctx, struct link *link, const struct vine_err *err)
         m->up = false;
         node_manager_down(m->vined->core, vined_now(m->vined));
         vined_update(m->vined);
-        m->turn = m->count - 1; /* the next try is the first of the list */
+        if (err->code != VINE_ETIMEDOUT) /* it would take a connection, and be silent */
+            m->turn = m->count - 1;      /* the next try is the first of the list */
     }
     retry_later(m, err);
 }
@@ -247,6 +248,15 @@ void manager_send(struct vined *vined, const struct msg *m)
     else
         (void)link_send(vined->manager->link, MESSAGE_KIND, text, len);
     free(text);
+}
+
+void manager_silent(struct vined *vined)
+{
+    struct vine_err err = {0};
+
+    vine_err_set(&err, VINE_ETIMEDOUT, "it does not answer: is it stopped?");
+    if (vined->manager->link != NULL)
+        link_close(vined->manager->link, &err);
 }
 
 const char *manager_name(const struct vined *vined)

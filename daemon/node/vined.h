@@ -86,6 +86,7 @@ int manager_start(struct vined *vined, struct vine_err *err);
 /* Somebody waits for it: if it is away, do not pause before the next attempt. */
 void manager_hurry(struct vined *vined);
 void manager_send(struct vined *vined, const struct msg *m);
+void manager_silent(struct vined *vined);            /* this one: look for another */
 const char *manager_name(const struct vined *vined); /* the one connected, or NULL */
 void manager_stop(struct vined *vined);
 

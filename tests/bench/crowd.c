@@ -100,6 +100,11 @@ static void op_send(void *ctx, const struct msg *msg)
     crowd.sent++;
 }
 
+static void op_manager_silent(void *ctx)
+{
+    die("the manager does not answer", ((struct member *)ctx)->name);
+}
+
 static void resolve_now(struct todo *t)
 {
     struct node_resolved r = {.key = crowd.key, .estimate = PIECE_BYTES};
@@ -218,6 +223,7 @@ static void op_save(void *ctx)
 
 static const struct node_ops ops = {
     .send = op_send,
+    .manager_silent = op_manager_silent,
     .source_resolve = op_resolve,
     .source_open = op_ticket,
     .source_prove = op_ticket,

@@ -56,6 +56,27 @@ def test_manager_absent_on_many_nodes_warns_once(vine: Cluster) -> None:
     assert len(warnings(result.err)) == 1
 
 
+def test_manager_that_is_stopped(vine: Cluster) -> None:
+    """Its connections stay, and it says nothing: jobs fall back, and then it is used
+    again."""
+    env = make_environment(vine)
+    signal = "kill -{} $(cat /run/minislurm/vine.pid)"
+    vine.run("ctl", "sh", "-c", signal.format("STOP"))
+    try:
+        result = vine.srun("-N1", "-w", "n1", f"--vine-env={env.path}", env.script)
+    finally:
+        vine.run("ctl", "sh", "-c", signal.format("CONT"))
+    assert result.out.count(f"first {env.path}/") == 1
+    (line,) = warnings(result.err)
+    assert "manager" in line, line
+    assert "event=manager-silent" in vine.log("n1")
+    vine.wait_for(
+        lambda: vine.status("n1")["node"]["manager_up"], 30, "the manager's return"
+    )
+    again = vine.srun("-N1", "-w", "n1", f"--vine-env={env.path}", env.script)
+    assert not warnings(again.err)
+
+
 def test_warm_start_needs_no_manager_for_a_bound_job(vine: Cluster) -> None:
     env = make_environment(vine)
     marker = f"{env.path}-go"

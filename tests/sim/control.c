@@ -1,12 +1,25 @@
 /* control.c - the manager and the connections to it.
  *
  * Messages of one connection arrive in order, one latency later; when it is cut, what
- * is on its way is lost. A node that lost its manager tries again with a pause. */
+ * is on its way is lost. A node that lost its manager tries again with a pause. While
+ * the manager is frozen nothing is taken or sent, and its connections stay: what comes
+ * waits until it goes on, after its timers. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tests/sim/sim.h"
+
+#define HANDSHAKE_US (10 * SECOND) /* a node waits so long for one that is frozen */
+
+/* It is frozen: e happens when it goes on. */
+static bool manager_held(struct sim *sim, const struct event *e)
+{
+    if (sim->mgr == NULL || sim->mgr_frozen_until_us == 0)
+        return false;
+    at(sim, sim->mgr_frozen_until_us, *e);
+    return true;
+}
 
 static struct conn *conn_of(struct sim *sim, uint32_t conn)
 {
@@ -25,6 +38,7 @@ static void deliver_to_host(struct sim *sim, struct event *e)
         return;
     if (h->core != NULL && h->conn == e->a && h->up) {
         note(sim, "%s < %s", h->name, msg_type_name(m->type));
+        h->heard_ms = now_ms(sim);
         if (node_message(h->core, m, now_ms(sim), &err) < 0)
             fail(sim, "%s refuses a message of the manager: %s", h->name, err.text);
         host_timer(sim, h);
@@ -82,6 +96,19 @@ static void lost_by_host(struct sim *sim, struct event *e)
     control_connect(sim, h, 100 * MS + draw(sim, 300 * MS));
 }
 
+void manager_silent(void *ctx)
+{
+    struct host *h = ctx;
+    struct sim *sim = sim_of(h);
+
+    note(sim, "%s gives its manager up", h->name);
+    if (!h->up)
+        fail(sim, "%s gives up the manager that it does not have", h->name);
+    sim->troubles++;
+    h->up = false;
+    control_cut(sim, h, true);
+}
+
 static void on_drop(void *ctx, uint32_t conn, const char *why)
 {
     struct sim *sim = ctx;
@@ -128,6 +155,7 @@ void manager_stop(struct sim *sim)
     meter_leave(sim);
     sim->mgr = NULL;
     sim->mgr_epoch++;
+    sim->mgr_frozen_until_us = 0;
     for (uint32_t i = 0; i < sim->conn_count; i++) {
         struct conn *c = &sim->conns[i];
         if (!c->open)
@@ -144,7 +172,8 @@ static void on_timer(struct sim *sim, struct event *e)
 {
     uint64_t before;
 
-    if (sim->mgr == NULL || sim->mgr_epoch != e->epoch || sim->mgr_timer_us != e->at_us)
+    if (sim->mgr == NULL || sim->mgr_epoch != e->epoch ||
+        sim->mgr_timer_us != e->at_us || sim->mgr_frozen_until_us > 0)
         return;
     sim->mgr_timer_us = EVER;
     before = mgr_next_deadline(sim->mgr);
@@ -165,7 +194,7 @@ void manager_timer(struct sim *sim)
 
     if (!sim->options.seeded)
         check_manager(sim);
-    if (due == EVER)
+    if (due == EVER || sim->mgr_frozen_until_us > 0)
         return;
     due = due * MS < sim->now_us ? sim->now_us : due * MS;
     if (due >= sim->mgr_timer_us)
@@ -174,13 +203,38 @@ void manager_timer(struct sim *sim)
     at(sim, due, (struct event){.run = on_timer, .epoch = sim->mgr_epoch});
 }
 
+static void thaw(struct sim *sim, struct event *e)
+{
+    if (sim->mgr == NULL || sim->mgr_epoch != e->epoch || sim->mgr_frozen_until_us == 0)
+        return;
+    note(sim, "manager goes on");
+    sim->mgr_frozen_until_us = 0;
+    sim->mgr_timer_us = EVER;
+    meter_enter(sim);
+    if (mgr_next_deadline(sim->mgr) <= now_ms(sim))
+        mgr_tick(sim->mgr, now_ms(sim));
+    meter_leave(sim);
+    manager_timer(sim);
+}
+
+void manager_freeze(struct sim *sim, uint64_t until_us)
+{
+    if (sim->mgr == NULL || sim->mgr_frozen_until_us > 0)
+        return;
+    note(sim, "manager freezes");
+    sim->troubles++;
+    sim->mgr_frozen_until_us = until_us;
+    at(sim, until_us, (struct event){.run = thaw, .epoch = sim->mgr_epoch});
+}
+
 /* ---- to the manager ---- */
 
 static void cut_by_manager(struct sim *sim, struct event *e)
 {
     struct conn *c = conn_of(sim, (uint32_t)e->a);
 
-    if (sim->mgr == NULL || c->mgr_epoch != sim->mgr_epoch || !c->open)
+    if (sim->mgr == NULL || c->mgr_epoch != sim->mgr_epoch || !c->open ||
+        manager_held(sim, e))
         return;
     c->open = false;
     note(sim, "manager lost %s", sim->hosts[c->host].name);
@@ -198,6 +252,8 @@ static void deliver_to_manager(struct sim *sim, struct event *e)
     struct msg *m = e->p;
     bool ok;
 
+    if (c->open && c->mgr_epoch == sim->mgr_epoch && manager_held(sim, e))
+        return;
     if (sim->mgr != NULL && c->open && c->mgr_epoch == sim->mgr_epoch) {
         if (m->type != MSG_HAVE)
             note(sim, "manager < %s from %s", msg_type_name(m->type),
@@ -234,6 +290,7 @@ static void host_connected(struct sim *sim, struct event *e)
         host_held(sim, h, e))
         return;
     h->up = true;
+    h->heard_ms = now_ms(sim);
     node_manager_up(h->core, now_ms(sim));
     host_timer(sim, h);
 }
@@ -248,6 +305,10 @@ static void try_connect(struct sim *sim, struct event *e)
         return;
     if (sim->mgr == NULL) {
         control_connect(sim, h, 200 * MS + draw(sim, 500 * MS));
+        return;
+    }
+    if (sim->mgr_frozen_until_us > 0) { /* it listens, and says nothing */
+        control_connect(sim, h, HANDSHAKE_US);
         return;
     }
     if (sim->conn_count == sim->conn_room) {

@@ -6,6 +6,8 @@
 
 #define FAULTS_BEGIN_US (8 * SECOND) /* the last */
 #define FREEZE_MAX_US (20 * SECOND)
+#define TROUBLE_MAX_US (6 * SECOND) /* of a disk that recovers */
+#define STORM_US (300 * MS)         /* several at once */
 
 static void reboot(struct sim *sim, struct event *e)
 {
@@ -58,17 +60,57 @@ static void fault_freeze(struct sim *sim, struct event *e)
         scenario_died(sim, h, true);
 }
 
+/* When it goes on nodes have given it up, or what it believes is old; or it is killed.
+ */
+static void fault_freeze_manager(struct sim *sim, struct event *e)
+{
+    uint64_t pause = SECOND / 2 + draw(sim, FREEZE_MAX_US - SECOND);
+
+    if (sim->mgr == NULL)
+        return;
+    if (chance(sim, 30)) {
+        manager_freeze(sim, EVER);
+        at(sim, sim->now_us + pause, (struct event){.run = fault_manager});
+    } else {
+        manager_freeze(sim, sim->now_us + pause);
+    }
+}
+
+static void room_again(struct sim *sim, struct event *e)
+{
+    note(sim, "the disk of %s has room again", sim->hosts[e->host].name);
+    sim->hosts[e->host].full = false;
+}
+
 static void fault_full(struct sim *sim, struct event *e)
 {
+    bool for_good = chance(sim, 50);
+
+    if (sim->hosts[e->host].full)
+        return;
     note(sim, "the disk of %s is full", sim->hosts[e->host].name);
     sim->hosts[e->host].full = true;
     sim->troubles++;
+    if (for_good)
+        return;
+    sim->room_comes = true;
+    at(sim, sim->now_us + 100 * MS + draw(sim, TROUBLE_MAX_US),
+       (struct event){.run = room_again, .host = e->host});
+}
+
+static void fast_again(struct sim *sim, struct event *e)
+{
+    note(sim, "the disk of %s recovers", sim->hosts[e->host].name);
+    sim->hosts[e->host].disk_us = MS;
 }
 
 static void fault_slow_disk(struct sim *sim, struct event *e)
 {
     note(sim, "the disk of %s is slow", sim->hosts[e->host].name);
     sim->hosts[e->host].disk_us = 10 * MS;
+    if (chance(sim, 50))
+        at(sim, sim->now_us + 100 * MS + draw(sim, TROUBLE_MAX_US),
+           (struct event){.run = fast_again, .host = e->host});
 }
 
 static void fault_change(struct sim *sim, struct event *e)
@@ -104,12 +146,14 @@ void fault_draw(struct sim *sim)
     static void (*const kinds[])(struct sim * sim, struct event * e) = {
         fault_die,       fault_die,    fault_manager, fault_cut,
         fault_freeze,    fault_slow,   fault_corrupt, fault_full,
-        fault_slow_disk, fault_change, fault_change};
+        fault_slow_disk, fault_change, fault_change,  fault_freeze_manager};
     uint32_t kind = (uint32_t)draw(sim, sizeof(kinds) / sizeof(kinds[0]) + 1);
     uint32_t host = (uint32_t)draw(sim, sim->host_count);
     uint64_t when = 20 * MS + draw(sim, FAULTS_BEGIN_US);
 
-    if (chance(sim, 60)) /* most of it while things are moving */
+    if (sim->storm_us > 0 && chance(sim, 80))
+        when = sim->storm_us + draw(sim, STORM_US);
+    else if (chance(sim, 60)) /* most of it while things are moving */
         when = 20 * MS + draw(sim, 2 * SECOND);
     if (kind == sizeof(kinds) / sizeof(kinds[0])) {
         struct sim_job *j = &sim->jobs[draw(sim, sim->job_count)];
@@ -127,7 +171,7 @@ void fault_draw(struct sim *sim)
         sim->hosts[host].corrupt = true;
     }
     sim->faulty |= kinds[kind] != fault_slow && kinds[kind] != fault_slow_disk;
-    if (kinds[kind] == fault_freeze)
+    if (kinds[kind] == fault_freeze || kinds[kind] == fault_freeze_manager)
         sim->quiet_us = FAULTS_BEGIN_US + FREEZE_MAX_US + SECOND;
     at(sim, when, (struct event){.run = kinds[kind], .host = host});
 }

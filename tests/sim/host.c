@@ -337,6 +337,7 @@ static void op_log(void *ctx, int level, const char *line)
 
 const struct node_ops host_ops = {
     .send = op_send,
+    .manager_silent = manager_silent,
     .source_resolve = origin_resolve,
     .source_open = origin_open,
     .source_prove = origin_prove,
@@ -512,6 +513,7 @@ static void thaw(struct sim *sim, struct event *e)
         return;
     note(sim, "%s goes on", h->name);
     h->frozen_until_us = 0;
+    h->heard_ms = now_ms(sim);
     h->timer_us = EVER;
     if (node_next_deadline(h->core) <= now_ms(sim))
         node_tick(h->core, now_ms(sim));

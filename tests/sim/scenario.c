@@ -141,7 +141,8 @@ void scenario_reply(struct sim *sim, struct host *h, uint64_t client,
     w->done_us = sim->now_us;
     if (code == VINE_OK)
         w->state = WAIT_DONE;
-    else if ((code == VINE_EDOWN || code == VINE_ECHANGED) && w->tries < TRIES_MAX)
+    else if (w->tries < TRIES_MAX && (code == VINE_EDOWN || code == VINE_ECHANGED ||
+                                      (code == VINE_ENOSPC && sim->room_comes)))
         ask_later(sim, j, h->index, 500 * MS);
     else
         w->state = WAIT_FAILED;
@@ -464,6 +465,10 @@ void scenario_draw(struct sim *sim)
         host_boot(sim, &sim->hosts[i]);
     if (!sim->options.calm && !sim->options.seeded) {
         faults = (uint32_t)draw(sim, 6);
+        if (chance(sim, 20)) {
+            faults += 3;
+            sim->storm_us = 20 * MS + draw(sim, 3 * SECOND);
+        }
         sim->quiet_us = 15 * SECOND;
     }
     for (uint32_t i = 0; i < faults; i++)

@@ -133,12 +133,13 @@ struct host {
     uint64_t joined_us, done_us; /* seeded: asks; has it */
     bool slow;
     uint64_t cache_max;
-    bool full;        /* its disk: nothing can be written */
+    bool full;        /* its disk: nothing can be written now */
     uint64_t disk_us; /* to publish, and to mount */
     bool corrupt;     /* serves wrong bytes */
     struct stored stored[THINGS_MAX];
     struct saved *saved;
     uint64_t owes_since_ms; /* the manager, without a word; EVER: nothing */
+    uint64_t heard_ms;      /* of the manager */
     uint32_t publishing[THINGS_MAX], mounting; /* answers owed */
     struct fetch *fetches;
     struct origin_ticket *tickets;
@@ -224,6 +225,7 @@ struct sim {
     struct mgr *mgr; /* NULL: down */
     struct mgr_limits mgr_limits;
     uint32_t mgr_epoch;
+    uint64_t mgr_frozen_until_us; /* 0: it runs */
     uint64_t mgr_timer_us;
     uint32_t mgr_idle_ticks;
     struct conn *conns;
@@ -245,6 +247,8 @@ struct sim {
     uint32_t leaf_count;
     struct meter meter;
     uint32_t troubles; /* each may cost another reading of a source */
+    uint64_t storm_us; /* most of it goes wrong then; 0: at any time */
+    bool room_comes;   /* a full disk gets room again */
     bool faulty;       /* something died or lied: bounds on bytes do not hold */
     bool quiet;        /* all faults are over */
     uint64_t quiet_us;
@@ -273,6 +277,8 @@ void msg_clone_free(struct msg *m);
 void manager_start(struct sim *sim);
 void manager_stop(struct sim *sim);
 void manager_timer(struct sim *sim);
+void manager_freeze(struct sim *sim, uint64_t until_us);
+void manager_silent(void *ctx); /* a host gives it up */
 void control_connect(struct sim *sim, struct host *h, uint64_t delay_us);
 void control_cut(struct sim *sim, struct host *h, bool host_notices);
 void control_bury(struct sim *sim);

@@ -4,6 +4,7 @@
 #include "daemon/core/node_int.h"
 #include "tests/sim/sim.h"
 
+#define QUIET_MS 3200u  /* until it is asked, see node.c */
 #define MATCH_EVERY 16u /* events: transfers against what the edge carries out */
 
 /* A deadline in the past is the next tick's; that it comes, host.c sees to. */
@@ -46,6 +47,18 @@ static void check_manager_wait(struct sim *sim, const struct host *h,
     if (since < h->core->manager_down_ms)
         since = h->core->manager_down_ms;
     check_deadline(sim, h, since + h->core->limits.manager_wait_ms, "client");
+}
+
+/* Who has something to do is answered by the manager, asks it, or gives it up. */
+static void check_silence(struct sim *sim, const struct host *h)
+{
+    const struct node *node = h->core;
+    uint64_t most = node->limits.manager_silent_ms + QUIET_MS;
+    bool waits = node->first_client != NULL || node->first_transfer != NULL;
+
+    if (h->up && waits && now_ms(sim) > h->heard_ms + most)
+        fail(sim, "%s: waits for a manager that is silent for %llu ms", h->name,
+             (unsigned long long)(now_ms(sim) - h->heard_ms));
 }
 
 static void check_bound(struct sim *sim, const struct host *h, const struct client *c,
@@ -108,6 +121,7 @@ void check_waits(struct sim *sim, struct host *h)
     if (h->core == NULL || h->frozen_until_us > 0)
         return;
     check_transfers(sim, h);
+    check_silence(sim, h);
     for (const struct client *c = h->core->first_client; c != NULL; c = c->next)
         check_client(sim, h, c);
     for (const struct ticket *t = h->core->first_ticket; t != NULL; t = t->next)

@@ -16,6 +16,7 @@
 #define SIZE 3000u
 
 enum op {
+    OP_MANAGER_SILENT,
     OP_RESOLVE,
     OP_OPEN,
     OP_PROVE,
@@ -57,7 +58,7 @@ struct world {
     struct sent_log log;
     struct did did[OPS];
     uint64_t now;
-    bool up;
+    bool up, mute; /* the manager: there; answers nothing */
 };
 
 static inline struct did *did(void *ctx, enum op op)
@@ -72,6 +73,12 @@ static inline void on_send(void *ctx, const struct msg *m)
 {
     assert_true(((struct world *)ctx)->up);
     sent_add(&((struct world *)ctx)->log, 0, m);
+}
+
+static inline void on_manager_silent(void *ctx)
+{
+    did(ctx, OP_MANAGER_SILENT);
+    ((struct world *)ctx)->up = false;
 }
 
 static inline void on_resolve(void *ctx, uint64_t ticket, uint32_t uid, uint32_t gid,
@@ -224,6 +231,7 @@ static inline void on_touched(void *ctx, const struct vine_digest *digest,
 static inline struct world *begin_ops(uint64_t cache_max, bool reuses)
 {
     static const struct node_ops all = {.send = on_send,
+                                        .manager_silent = on_manager_silent,
                                         .source_resolve = on_resolve,
                                         .source_build = on_build,
                                         .source_open = on_open,
@@ -429,6 +437,8 @@ static inline void wait_ms(struct world *w, uint64_t ms)
         if (node_next_deadline(w->node) > w->now)
             w->now = node_next_deadline(w->node);
         node_tick(w->node, w->now);
+        if (w->up && !w->mute)
+            (void)tell(w, &(struct msg){.type = MSG_PONG});
     }
     w->now = until;
 }

@@ -347,6 +347,20 @@ static void test_a_release_frees_the_slots(void **state)
     end(w);
 }
 
+/* Stopped and continued: what the nodes said meanwhile is not read yet. */
+static void test_a_manager_that_stood_still_drops_nobody(void **state)
+{
+    struct world *w = begin(2);
+
+    want(w, 1, JOB, 5);
+    w->now += 60000;
+    mgr_tick(w->mgr, w->now);
+    assert_int_equal(w->drops, 0);
+    wait_ms(w, 5250);
+    assert_int_equal(w->drops, 1);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -366,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_a_node_that_refuses_gets_nothing),
         cmocka_unit_test(test_an_eviction_that_crossed_a_binding),
         cmocka_unit_test(test_a_release_frees_the_slots),
+        cmocka_unit_test(test_a_manager_that_stood_still_drops_nobody),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -368,6 +368,73 @@ static void test_without_a_manager_a_wait_is_bounded(void **state)
     end(w);
 }
 
+/* Its connection is still there: only silence tells. */
+static void test_a_manager_that_does_not_answer_is_none(void **state)
+{
+    struct world *w = begin();
+
+    stage(w, 1, JOB, UID);
+    w->mute = true;
+    wait_ms(w, 10999); /* a ping after 1 s, its answer 10 s later */
+    assert_int_equal(w->did[OP_MANAGER_SILENT].count, 0);
+    wait_ms(w, 1);
+    assert_int_equal(w->did[OP_MANAGER_SILENT].count, 1);
+    assert_false(totals(w).manager_up);
+    wait_ms(w, 3000);
+    assert_int_equal(w->did[OP_REPLY].code[0], VINE_EDOWN);
+    assert_int_equal(w->did[OP_MANAGER_SILENT].count, 1);
+    end(w);
+}
+
+static void test_a_manager_that_never_registers_a_node_is_none(void **state)
+{
+    struct world *w = begin_with(UINT64_MAX);
+
+    w->mute = w->up = true;
+    node_manager_up(w->node, w->now);
+    wait_ms(w, 10000);
+    assert_int_equal(w->did[OP_MANAGER_SILENT].count, 1);
+    end(w);
+}
+
+/* What is sent need not be heard: a node that reports without end asks, too. */
+static void test_who_only_speaks_asks_for_an_answer(void **state)
+{
+    struct world *w = begin();
+
+    stage(w, 1, JOB, UID);
+    w->mute = true;
+    for (uint64_t i = 0; i < 8; i++) {
+        wait_ms(w, 500);
+        assert_int_equal(node_ask_status(w->node, 100 + i, w->now, NULL), 0);
+    }
+    assert_int_equal(sent_count(&w->log, 0, MSG_PING), 1); /* after 3 s */
+    wait_ms(w, 9000);
+    assert_int_equal(w->did[OP_MANAGER_SILENT].count, 1);
+    end(w);
+}
+
+/* Stopped and continued: its timers come first, what others did lies unread. */
+static void test_a_daemon_that_stood_still_asks_anew(void **state)
+{
+    struct world *w = begin();
+    uint32_t pings;
+
+    stage(w, 1, JOB, UID);
+    w->mute = true;
+    bind(w, JOB, 1);
+    fetch(w, 1, 0, 1, "n2");
+    wait_ms(w, 4500);
+    pings = sent_count(&w->log, 0, MSG_PING);
+    w->now += 60000;
+    node_tick(w->node, w->now);
+    assert_int_equal(w->did[OP_MANAGER_SILENT].count, 0);
+    assert_int_equal(sent_count(&w->log, 0, MSG_PING), pings + 1);
+    wait_ms(w, 10000);
+    assert_int_equal(w->did[OP_MANAGER_SILENT].count, 1);
+    end(w);
+}
+
 static void test_what_is_here_works_without_a_manager(void **state)
 {
     struct world *w = begin();
@@ -477,6 +544,10 @@ int main(void)
         cmocka_unit_test(test_the_end_of_a_job_ends_all_it_began),
         cmocka_unit_test(test_another_lease_keeps_the_fetch_going),
         cmocka_unit_test(test_without_a_manager_a_wait_is_bounded),
+        cmocka_unit_test(test_a_manager_that_does_not_answer_is_none),
+        cmocka_unit_test(test_a_manager_that_never_registers_a_node_is_none),
+        cmocka_unit_test(test_who_only_speaks_asks_for_an_answer),
+        cmocka_unit_test(test_a_daemon_that_stood_still_asks_anew),
         cmocka_unit_test(test_what_is_here_works_without_a_manager),
         cmocka_unit_test(test_a_fetch_outlives_the_manager),
         cmocka_unit_test(test_a_restart_remembers),
