@@ -484,6 +484,8 @@ int mgr_lazy_touched(struct mgr *mgr, struct mgr_node *node, const struct msg *m
                      struct vine_err *err);
 /* Only what is urgent for a node, or all again. */
 void mgr_lazy_hold(struct mgr *mgr, struct mgr_node *node, const struct msg *m);
+/* So many more nodes have tasks that wait for pieces of it. */
+void mgr_lazy_waits(struct mgr *mgr, struct object *o, int more);
 void mgr_lazy_unhold(struct holder *h); /* its intake ends */
 /* How far streams of it are to be read: tell, if that has changed. */
 void mgr_lazy_tell_origins(struct mgr *mgr, struct object *o);

@@ -60,6 +60,18 @@ static void soon_add(struct mgr *mgr, struct object *o, const struct msg *m)
             mgr_holder_changed(mgr, h);
 }
 
+/* The tops of trees have room for others while anybody waits, see mgr_plan_may_send. */
+void mgr_lazy_waits(struct mgr *mgr, struct object *o, int more)
+{
+    bool before = o->urgents > 0;
+
+    o->urgents += (uint32_t)more;
+    for (struct holder *h = o->holders; h != NULL && before != (o->urgents > 0);
+         h = h->object_next)
+        if (h->top)
+            mgr_holder_changed(mgr, h);
+}
+
 int mgr_lazy_urgent(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                     struct vine_err *err)
 {
@@ -74,7 +86,7 @@ int mgr_lazy_urgent(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         h->in->urgent = bits_new(o->pieces);
         if (h->in->urgent == NULL)
             return 0;
-        o->urgents++;
+        mgr_lazy_waits(mgr, o, 1);
     }
     (void)ranges_set(h->in->urgent, m);
     soon_add(mgr, o, m);

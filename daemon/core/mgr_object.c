@@ -439,7 +439,7 @@ static void intake_free(struct mgr *mgr, struct holder *h)
         mgr_flight_remove(mgr, h, h->in->flights - 1);
     mgr_feed_drop_all(mgr, h);
     if (h->in->urgent != NULL)
-        h->object->urgents--;
+        mgr_lazy_waits(mgr, h->object, -1);
     mgr_lazy_unhold(h);
     free(h->in->urgent);
     free(h->in->asked);

@@ -81,9 +81,11 @@ bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h)
         return false;
     if (!bits_get(h->have, 0))
         return h->in->outstanding == 0;
+    if (h->reusing)
+        return false;
     if (h->in->held)
         return urgent_waits(h->object, h) || soon_waits(h->object, h);
-    if (h->reusing || feed->state == FEED_GATHER ||
+    if (feed->state == FEED_GATHER ||
         h->have_count + h->in->asked_count >= h->object->pieces)
         return false;
     if (feed->state != FEED_ON || urgent_waits(h->object, h))

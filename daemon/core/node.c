@@ -10,9 +10,10 @@
 
 #include "daemon/core/node_int.h"
 
-#define HEARTBEATS_QUIET 3u /* who works asks a manager that says nothing for so long  \
-                             */
-#define LATE_MS 1000u       /* past the deadline: we stood still, not the manager */
+#define HEARTBEATS_QUIET                                                               \
+    3u                /* who works asks a manager that says nothing for so long        \
+                       */
+#define LATE_MS 1000u /* past the deadline: we stood still, not the manager */
 
 void node_limits_default(struct node_limits *limits)
 {
@@ -102,6 +103,11 @@ static void save_nothing(void *ctx)
 {
 }
 
+/* Tasks go on reading: who serves them outlives this node's daemon. */
+static void leave_nothing(void *ctx, const struct vine_digest *digest)
+{
+}
+
 void node_free(struct node *node)
 {
     if (node == NULL)
@@ -110,6 +116,7 @@ void node_free(struct node *node)
     node->ops.fetch_cancel = nothing;
     node->ops.source_close = nothing;
     node->ops.save = save_nothing;
+    node->ops.lazy_leave = leave_nothing;
     node_parts_free_all(node);
     while (node->first_client != NULL)
         node_client_free(node, node->first_client);

@@ -61,6 +61,7 @@ def test_manager_that_is_stopped(vine: Cluster) -> None:
     again."""
     env = make_environment(vine)
     signal = "kill -{} $(cat /run/minislurm/vine.pid)"
+    vine.wait_for(lambda: vine.status("n1")["node"]["manager_up"], 30, "the manager")
     vine.run("ctl", "sh", "-c", signal.format("STOP"))
     try:
         result = vine.srun("-N1", "-w", "n1", f"--vine-env={env.path}", env.script)

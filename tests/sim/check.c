@@ -33,6 +33,37 @@ static bool is_given(const struct sim *sim, const struct host *h, uint32_t thing
            (holder->in->loose || bits_get(holder->in->asked, piece));
 }
 
+/* It was on its way before, and is asked for again from another one. */
+static bool is_doubled(const struct holder *h, uint32_t piece)
+{
+    uint32_t times = 0;
+
+    for (uint32_t i = 0; i < h->in->flights; i++)
+        times += h->in->flight[i].piece == piece;
+    return times > 1;
+}
+
+/* While tasks start there only what they wait for, or others did, is sent. */
+static void check_held(struct sim *sim, const struct host *to, const struct msg *m)
+{
+    const struct object *o = mgr_object_find(sim->mgr, &m->digest);
+    const struct mgr_node *n = mgr_find_name(sim->mgr, to->name);
+    const struct holder *h =
+        o == NULL || n == NULL ? NULL : mgr_holder_find(sim->mgr, o, n);
+
+    if (h == NULL || h->in == NULL || !(h->in->held || h->reusing))
+        return;
+    for (uint32_t i = 0; i < m->assign_count; i++)
+        for (uint32_t k = 0; k < m->assigns[i].range.count; k++) {
+            uint32_t piece = m->assigns[i].range.first + k;
+            bool wanted = (h->in->urgent != NULL && bits_get(h->in->urgent, piece)) ||
+                          (o->soon != NULL && bits_get(o->soon, piece));
+            if (piece > 0 && (h->reusing || !wanted) && !is_doubled(h, piece))
+                fail(sim, "%s holds back, or reuses, and is to fetch piece %u",
+                     to->name, piece);
+        }
+}
+
 /* An assignment as the manager sends it: the sender has verified the piece or was given
  * it before. It may have lost it since, by dying or evicting; nothing else takes a
  * piece away. */
@@ -40,6 +71,7 @@ void check_assign(struct sim *sim, uint32_t to, const struct msg *m)
 {
     uint32_t thing = thing_of(sim, &m->digest);
 
+    check_held(sim, &sim->hosts[to], m);
     for (uint32_t i = 0; i < m->assign_count; i++) {
         const struct msg_assign *a = &m->assigns[i];
         const struct host *from = &sim->hosts[atoi(a->peer + 1)];
@@ -155,10 +187,16 @@ static void check_object(struct sim *sim, const struct object *o)
 {
     uint32_t *copies = calloc(o->pieces, sizeof(*copies));
     uint32_t *spread = calloc(o->pieces, sizeof(*spread));
-    uint32_t pending = 0;
+    uint32_t pending = 0, held = 0, urgents = 0;
 
-    for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
+    for (const struct holder *h = o->holders; h != NULL; h = h->object_next) {
         check_holder(sim, h, copies, spread);
+        held += h->in != NULL && h->in->held;
+        urgents += h->in != NULL && h->in->urgent != NULL;
+    }
+    if (held != o->held || urgents != o->urgents)
+        fail(sim, "object %u: %u hold, counted %u; tasks wait on %u, counted %u", o->id,
+             o->held, held, o->urgents, urgents);
     for (uint32_t p = 0; p < o->pieces; p++)
         if (copies[p] != o->copies[p] || spread[p] != o->spread[p])
             fail(sim, "piece %u: copies %u, counted %u; spread %u, counted %u", p,
@@ -227,6 +265,9 @@ void check_read(struct sim *sim, uint32_t source)
     const struct origin_source *s = &sim->sources[source];
     uint64_t size = sim->things[s->thing].size, most = size * 102 / 100;
 
+    /* Nobody has what a lazy job did not wait for: the next origin reads it, and may
+     * have little of the rest. */
+    most += sim->lazy_ends * 2 * size;
     if (sim->faulty)
         most += sim->troubles * 2 * size;
     /* No job gets it; a node's prolog or step that asks after the others tries. */
@@ -295,7 +336,9 @@ static void check_wait(struct sim *sim, const struct sim_job *j, uint32_t host)
         forged |= thing_claims(sim, sim->sources[j->source[i]].thing);
     }
     tight = h->cache_max != UINT64_MAX || h->full || no_space_anywhere(sim);
-    if (w->state == WAIT_DONE ? denied || forged : w->state != WAIT_FAILED)
+    /* A lazy job began with what is there. */
+    if (w->state == WAIT_DONE ? denied || (forged && !j->lazy)
+                              : w->state != WAIT_FAILED)
         fail(sim, "job %llu on %s: state %d at the end", (unsigned long long)j->job,
              h->name, w->state);
     if (w->state == WAIT_FAILED && !(denied && w->code == VINE_EACCES) &&

@@ -113,6 +113,11 @@ static void fault_slow_disk(struct sim *sim, struct event *e)
            (struct event){.run = fast_again, .host = e->host});
 }
 
+static void fault_lazy(struct sim *sim, struct event *e)
+{
+    lazy_lost(sim, &sim->hosts[e->host]);
+}
+
 static void fault_change(struct sim *sim, struct event *e)
 {
     sim->troubles++;
@@ -146,7 +151,8 @@ void fault_draw(struct sim *sim)
     static void (*const kinds[])(struct sim * sim, struct event * e) = {
         fault_die,       fault_die,    fault_manager, fault_cut,
         fault_freeze,    fault_slow,   fault_corrupt, fault_full,
-        fault_slow_disk, fault_change, fault_change,  fault_freeze_manager};
+        fault_slow_disk, fault_change, fault_change,  fault_freeze_manager,
+        fault_lazy};
     uint32_t kind = (uint32_t)draw(sim, sizeof(kinds) / sizeof(kinds[0]) + 1);
     uint32_t host = (uint32_t)draw(sim, sim->host_count);
     uint64_t when = 20 * MS + draw(sim, FAULTS_BEGIN_US);

@@ -202,6 +202,7 @@ static void published(struct sim *sim, struct event *e)
     h->stored[e->a].complete = true;
     h->stored[e->a].trusted = e->b != 0;
     note(sim, "%s complete", h->name);
+    lazy_complete(sim, h, (uint32_t)e->a);
     node_published(h->core, &sim->things[e->a].digest, NULL, now_ms(sim));
     sim->last_done_us = h->done_us = sim->now_us;
     host_timer(sim, h);
@@ -264,6 +265,7 @@ static void op_remove(void *ctx, const struct vine_digest *digest)
     note(the_sim, "%s removes an object", h->name);
     h->lost_pieces = true;
     the_sim->troubles++;
+    lazy_removed(the_sim, h, thing_of(the_sim, digest));
     stored_drop(h, thing_of(the_sim, digest));
 }
 
@@ -350,6 +352,11 @@ const struct node_ops host_ops = {
     .publish = op_publish,
     .mount = op_mount,
     .remember_key = op_remember_key,
+    .lazy_look = lazy_look,
+    .lazy_mount = lazy_mount,
+    .lazy_have = lazy_have,
+    .lazy_leave = lazy_leave,
+    .touched = lazy_touched,
     .remove = op_remove,
     .reply = op_reply,
     .answer = op_answer,
@@ -459,6 +466,7 @@ void host_boot(struct sim *sim, struct host *h)
             .job = s->job, .uid = s->uid, .path = s->path, .digest = s->digest};
         (void)node_restore_binding(h->core, &b, s->gid, NULL);
     }
+    lazy_booted(sim, h);
     control_connect(sim, h, 10 * MS + draw(sim, 20 * MS));
     scenario_booted(sim, h);
     host_timer(sim, h);
@@ -484,6 +492,7 @@ void host_die(struct sim *sim, struct host *h, bool silent)
     control_cut(sim, h, false);
     node_free(h->core);
     h->core = NULL;
+    lazy_host_gone(sim, h, silent);
     h->up = false;
     h->conn = 0;
     net_host_gone(sim, h);
@@ -546,6 +555,8 @@ void host_free(struct host *h)
     tickets_free(h);
     net_free(h);
     saved_free(h);
-    for (uint32_t i = 0; i < THINGS_MAX; i++)
+    for (uint32_t i = 0; i < THINGS_MAX; i++) {
+        lazy_drop(h, i);
         stored_drop(h, i);
+    }
 }

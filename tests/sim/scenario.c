@@ -26,6 +26,7 @@ static void make_spec(const struct sim *sim, const struct sim_job *j,
                       struct vine_spec *spec)
 {
     spec->count = j->source_count;
+    spec->lazy = j->lazy;
     for (uint32_t i = 0; i < j->source_count; i++) {
         strcpy(spec->source[i].path, sim->sources[j->source[i]].path);
         spec->source[i].dst[0] = '\0';
@@ -45,6 +46,15 @@ static void end_on(struct sim *sim, struct event *e)
     host_timer(sim, h);
 }
 
+static bool has_all(const struct sim *sim, const struct sim_job *j)
+{
+    for (uint32_t i = 0; i < sim->host_count; i++)
+        for (uint32_t k = 0; j->member[i] && k < j->source_count; k++)
+            if (!sim->hosts[i].stored[sim->sources[j->source[k]].thing].complete)
+                return false;
+    return true;
+}
+
 void scenario_job_end(struct sim *sim, struct event *e)
 {
     struct sim_job *j = e->p;
@@ -52,6 +62,7 @@ void scenario_job_end(struct sim *sim, struct event *e)
     if (j->ended)
         return;
     j->ended = true;
+    sim->lazy_ends += j->lazy && !has_all(sim, j);
     j->cancelled |= e->a != 0;
     sim->troubles += e->a != 0;
     note(sim, "job %llu %s", (unsigned long long)j->job,
@@ -65,7 +76,15 @@ static void job_check(struct sim *sim, struct sim_job *j)
     for (uint32_t i = 0; i < sim->host_count; i++)
         if (j->member[i] && j->wait[i].state < WAIT_DONE)
             return;
+    if (lazy_busy(sim, j))
+        return;
     at(sim, sim->now_us + 200 * MS, (struct event){.run = scenario_job_end, .p = j});
+}
+
+void scenario_task_over(struct sim *sim, struct sim_job *j)
+{
+    if (!j->ended)
+        job_check(sim, j);
 }
 
 /* ---- asking and being answered ---- */
@@ -102,8 +121,8 @@ static void ask(struct sim *sim, struct event *e)
     host_timer(sim, h);
 }
 
-static void check_result(struct sim *sim, const struct host *h, const struct sim_job *j,
-                         uint32_t i, const struct node_result *r)
+static void check_result(struct sim *sim, struct host *h, struct sim_job *j, uint32_t i,
+                         const struct node_result *r)
 {
     uint32_t thing = sim->sources[j->source[i]].thing;
 
@@ -112,8 +131,10 @@ static void check_result(struct sim *sim, const struct host *h, const struct sim
     if (r->code != VINE_OK)
         return;
     if (!vine_digest_equal(&r->digest, &sim->things[thing].digest) ||
-        !h->stored[thing].complete)
+        !(h->stored[thing].complete || (j->lazy && h->lazy[thing].standing)))
         fail(sim, "%s says ready and is not", h->name);
+    else if (!h->stored[thing].complete)
+        lazy_task(sim, h, j, thing);
 }
 
 void scenario_reply(struct sim *sim, struct host *h, uint64_t client,
@@ -405,6 +426,7 @@ static void draw_job(struct sim *sim, uint32_t index)
         j->job |= MADE_UP;
         j->asker = (uint32_t)draw(sim, sim->host_count);
     }
+    j->lazy = !sim->options.seeded && !j->stage && chance(sim, 40);
     j->source_count = 1 + (sim->source_count > 1 && !j->stage && chance(sim, 30));
     j->source[0] = (uint32_t)draw(sim, sim->source_count);
     j->source[1] = (j->source[0] + 1) % sim->source_count;

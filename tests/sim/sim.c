@@ -69,6 +69,7 @@ void sim_free(struct sim *sim)
         free(e);
     }
     free(sim->heap);
+    lazy_free(sim);
     mgr_free(sim->mgr);
     for (uint32_t i = 0; i < sim->host_count; i++)
         host_free(&sim->hosts[i]);

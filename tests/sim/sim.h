@@ -8,6 +8,7 @@
  *   control.c   the manager and its connections
  *   net.c       data: uplinks, downlinks, pipes between nodes
  *   host.c      a node: the core's ops, its disk, its life and death
+ *   lazy.c      jobs that start before their object is there
  *   reuse.c     pieces that an older thing on its disk has
  *   origin.c    sources: resolving, building, streaming
  *   scenario.c  what happens in a run, drawn from the seed
@@ -77,6 +78,12 @@ struct stored { /* a thing on a host's disk */
     bool unproved;                  /* its pieces are reused one by one */
 };
 
+struct lazy_mount { /* of a thing that is on its way */
+    bool standing, lost;
+    uint64_t *told;          /* pieces vine-lazy knows to be there */
+    struct msg_range tables; /* were found there */
+};
+
 struct saved { /* a binding on a host's disk */
     struct saved *next;
     uint64_t job;
@@ -137,6 +144,7 @@ struct host {
     uint64_t disk_us; /* to publish, and to mount */
     bool corrupt;     /* serves wrong bytes */
     struct stored stored[THINGS_MAX];
+    struct lazy_mount lazy[THINGS_MAX];
     struct saved *saved;
     uint64_t owes_since_ms; /* the manager, without a word; EVER: nothing */
     uint64_t heard_ms;      /* of the manager */
@@ -173,6 +181,7 @@ struct sim_job {
     uint32_t uid;
     uint32_t source_count;
     uint32_t source[2];
+    bool lazy;
     bool ended, cancelled, stage; /* stage: through `vine-env stage` */
     uint32_t asker;               /* of a stage */
     bool answered;
@@ -228,6 +237,8 @@ struct sim {
     uint64_t mgr_frozen_until_us; /* 0: it runs */
     uint64_t mgr_timer_us;
     uint32_t mgr_idle_ticks;
+    struct task *tasks;
+    uint32_t lazy_ends; /* jobs that ended before what they began on was whole */
     struct conn *conns;
     uint32_t conn_count, conn_room;
     struct host *hosts;
@@ -323,6 +334,23 @@ bool thing_claims(const struct sim *sim, uint32_t thing);
 uint64_t host_piece_bytes(const struct sim *sim, const struct host *h, uint32_t thing,
                           uint32_t piece);
 
+/* lazy.c */
+void lazy_look(void *ctx, const struct vine_digest *digest);
+void lazy_mount(void *ctx, const struct vine_digest *digest);
+void lazy_have(void *ctx, const struct vine_digest *digest, uint32_t piece);
+void lazy_leave(void *ctx, const struct vine_digest *digest);
+void lazy_touched(void *ctx, const struct vine_digest *digest,
+                  const struct msg_range *ranges, uint32_t count);
+void lazy_task(struct sim *sim, struct host *h, struct sim_job *j, uint32_t thing);
+bool lazy_busy(const struct sim *sim, const struct sim_job *j); /* a task reads */
+void lazy_complete(struct sim *sim, struct host *h, uint32_t thing);
+void lazy_removed(struct sim *sim, struct host *h, uint32_t thing);
+void lazy_lost(struct sim *sim, struct host *h);
+void lazy_drop(struct host *h, uint32_t thing);
+void lazy_host_gone(struct sim *sim, struct host *h, bool power);
+void lazy_booted(struct sim *sim, struct host *h);
+void lazy_free(struct sim *sim);
+
 /* origin.c */
 extern const struct node_ops host_ops;
 void origin_resolve(void *ctx, uint64_t ticket, uint32_t uid, uint32_t gid,
@@ -342,6 +370,7 @@ void scenario_reply(struct sim *sim, struct host *h, uint64_t client,
                     const struct node_result *results, uint32_t count);
 void scenario_answer(struct sim *sim, struct host *h, uint64_t client,
                      enum vine_code code, const char *text);
+void scenario_task_over(struct sim *sim, struct sim_job *j);
 void scenario_booted(struct sim *sim, struct host *h);
 void scenario_died(struct sim *sim, struct host *h, bool for_good);
 void scenario_job_end(struct sim *sim, struct event *e); /* p: job, a: cancelled */

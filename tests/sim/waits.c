@@ -5,6 +5,7 @@
 #include "tests/sim/sim.h"
 
 #define QUIET_MS 3200u  /* until it is asked, see node.c */
+#define HOLD_MS 60000u  /* see node_hold.c */
 #define MATCH_EVERY 16u /* events: transfers against what the edge carries out */
 
 /* A deadline in the past is the next tick's; that it comes, host.c sees to. */
@@ -89,7 +90,7 @@ static void check_client(struct sim *sim, const struct host *h, const struct cli
         const struct job_source *s = c->source[i];
         if (c->err[i].code != VINE_OK)
             continue;
-        waits |= !node_source_ready(s);
+        waits |= !node_source_ready(s) && !(c->lazy && node_lazy_ready(s));
         if (s->state == SOURCE_IDLE)
             fail(sim, "%s: a client waits for what nobody was asked for", h->name);
         else if (s->state == SOURCE_WANTED)
@@ -116,12 +117,21 @@ static void check_ticket(struct sim *sim, const struct host *h, const struct tic
         fail(sim, "%s: nobody will say what becomes of a source", h->name);
 }
 
+/* What is not urgent stays back for a while, and no longer. */
+static void check_hold(struct sim *sim, const struct host *h)
+{
+    for (const struct node_object *o = h->core->first_object; o != NULL; o = o->next)
+        if (o->holding)
+            check_deadline(sim, h, o->hold_since_ms + HOLD_MS, "hold");
+}
+
 void check_waits(struct sim *sim, struct host *h)
 {
     if (h->core == NULL || h->frozen_until_us > 0)
         return;
     check_transfers(sim, h);
     check_silence(sim, h);
+    check_hold(sim, h);
     for (const struct client *c = h->core->first_client; c != NULL; c = c->next)
         check_client(sim, h, c);
     for (const struct ticket *t = h->core->first_ticket; t != NULL; t = t->next)

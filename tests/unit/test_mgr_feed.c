@@ -245,6 +245,21 @@ static void test_feeds_of_trees_before_are_not_counted_for_new_ones(void **state
     end(w);
 }
 
+/* The source is kept for the trees, but not while a task waits for what it alone has.
+ */
+static void test_a_task_that_waits_is_served_by_the_top(void **state)
+{
+    struct world *w = begin_fed(0);
+    struct msg_range range = {MANY_PIECES - 1, 1};
+    struct msg m = {
+        .type = MSG_URGENT, .digest = digest_no(1), .ranges = &range, .range_count = 1};
+
+    assert_int_equal(sender_of(w, 9, MANY_PIECES - 1), 0);
+    assert_int_equal(say(w, 9, &m), 0);
+    assert_int_equal(sender_of(w, 9, MANY_PIECES - 1), 1);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +272,7 @@ int main(void)
         cmocka_unit_test(test_who_holds_others_up_is_left_out),
         cmocka_unit_test(test_all_that_comes_ends_the_books),
         cmocka_unit_test(test_feeds_of_trees_before_are_not_counted_for_new_ones),
+        cmocka_unit_test(test_a_task_that_waits_is_served_by_the_top),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -166,6 +166,28 @@ static void test_who_holds_gets_what_is_urgent_and_no_more(void **state)
     end(w);
 }
 
+/* What its own store has is not fetched: it tells when it has looked. */
+static void test_who_holds_and_reuses_gets_nothing(void **state)
+{
+    struct world *w = begin_seeded();
+    struct msg_range manifest = {0, 1};
+    struct msg m = {.type = MSG_HAVE,
+                    .digest = digest_no(1),
+                    .ranges = &manifest,
+                    .range_count = 1,
+                    .reusing = true};
+
+    assert_int_equal(hold(w, 2, true), 0);
+    assert_int_equal(tell(w, 2, MSG_URGENT, 70, 2), 0);
+    w->log.count = 0;
+    assert_int_equal(say(w, 2, &m), 0);
+    assert_int_equal(pieces_sent(w, 2), 0);
+    m.reusing = false;
+    assert_int_equal(say(w, 2, &m), 0);
+    assert_int_equal(pieces_sent(w, 2), 2);
+    end(w);
+}
+
 static void test_what_one_needs_the_others_get_too(void **state)
 {
     struct world *w = begin_seeded();
@@ -215,6 +237,7 @@ int main(void)
         cmocka_unit_test(test_what_was_read_is_told_to_the_next),
         cmocka_unit_test(test_an_origin_that_streams_is_told),
         cmocka_unit_test(test_who_holds_gets_what_is_urgent_and_no_more),
+        cmocka_unit_test(test_who_holds_and_reuses_gets_nothing),
         cmocka_unit_test(test_what_one_needs_the_others_get_too),
         cmocka_unit_test(test_an_origin_is_told_when_all_hold),
     };

@@ -390,6 +390,16 @@ static void test_a_stream_is_read_no_further_than_anybody_needs(void **state)
     end(w);
 }
 
+/* The daemon stops: who serves the tasks that run outlives it. */
+static void test_the_end_of_the_daemon_leaves_tasks_alone(void **state)
+{
+    struct world *w = begin_running();
+
+    node_free(w->node);
+    assert_int_equal(w->did[OP_LAZY_LEAVE].count, 0);
+    free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -409,6 +419,7 @@ int main(void)
         cmocka_unit_test(test_a_start_that_fails_holds_nothing_back),
         cmocka_unit_test(test_a_new_manager_is_told),
         cmocka_unit_test(test_a_stream_is_read_no_further_than_anybody_needs),
+        cmocka_unit_test(test_the_end_of_the_daemon_leaves_tasks_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
