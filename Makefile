@@ -45,7 +45,7 @@ LINK_LIBS := $(foreach l,node image edge core wire base,$(BUILD)/lib$(l).a)
 LDLIBS   = $(shell $(PKG_CONFIG) --libs $(PKGS)) -lpthread
 
 PROGRAMS := $(BUILD)/vined $(BUILD)/vine-managerd $(BUILD)/vine-env $(BUILD)/vine-source \
-            $(BUILD)/vine-lazy
+            $(BUILD)/vine-lazy $(BUILD)/vine-squash
 PLUGIN   := $(BUILD)/vine_env.so
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
@@ -85,6 +85,12 @@ $(BUILD)/vine-source: $(call OBJ,$(wildcard daemon/source/*.c)) $(ARCHIVES)
 $(BUILD)/daemon/lazy/%.o: PKGS := fuse3
 $(BUILD)/vine-lazy: $(call OBJ,$(wildcard daemon/lazy/*.c))
 	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs fuse3)
+
+# With libsquashfs and libarchive: it runs as a user who has nothing.
+$(BUILD)/daemon/squash/%.o: PKGS := libarchive libsquashfs1
+$(BUILD)/vine-squash: $(call OBJ,$(wildcard daemon/squash/*.c)) $(BUILD)/libbase.a
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ \
+	  $(shell $(PKG_CONFIG) --libs libarchive libsquashfs1 libcrypto) -lpthread
 
 # The plugin lives in slurmstepd and srun: never sanitized, links jansson only, and shows
 # nothing but the symbols of spank/export.map.

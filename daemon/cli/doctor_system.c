@@ -110,11 +110,12 @@ static void check_squashfs(struct doctor *d)
 
 static void check_tools(struct doctor *d)
 {
-    if (doctor_has_program(IMAGE_BUILDER))
+    if (access(VINE_LIBEXECDIR "/" IMAGE_BUILDER, X_OK) == 0)
         doctor_add(d, DOCTOR_OK, "image builder", NULL, IMAGE_BUILDER " is installed");
     else
-        doctor_add(d, DOCTOR_FAIL, "image builder", "install squashfs-tools-ng",
-                   "no " IMAGE_BUILDER " in PATH: this node cannot make images");
+        doctor_add(d, DOCTOR_FAIL, "image builder", "install vine-env anew",
+                   "no " VINE_LIBEXECDIR "/" IMAGE_BUILDER
+                   ": this node cannot make images");
     if (doctor_has_program("squashfuse"))
         doctor_add(d, DOCTOR_OK, "squashfuse", NULL, "is installed");
     else

@@ -1,6 +1,6 @@
 /* follow.h - hash a file while somebody else still writes it.
  *
- * What was hashed is a hint: the writer may have come back and changed it (tar2sqfs
+ * What was hashed is a hint: the writer may have come back and changed it (vine-squash
  * cuts the file back when it finds that it wrote what is there already, and writes the
  * superblock last). image_hash_file takes a hint only after it has looked at the bytes
  * again, by a sum that costs a fraction of SHA-256. */

@@ -2,13 +2,14 @@
  *
  * info.h        what an image says about itself
  * pack.h        packed files: object, manifest, signature
- * builder.h     the argument vector of the image builder, tar2sqfs
+ * builder.h     the argument vector of the image builder, vine-squash
  * hash.h        the manifest of a file; follow.h: begun while it is written
  * source.h      reading sources; used by vine-source and image_pack_local
  *
- * How the daemon builds: vine-source (as the user) writes a tar to a pipe, tar2sqfs
+ * How the daemon builds: vine-source (as the user) writes a tar to a pipe, vine-squash
  * (as a helper user) makes a file of it, the daemon waits for the child's "done" and
- * the exit 0 of tar2sqfs, calls image_info_write, and cuts the object into chunks. */
+ * the exit 0 of vine-squash, calls image_info_write, and cuts the object into chunks.
+ */
 #ifndef VINE_IMAGE_IMAGE_H
 #define VINE_IMAGE_IMAGE_H
 
@@ -43,7 +44,7 @@ struct image_pack_result {
 };
 
 /* Pack as the calling user, without a daemon; unsigned. Blocking; starts threads and a
- * tar2sqfs child; SIGPIPE must be ignored by the caller. Nothing is left behind when
+ * vine-squash child; SIGPIPE must be ignored by the caller. Nothing is left behind when
  * it fails. A source that changes meanwhile is tried three times. */
 int image_pack_local(const struct image_pack_options *options,
                      struct image_pack_result *result, struct vine_err *err);

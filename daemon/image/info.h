@@ -22,7 +22,7 @@ enum image_activate { IMAGE_ACTIVATE_NONE, IMAGE_ACTIVATE_VENV, IMAGE_ACTIVATE_C
 
 struct image_info {
     char prefix[VINE_PATH_MAX]; /* where the tree was, raw bytes; "" = not known */
-    char tool[128];             /* "tar2sqfs zstd level=3 131072"; printable ASCII */
+    char tool[128];             /* "vine-squash zstd level=3 131072"; printable ASCII */
     char created_by[64];        /* "vine-env 0.1.0" */
     enum image_activate activate;
     uint64_t entries, bytes;                /* of the tree; 0 for archives */

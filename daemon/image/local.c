@@ -57,11 +57,29 @@ static int tell(void *ctx, uint64_t bytes, uint64_t files)
     return p->options->progress(p->options->ctx, bytes, p->source_bytes, files);
 }
 
-/* tar2sqfs reading tar_fd, its words going to words_fd. */
+/* Beside this program where it was built, else where it was installed. */
+static void find_builder(char out[VINE_PATH_MAX])
+{
+    ssize_t len =
+        readlink("/proc/self/exe", out, VINE_PATH_MAX - sizeof(IMAGE_BUILDER));
+    char *slash;
+
+    out[len > 0 ? len : 0] = '\0';
+    slash = strrchr(out, '/');
+    if (slash != NULL) {
+        memcpy(slash + 1, IMAGE_BUILDER, sizeof(IMAGE_BUILDER));
+        if (access(out, X_OK) == 0)
+            return;
+    }
+    (void)snprintf(out, VINE_PATH_MAX, "%s/%s", VINE_LIBEXECDIR, IMAGE_BUILDER);
+}
+
+/* vine-squash reading tar_fd, its words going to words_fd. */
 static int spawn_builder(const struct packing *p, int tar_fd, int words_fd, pid_t *pid,
                          struct vine_err *err)
 {
-    const struct image_builder builder = {.output = p->temporary,
+    char program[VINE_PATH_MAX];
+    const struct image_builder builder = {.program = program,
                                           .jobs = p->options->processors};
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
@@ -69,8 +87,8 @@ static int spawn_builder(const struct packing *p, int tar_fd, int words_fd, pid_
     sigset_t pipe_signal;
     int result;
 
-    if (image_builder_argv(&builder, &argv, err) < 0)
-        return -1;
+    find_builder(program);
+    image_builder_argv(&builder, &argv);
     (void)sigemptyset(&pipe_signal);
     (void)sigaddset(&pipe_signal, SIGPIPE);
     if (posix_spawn_file_actions_init(&actions) != 0)
@@ -79,19 +97,19 @@ static int spawn_builder(const struct packing *p, int tar_fd, int words_fd, pid_
         (void)posix_spawn_file_actions_destroy(&actions);
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
     }
-    (void)posix_spawn_file_actions_adddup2(&actions, tar_fd, 0);
+    (void)posix_spawn_file_actions_adddup2(&actions, tar_fd, IMAGE_BUILDER_TAR_FD);
     (void)posix_spawn_file_actions_adddup2(&actions, words_fd, 1);
     (void)posix_spawn_file_actions_adddup2(&actions, words_fd, 2);
+    (void)posix_spawn_file_actions_adddup2(&actions, p->fd, IMAGE_BUILDER_IMAGE_FD);
     (void)posix_spawnattr_setsigdefault(&attributes, &pipe_signal);
     (void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
-    result = posix_spawnp(pid, argv.argv[0], &actions, &attributes, argv.argv, environ);
+    result = posix_spawn(pid, argv.argv[0], &actions, &attributes, argv.argv, environ);
     (void)posix_spawnattr_destroy(&attributes);
     (void)posix_spawn_file_actions_destroy(&actions);
     if (result == 0)
         return 0;
     errno = result;
-    return vine_err_sys(err, "cannot start '%s' (package squashfs-tools-ng)",
-                        argv.argv[0]);
+    return vine_err_sys(err, "cannot start '%s'", argv.argv[0]);
 }
 
 /* What the builder said last, without line ends, into `out`. */

@@ -1,4 +1,4 @@
-/* tar_out.c - a pax tar by libarchive, as tar2sqfs reads it.
+/* tar_out.c - a pax tar by libarchive, as vine-squash reads it.
  *
  * Restricted pax: plain ustar headers where they suffice, pax ones for long names,
  * large numbers and sparse maps. hdrcharset=BINARY: names are bytes and are never

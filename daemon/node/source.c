@@ -226,7 +226,7 @@ void source_line(struct source *s, const json_t *line)
         if (code == VINE_OK)
             code = VINE_EPROTO;
         if (code == VINE_ESYS && build_failed(s))
-            return; /* the pipe broke because tar2sqfs had ended: that is told */
+            return; /* the pipe broke because vine-squash had ended: that is told */
         if (!try_again(s, code))
             fail_with(s, code, word(line, "text"));
     } else {

@@ -97,7 +97,7 @@ int child_send_fds(struct source *s, json_t *command, const int *fds, unsigned c
                    struct vine_err *err);
 int pipe_send_fds(uv_pipe_t *control, json_t *command, const int *fds, unsigned count,
                   struct vine_err *err);
-int child_take_bulk_fd(struct source *s); /* for tar2sqfs; caller closes */
+int child_take_bulk_fd(struct source *s); /* for vine-squash; caller closes */
 /* Read exactly `len` bytes from the bulk pipe into `buf`, then call `done`; or `drop`
  * (may be NULL) if the child ends or is given up first. In order; any number may be
  * queued. On error neither is called. */

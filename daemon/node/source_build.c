@@ -1,10 +1,10 @@
 /* source_build.c - from a source to an image file in the store's tmp/.
  *
- * Directories and archives: the child's tar goes through a pipe straight into tar2sqfs,
- * which runs as the helper user: neither the job's user (who could trace a process of
- * his own) nor root writes an image the kernel will parse. Both must end well before
- * the file counts. Plain squashfs files of a user are copied and never trusted. A
- * worker thread then adds the info block, and cuts and hashes the object. */
+ * Directories and archives: the child's tar goes through a pipe straight into
+ * vine-squash, which runs as the helper user: neither the job's user (who could trace a
+ * process of his own) nor root writes an image the kernel will parse. Both must end
+ * well before the file counts. Plain squashfs files of a user are copied and never
+ * trusted. A worker thread then adds the info block, and cuts and hashes the object. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -67,8 +67,6 @@ static void run_finish(uv_work_t *work)
     struct finish_job *job = work->data;
     uint64_t size;
 
-    if (fchown(job->fd, geteuid(), getegid()) < 0)
-        vine_err_sys(&job->err, "cannot take the new image over");
     if (job->base.same_files > 0 && !base_is_whole(&job->base)) {
         job->base_damaged = true;
         return;
@@ -204,7 +202,7 @@ bool build_failed(struct source *s)
                      s->vined->conf.cache_dir, (unsigned long long)available >> 20);
     else if (try_without_base(s))
         return true;
-    vine_err_set(&err, VINE_ESYS, "the image builder tar2sqfs ended with status %d",
+    vine_err_set(&err, VINE_ESYS, "the image builder ended with status %d",
                  (int)b->status);
     source_fail(s, &err);
     return true;
@@ -260,10 +258,10 @@ static int spawn_builder(struct source *s, struct source_build *b, int tar_fd,
                          struct vine_err *err)
 {
     struct image_builder how = {
-        .output = "/proc/self/fd/3",
+        .program = VINE_LIBEXECDIR "/" IMAGE_BUILDER,
         .jobs = (unsigned)s->vined->conf.build_threads,
     };
-    char *env[] = {"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C", NULL};
+    char *env[] = {"LC_ALL=C", NULL};
     uv_stdio_container_t stdio[5] = {
         {.flags = UV_INHERIT_FD, .data.fd = tar_fd},
         {.flags = UV_IGNORE},
@@ -289,21 +287,16 @@ static int spawn_builder(struct source *s, struct source_build *b, int tar_fd,
         stdio[4].data.fd = b->base.object->image_fd;
         options.stdio_count = 5;
     }
-    if (image_builder_argv(&how, &argv, err) < 0)
-        return -1;
+    image_builder_argv(&how, &argv);
     options.file = argv.argv[0];
     options.args = argv.argv;
-    if (fchown(s->temp_fd, options.uid, options.gid) < 0)
-        return vine_err_sys(err, "cannot hand the new image to '%s'",
-                            s->vined->conf.helper_user);
     status = uv_spawn(&s->vined->loop, &b->process, &options);
     b->process.data = b;
     b->has_process = true;
     if (status < 0) {
         b->process_ended = true;
         b->status = 127;
-        return vine_err_uv(err, status,
-                           "cannot start tar2sqfs (package squashfs-tools-ng)");
+        return vine_err_uv(err, status, "cannot start the image builder");
     }
     return 0;
 }

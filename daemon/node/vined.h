@@ -7,7 +7,7 @@
  *   fetch.c      data connections to peers: asking
  *   serve.c      data connections from peers: answering
  *   buffers.c    memory for chunks
- *   source*.c    sources this node is origin of: vine-source, tar2sqfs
+ *   source*.c    sources this node is origin of: vine-source, vine-squash
  *   mount.c      images mounted
  *   lazy*.c      images mounted while they are on their way
  *   local.c      the Unix socket for plugin and CLI; status.c its documents; packing.c

@@ -30,7 +30,7 @@ SHARED = f"/pfs/home/{USER}/bench-image"
 WHEELS = [REPO / "build/wheels-bench", REPO / "build/wheels"]
 VINE_SOURCE = "/usr/libexec/vine-env/vine-source"
 CORES = os.cpu_count() or 1
-# What daemon/image/builder.c asks of tar2sqfs.
+# What daemon/image/builder.c and daemon/squash/disk.h say.
 MKSQUASHFS = [
     "mksquashfs", TREE, f"{LOCAL}/other.sqsh", "-comp", "zstd",
     "-Xcompression-level", "3", "-b", "131072", "-processors", str(CORES),

@@ -140,7 +140,7 @@ def test_scancel_during_a_long_stage(vine: Cluster) -> None:
         "the leases' end",
     )
     for node in ("n1", "n2"):
-        found = vine.run(node, "pgrep", "-x", "vine-source|tar2sqfs", check=False)
+        found = vine.run(node, "pgrep", "-x", "vine-source|vine-squash", check=False)
         assert found.out == ""
         assert vine.sh(node, "ls /local/vine/tmp /local/vine/partial").split() == [
             "/local/vine/partial:",

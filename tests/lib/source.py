@@ -102,10 +102,9 @@ def build(
             return resolved
         source.send(cmd="build")
         builder = subprocess.Popen(
-            ["tar2sqfs", "--compressor", "zstd", "--comp-extra", "level=3"]
-            + ["--block-size", "131072", "--queue-backlog", "100"]
-            + ["--no-skip", "--no-xattr", "--quiet"]
-            + ["--force", *(["--num-jobs", str(jobs)] if jobs else []), image],
+            ["/bin/bash", "-c", 'exec "$1" "${@:3}" 3<>"$2"', "bash"]
+            + [os.path.join(os.path.dirname(program), "vine-squash"), image]
+            + (["--jobs", str(jobs)] if jobs else []),
             stdin=source.bulk,
             stderr=subprocess.DEVNULL,
         )

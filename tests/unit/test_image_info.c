@@ -13,7 +13,7 @@
 
 static const struct image_info sample = {
     .prefix = "/shared/envs/\xff odd\n%41/ml",
-    .tool = "tar2sqfs zstd level=3 131072",
+    .tool = "vine-squash zstd level=3 131072",
     .created_by = "vine-env 0.1.0",
     .activate = IMAGE_ACTIVATE_CONDA,
     .entries = 68492,

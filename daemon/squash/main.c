@@ -1,0 +1,161 @@
+/* vine-squash: a squashfs image of a tar.
+ *
+ *   vine-squash [--jobs N] <TAR 3<>IMAGE
+ *
+ * The tar comes on descriptor 0, as vine-source writes it; the image goes to descriptor
+ * 3, open for reading and writing, from its start on, the superblock last. The same tar
+ * gives the same bytes with any number of threads. Errors go to stderr, exit status 1.
+ *
+ * The owner of what is packed has written the tar, so nothing in it is believed; this
+ * process runs as a user who has nothing but these descriptors. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/squash/content.h"
+#include "daemon/squash/meta.h"
+#include "daemon/squash/tar_in.h"
+#include "vine/limits.h"
+
+#define TAR_FD 0
+#define IMAGE_FD 3
+#define JOBS_MAX 64u
+
+struct squash {
+    struct disk disk;
+    struct tar_in *tar;
+    struct nodes *nodes;
+    struct content *content;
+};
+
+static int add_content(void *ctx, const void *bytes, uint64_t len, struct vine_err *err)
+{
+    struct squash *s = ctx;
+
+    return bytes != NULL ? content_add(s->content, bytes, (size_t)len, err)
+                         : content_add_zeros(s->content, len, err);
+}
+
+static int add_link(struct squash *s, struct node *node, const struct tar_item *item,
+                    struct vine_err *err)
+{
+    struct node *to = nodes_find(s->nodes, item->link_to);
+
+    if (to == NULL || to->link != NULL || S_ISDIR(to->mode))
+        return vine_err_set(err, VINE_EINVAL, "'%s' is another name of no file '%s'",
+                            item->path, item->link_to);
+    node->mode = to->mode;
+    node->link = to;
+    to->links++;
+    return 0;
+}
+
+static int add_item(struct squash *s, const struct tar_item *item, struct vine_err *err)
+{
+    bool directory = item->link_to == NULL && S_ISDIR(item->mode);
+    struct node *node = nodes_make(s->nodes, item->path, directory, err);
+
+    if (node == NULL)
+        return -1;
+    if (item->link_to != NULL)
+        return add_link(s, node, item, err);
+    node->mode = item->mode;
+    node->uid = item->uid;
+    node->gid = item->gid;
+    node->mtime = item->mtime;
+    if (item->target != NULL) {
+        if (strlen(item->target) >= VINE_PATH_MAX)
+            return vine_err_set(err, VINE_ELIMIT, "target of '%s' is too long",
+                                item->path);
+        node->target = strdup(item->target);
+        return node->target != NULL ? 0
+                                    : vine_err_set(err, VINE_ENOMEM, "out of memory");
+    }
+    if (directory)
+        return 0;
+    if (item->same)
+        return vine_err_set(err, VINE_EINVAL,
+                            "'%s' is to be as before: no image before", item->path);
+    if (content_begin(s->content, &node->file, item->size, err) < 0 ||
+        tar_in_data(s->tar, add_content, s, err) < 0)
+        return -1;
+    return content_end(s->content, err);
+}
+
+static int build(struct squash *s, unsigned jobs, struct vine_err *err)
+{
+    const struct fragment *fragments;
+    struct tar_item item;
+    uint32_t count;
+    int result;
+
+    if (ftruncate(IMAGE_FD, 0) < 0)
+        return vine_err_sys(err, "cannot write the image");
+    disk_init(&s->disk, IMAGE_FD, 0);
+    s->nodes = nodes_new();
+    if (s->nodes == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    s->tar = tar_in_new(TAR_FD, err);
+    if (s->tar == NULL || meta_begin(&s->disk, err) < 0)
+        return -1;
+    s->content = content_new(&s->disk, jobs, err);
+    if (s->content == NULL)
+        return -1;
+    while ((result = tar_in_next(s->tar, &item, err)) > 0)
+        if (add_item(s, &item, err) < 0)
+            return -1;
+    if (result < 0 || content_finish(s->content, err) < 0 ||
+        nodes_sort(s->nodes, err) < 0)
+        return -1;
+    fragments = content_fragments(s->content, &count);
+    return meta_write(&s->disk, s->nodes, fragments, count, err);
+}
+
+static int usage(void)
+{
+    fputs("usage: vine-squash [--jobs N] <TAR 3<>IMAGE   (started by vined and by "
+          "'vine-env pack')\n",
+          stderr);
+    return 2;
+}
+
+static int parse_jobs(const char *text, unsigned *jobs)
+{
+    char *end;
+    unsigned long value;
+
+    errno = 0;
+    value = strtoul(text, &end, 10);
+    if (errno != 0 || *text < '0' || *text > '9' || *end != '\0')
+        return -1;
+    *jobs = value > JOBS_MAX ? JOBS_MAX : (unsigned)value;
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {{"jobs", required_argument, NULL, 'j'},
+                                            {NULL, 0, NULL, 0}};
+    struct squash s = {.tar = NULL};
+    struct vine_err err = {0};
+    unsigned jobs = 0;
+    int option, result;
+
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
+        if (option != 'j' || parse_jobs(optarg, &jobs) < 0)
+            return usage();
+    if (optind != argc || fcntl(IMAGE_FD, F_GETFL) < 0)
+        return usage();
+    result = build(&s, jobs, &err);
+    if (result < 0)
+        fprintf(stderr, "vine-squash: %s\n", err.text);
+    content_free(s.content);
+    nodes_free(s.nodes);
+    tar_in_free(s.tar);
+    return result < 0 ? 1 : 0;
+}

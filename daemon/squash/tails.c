@@ -1,0 +1,162 @@
+/* tails.c - a block is filled until the next tail does not fit.
+ *
+ * Which tails are the same is told by SHA-256: the bytes of those before are compressed
+ * and written, and a sum that can be met on purpose would let one file stand in for
+ * another. */
+#include "daemon/squash/tails.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "vine/digest.h"
+
+#define ROOM_FIRST 4096u
+#define NONE UINT32_MAX
+
+struct known { /* a tail that is kept */
+    struct vine_digest digest;
+    uint32_t len, block, offset;
+    uint32_t same_hash;
+};
+
+struct tails {
+    struct blocks *blocks;
+    /* The open block, and behind its end room for the tail that is to come. */
+    uint8_t *bytes;
+    uint32_t used;
+    uint32_t block; /* its number */
+
+    struct known *known;
+    uint32_t count, room;
+    uint32_t *bucket; /* [room], a power of two */
+};
+
+static uint32_t *bucket_of(const struct tails *t, const struct vine_digest *digest)
+{
+    uint32_t hash;
+
+    memcpy(&hash, digest->b, sizeof(hash));
+    return &t->bucket[hash & (t->room - 1)];
+}
+
+static void put_in_bucket(struct tails *t, uint32_t index)
+{
+    uint32_t *bucket = bucket_of(t, &t->known[index].digest);
+
+    t->known[index].same_hash = *bucket;
+    *bucket = index;
+}
+
+static int make_room(struct tails *t, struct vine_err *err)
+{
+    uint32_t room = t->room == 0 ? ROOM_FIRST : t->room * 2;
+    struct known *known;
+    uint32_t *bucket;
+
+    if (t->count < t->room)
+        return 0;
+    known = realloc(t->known, room * sizeof(*known));
+    if (known != NULL)
+        t->known = known;
+    bucket = known == NULL ? NULL : realloc(t->bucket, room * sizeof(*bucket));
+    if (bucket == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    t->bucket = bucket;
+    t->room = room;
+    memset(bucket, 0xff, room * sizeof(*bucket));
+    for (uint32_t i = 0; i < t->count; i++)
+        put_in_bucket(t, i);
+    return 0;
+}
+
+static struct known *find(const struct tails *t, const struct vine_digest *digest,
+                          uint32_t len)
+{
+    uint32_t i = t->room == 0 ? NONE : *bucket_of(t, digest);
+
+    while (i != NONE &&
+           (t->known[i].len != len || !vine_digest_equal(&t->known[i].digest, digest)))
+        i = t->known[i].same_hash;
+    return i == NONE ? NULL : &t->known[i];
+}
+
+struct tails *tails_new(struct blocks *blocks, struct vine_err *err)
+{
+    struct tails *t = calloc(1, sizeof(*t));
+
+    if (t != NULL)
+        t->bytes = malloc((size_t)2 * SQUASH_BLOCK);
+    if (t == NULL || t->bytes == NULL) {
+        vine_err_set(err, VINE_ENOMEM, "out of memory");
+        free(t);
+        return NULL;
+    }
+    t->blocks = blocks;
+    return t;
+}
+
+uint8_t *tails_room(struct tails *t)
+{
+    return t->bytes + t->used;
+}
+
+/* Put the open block. The tail in the room behind it, `len` bytes, moves to the front.
+ */
+static int put_open(struct tails *t, uint32_t len, struct vine_err *err)
+{
+    uint8_t *room = blocks_room(t->blocks, err);
+    uint32_t number;
+
+    if (room == NULL)
+        return -1;
+    memcpy(room, t->bytes, t->used);
+    if (blocks_put_tails(t->blocks, t->used, &number, err) < 0)
+        return -1;
+    memmove(t->bytes, t->bytes + t->used, len);
+    t->used = 0;
+    t->block = number + 1;
+    return 0;
+}
+
+int tails_put(struct tails *t, struct squash_file *file, uint32_t len,
+              struct vine_err *err)
+{
+    struct vine_digest digest;
+    const struct known *known;
+
+    if (bytes_all_zero(tails_room(t), len)) {
+        file->sparse += len;
+        return file_add_block(file, 0, err);
+    }
+    vine_digest_of(tails_room(t), len, &digest);
+    known = find(t, &digest, len);
+    if (known == NULL) {
+        if (t->used + len > SQUASH_BLOCK && put_open(t, len, err) < 0)
+            return -1;
+        if (make_room(t, err) < 0)
+            return -1;
+        t->known[t->count] = (struct known){
+            .digest = digest, .len = len, .block = t->block, .offset = t->used};
+        put_in_bucket(t, t->count);
+        known = &t->known[t->count++];
+        t->used += len;
+    }
+    file->tail_block = known->block;
+    file->tail_offset = known->offset;
+    return 0;
+}
+
+int tails_finish(struct tails *t, struct vine_err *err)
+{
+    return t->used > 0 ? put_open(t, 0, err) : 0;
+}
+
+void tails_free(struct tails *t)
+{
+    if (t == NULL)
+        return;
+    free(t->bytes);
+    free(t->known);
+    free(t->bucket);
+    free(t);
+}
