@@ -22,6 +22,8 @@ void image_builder_argv(const struct image_builder *b, struct image_argv *out)
 
     memset(out, 0, sizeof(*out));
     out->argv[count++] = (char *)(b->program != NULL ? b->program : IMAGE_BUILDER);
+    if (b->base)
+        out->argv[count++] = (char *)"--base";
     if (b->jobs > 0) {
         (void)snprintf(out->text, sizeof(out->text), "%u", b->jobs);
         out->argv[count++] = (char *)"--jobs";

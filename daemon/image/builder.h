@@ -9,6 +9,8 @@
 #ifndef VINE_IMAGE_BUILDER_H
 #define VINE_IMAGE_BUILDER_H
 
+#include <stdbool.h>
+
 #define IMAGE_BUILDER "vine-squash" /* in VINE_LIBEXECDIR */
 #define IMAGE_BUILDER_TAR_FD 0
 #define IMAGE_BUILDER_IMAGE_FD 3
@@ -18,6 +20,7 @@
 struct image_builder {
     const char *program; /* argv[0]; NULL = IMAGE_BUILDER */
     unsigned jobs;       /* compressing threads, 0 = as many as there are processors */
+    bool base;           /* IMAGE_BUILDER_BASE_FD is open */
 };
 
 struct image_argv {

@@ -260,6 +260,7 @@ static int spawn_builder(struct source *s, struct source_build *b, int tar_fd,
     struct image_builder how = {
         .program = VINE_LIBEXECDIR "/" IMAGE_BUILDER,
         .jobs = (unsigned)s->vined->conf.build_threads,
+        .base = b->base.object != NULL,
     };
     char *env[] = {"LC_ALL=C", NULL};
     uv_stdio_container_t stdio[5] = {

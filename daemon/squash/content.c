@@ -145,6 +145,39 @@ int content_end(struct content *c, struct vine_err *err)
     return c->has_blocks ? blocks_end_file(c->blocks, file, err) : 0;
 }
 
+int content_same(struct content *c, struct squash_file *file, struct base *base,
+                 const struct squash_file *from, struct vine_err *err)
+{
+    uint64_t offset = from->start;
+    uint32_t whole = (uint32_t)(from->size / SQUASH_BLOCK);
+
+    if (content_begin(c, file, from->size, err) < 0)
+        return -1;
+    for (uint32_t i = 0; i < whole; i++) {
+        uint32_t word = from->block[i];
+
+        if (word == 0) {
+            if (content_add_zeros(c, SQUASH_BLOCK, err) < 0)
+                return -1;
+            continue;
+        }
+        c->room = blocks_room(c->blocks, err);
+        if (c->room == NULL || base_read(base, offset, word, c->room, err) < 0 ||
+            blocks_put_ready(c->blocks, file, word, err) < 0)
+            return -1;
+        c->room = NULL;
+        c->has_blocks = true;
+        c->left -= SQUASH_BLOCK;
+        offset += BLOCK_LEN(word);
+    }
+    if (from->tail_block != NO_TAIL) {
+        if (tails_put_same(c->tails, file, base, from, err) < 0)
+            return -1;
+        c->left = 0;
+    }
+    return content_end(c, err); /* zeros, if there is more */
+}
+
 int content_finish(struct content *c, struct vine_err *err)
 {
     if (tails_finish(c->tails, err) < 0)

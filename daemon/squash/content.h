@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "daemon/squash/base.h"
 #include "daemon/squash/blocks.h"
 #include "daemon/squash/tree.h"
 #include "vine/err.h"
@@ -20,6 +21,10 @@ int content_add(struct content *content, const void *bytes, size_t len,
                 struct vine_err *err);
 int content_add_zeros(struct content *content, uint64_t len, struct vine_err *err);
 int content_end(struct content *content, struct vine_err *err);
+
+/* A whole file as it is in the base, without compressing it. */
+int content_same(struct content *content, struct squash_file *file, struct base *base,
+                 const struct squash_file *from, struct vine_err *err);
 
 /* Everything written: files and fragments are complete. */
 int content_finish(struct content *content, struct vine_err *err);

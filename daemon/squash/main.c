@@ -1,10 +1,15 @@
 /* vine-squash: a squashfs image of a tar.
  *
- *   vine-squash [--jobs N] <TAR 3<>IMAGE
+ *   vine-squash [--jobs N] [--base] <TAR 3<>IMAGE [4<BASE]
  *
  * The tar comes on descriptor 0, as vine-source writes it; the image goes to descriptor
  * 3, open for reading and writing, from its start on, the superblock last. The same tar
  * gives the same bytes with any number of threads. Errors go to stderr, exit status 1.
+ *
+ * With --base descriptor 4 is an older image of ours. A regular file of the tar without
+ * bytes, but with the extended attribute "vine.same", has the content that the base has
+ * at its path: it is taken from there, compressed as it is, and the image is the same
+ * as if the tar had brought the bytes.
  *
  * The owner of what is packed has written the tar, so nothing in it is believed; this
  * process runs as a user who has nothing but these descriptors. */
@@ -24,6 +29,7 @@
 
 #define TAR_FD 0
 #define IMAGE_FD 3
+#define BASE_FD 4
 #define JOBS_MAX 64u
 
 struct squash {
@@ -31,6 +37,7 @@ struct squash {
     struct tar_in *tar;
     struct nodes *nodes;
     struct content *content;
+    struct base *base; /* NULL: none */
 };
 
 static int add_content(void *ctx, const void *bytes, uint64_t len, struct vine_err *err)
@@ -53,6 +60,19 @@ static int add_link(struct squash *s, struct node *node, const struct tar_item *
     node->link = to;
     to->links++;
     return 0;
+}
+
+static int add_same(struct squash *s, struct node *node, const struct tar_item *item,
+                    struct vine_err *err)
+{
+    const struct squash_file *from;
+
+    if (s->base == NULL || item->size != 0)
+        return vine_err_set(err, VINE_EINVAL, "'%s' is to be as before: %s", item->path,
+                            s->base == NULL ? "no image before" : "but has bytes");
+    from = base_find(s->base, item->path, err);
+    return from == NULL ? -1
+                        : content_same(s->content, &node->file, s->base, from, err);
 }
 
 static int add_item(struct squash *s, const struct tar_item *item, struct vine_err *err)
@@ -79,15 +99,14 @@ static int add_item(struct squash *s, const struct tar_item *item, struct vine_e
     if (directory)
         return 0;
     if (item->same)
-        return vine_err_set(err, VINE_EINVAL,
-                            "'%s' is to be as before: no image before", item->path);
+        return add_same(s, node, item, err);
     if (content_begin(s->content, &node->file, item->size, err) < 0 ||
         tar_in_data(s->tar, add_content, s, err) < 0)
         return -1;
     return content_end(s->content, err);
 }
 
-static int build(struct squash *s, unsigned jobs, struct vine_err *err)
+static int build(struct squash *s, unsigned jobs, bool has_base, struct vine_err *err)
 {
     const struct fragment *fragments;
     struct tar_item item;
@@ -100,6 +119,8 @@ static int build(struct squash *s, unsigned jobs, struct vine_err *err)
     s->nodes = nodes_new();
     if (s->nodes == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    if (has_base && (s->base = base_open(BASE_FD, err)) == NULL)
+        return -1;
     s->tar = tar_in_new(TAR_FD, err);
     if (s->tar == NULL || meta_begin(&s->disk, err) < 0)
         return -1;
@@ -118,8 +139,8 @@ static int build(struct squash *s, unsigned jobs, struct vine_err *err)
 
 static int usage(void)
 {
-    fputs("usage: vine-squash [--jobs N] <TAR 3<>IMAGE   (started by vined and by "
-          "'vine-env pack')\n",
+    fputs("usage: vine-squash [--jobs N] [--base] <TAR 3<>IMAGE [4<BASE]   (started by "
+          "vined and by 'vine-env pack')\n",
           stderr);
     return 2;
 }
@@ -139,22 +160,27 @@ static int parse_jobs(const char *text, unsigned *jobs)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"jobs", required_argument, NULL, 'j'},
+    static const struct option options[] = {{"base", no_argument, NULL, 'b'},
+                                            {"jobs", required_argument, NULL, 'j'},
                                             {NULL, 0, NULL, 0}};
     struct squash s = {.tar = NULL};
     struct vine_err err = {0};
+    bool has_base = false;
     unsigned jobs = 0;
     int option, result;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
-        if (option != 'j' || parse_jobs(optarg, &jobs) < 0)
+        if (option == 'b')
+            has_base = true;
+        else if (option != 'j' || parse_jobs(optarg, &jobs) < 0)
             return usage();
     if (optind != argc || fcntl(IMAGE_FD, F_GETFL) < 0)
         return usage();
-    result = build(&s, jobs, &err);
+    result = build(&s, jobs, has_base, &err);
     if (result < 0)
         fprintf(stderr, "vine-squash: %s\n", err.text);
     content_free(s.content);
+    base_free(s.base);
     nodes_free(s.nodes);
     tar_in_free(s.tar);
     return result < 0 ? 1 : 0;

@@ -2,7 +2,11 @@
  *
  * Which tails are the same is told by SHA-256: the bytes of those before are compressed
  * and written, and a sum that can be met on purpose would let one file stand in for
- * another. */
+ * another.
+ *
+ * With a base: tails come in the order of the tree, so mostly the open block fills with
+ * the tails of one block of the base, in their order. If it has them all, and nothing
+ * else, when it is full, it need not be compressed: the same bytes are there. */
 #include "daemon/squash/tails.h"
 
 #include <stdlib.h>
@@ -25,6 +29,9 @@ struct tails {
     uint8_t *bytes;
     uint32_t used;
     uint32_t block; /* its number */
+    /* So far the open block is that of the base; NONE: it is not. */
+    struct base *base;
+    uint32_t base_block;
 
     struct known *known;
     uint32_t count, room;
@@ -92,6 +99,7 @@ struct tails *tails_new(struct blocks *blocks, struct vine_err *err)
         return NULL;
     }
     t->blocks = blocks;
+    t->base_block = NONE;
     return t;
 }
 
@@ -105,21 +113,28 @@ uint8_t *tails_room(struct tails *t)
 static int put_open(struct tails *t, uint32_t len, struct vine_err *err)
 {
     uint8_t *room = blocks_room(t->blocks, err);
-    uint32_t number;
+    uint32_t number, word;
 
     if (room == NULL)
         return -1;
-    memcpy(room, t->bytes, t->used);
-    if (blocks_put_tails(t->blocks, t->used, &number, err) < 0)
-        return -1;
+    if (t->base_block != NONE && base_tails_are(t->base, t->base_block, t->used)) {
+        if (base_read_tails(t->base, t->base_block, room, &word, err) < 0 ||
+            blocks_put_ready_tails(t->blocks, word, &number, err) < 0)
+            return -1;
+    } else {
+        memcpy(room, t->bytes, t->used);
+        if (blocks_put_tails(t->blocks, t->used, &number, err) < 0)
+            return -1;
+    }
     memmove(t->bytes, t->bytes + t->used, len);
     t->used = 0;
     t->block = number + 1;
     return 0;
 }
 
-int tails_put(struct tails *t, struct squash_file *file, uint32_t len,
-              struct vine_err *err)
+/* The tail of `len` bytes in the room; `from`: the file of the base that has it too. */
+static int put_tail(struct tails *t, struct squash_file *file, uint32_t len,
+                    const struct squash_file *from, struct vine_err *err)
 {
     struct vine_digest digest;
     const struct known *known;
@@ -135,6 +150,11 @@ int tails_put(struct tails *t, struct squash_file *file, uint32_t len,
             return -1;
         if (make_room(t, err) < 0)
             return -1;
+        if (t->used == 0)
+            t->base_block = from != NULL ? from->tail_block : NONE;
+        if (from == NULL || from->tail_block != t->base_block ||
+            from->tail_offset != t->used)
+            t->base_block = NONE;
         t->known[t->count] = (struct known){
             .digest = digest, .len = len, .block = t->block, .offset = t->used};
         put_in_bucket(t, t->count);
@@ -144,6 +164,21 @@ int tails_put(struct tails *t, struct squash_file *file, uint32_t len,
     file->tail_block = known->block;
     file->tail_offset = known->offset;
     return 0;
+}
+
+int tails_put(struct tails *t, struct squash_file *file, uint32_t len,
+              struct vine_err *err)
+{
+    return put_tail(t, file, len, NULL, err);
+}
+
+int tails_put_same(struct tails *t, struct squash_file *file, struct base *base,
+                   const struct squash_file *from, struct vine_err *err)
+{
+    t->base = base;
+    if (base_tail(base, from, tails_room(t), err) < 0)
+        return -1;
+    return put_tail(t, file, from->size % SQUASH_BLOCK, from, err);
 }
 
 int tails_finish(struct tails *t, struct vine_err *err)

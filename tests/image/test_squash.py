@@ -23,24 +23,27 @@ class Squash:
         self.space = space
 
     def run(
-        self, tar: bytes, image: Path, *arguments: str
+        self, tar: bytes, image: Path, *arguments: str, base: Path | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        shell = 'exec "$1" "${@:3}" 3<>"$2"'
+        shell = 'exec "$1" "${@:4}" 3<>"$2" 4<"$3"'
         return subprocess.run(
-            ["/bin/bash", "-c", shell, "bash", self.program, str(image), *arguments],
+            ["/bin/bash", "-c", shell, "bash", self.program, str(image)]
+            + [str(base or "/dev/null"), *arguments],
             input=tar,
             capture_output=True,
             timeout=120,
         )
 
-    def image(self, tar: bytes, name: str, *arguments: str) -> Path:
+    def image(
+        self, tar: bytes, name: str, *arguments: str, base: Path | None = None
+    ) -> Path:
         image = self.space / name
-        done = self.run(tar, image, *arguments)
+        done = self.run(tar, image, *arguments, base=base)
         assert done.returncode == 0, done.stderr
         return image
 
-    def refused(self, tar: bytes, *arguments: str) -> str:
-        done = self.run(tar, self.space / "refused", *arguments)
+    def refused(self, tar: bytes, *arguments: str, base: Path | None = None) -> str:
+        done = self.run(tar, self.space / "refused", *arguments, base=base)
         assert done.returncode == 1, (done.returncode, done.stderr)
         assert done.stderr.startswith(b"vine-squash: ")
         return done.stderr.decode(errors="replace")
@@ -224,3 +227,135 @@ def test_no_tar_and_no_image(squash: Squash, space: Path) -> None:
     assert b"usage" in done.stderr
     done = squash.run(tar_of([("file", noise(1, BLOCK))]), Path("/dev/full"))
     assert done.returncode == 1
+
+
+def same() -> tarfile.TarInfo:
+    """Content as in the base."""
+    info = tarfile.TarInfo()
+    info.mtime, info.mode = 1_600_000_000, 0o640
+    info.pax_headers = {"SCHILY.xattr.vine.same": "1"}
+    return info
+
+
+def changed(entries: dict[str, Content], seed: int) -> dict[str, Content]:
+    """A later version of a tree: some files other, some new, some gone."""
+    chance = random.Random(seed)
+    later: dict[str, Content] = {}
+    for name, content in entries.items():
+        fate = chance.random()
+        if isinstance(content, bytes) and fate < 0.06:
+            continue
+        if isinstance(content, bytes) and fate < 0.12:
+            later[name + "-new"] = noise(seed, chance.randrange(3 * BLOCK))
+        if isinstance(content, bytes) and fate > 0.94:
+            content = noise(seed + 1, len(content) + chance.randrange(3))
+        later[name] = content
+    return later
+
+
+def marked(
+    later: dict[str, Content], before: dict[str, Content]
+) -> list[tuple[str, Content]]:
+    return [
+        (k, same() if isinstance(v, bytes) and v == before.get(k) else v)
+        for k, v in later.items()
+    ]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_taken_from_a_base_makes_no_difference(
+    squash: Squash, space: Path, seed: int
+) -> None:
+    before = mixed()
+    squash.image(tar_of(before.items()), "base")
+    later = changed(before, seed) if seed > 0 else dict(before)
+    if seed % 3 == 0:  # what was the content of another file, and stands before it
+        later["a/0"] = noise(7, 3049)
+        later["a/0-blocks"] = noise(5 * BLOCK, 5 * BLOCK)
+    whole = squash.image(tar_of(sorted(later.items())), "whole")
+    tar = tar_of(marked(dict(sorted(later.items())), before))
+    if seed == 1:
+        assert len(tar) < len(tar_of(later.items())) / 2
+    taken = squash.image(tar, "taken", "--base", base=space / "base")
+    assert taken.read_bytes() == whole.read_bytes()
+    check_content(taken, space / "mnt", later)
+
+
+def test_blocks_of_the_base_are_taken_as_they_are(squash: Squash, space: Path) -> None:
+    """Not unpacked and packed again: a base of plain blocks gives plain blocks."""
+    base = squash.image(tar_of([("file", noise(1, BLOCK)), ("tail", b"x" * 9)]), "base")
+    data = bytearray(base.read_bytes())
+    at = data.index(b"\x28\xb5\x2f\xfd")
+    data[at + 40] ^= 1
+    base.write_bytes(data)
+    tar = tar_of([("file", same()), ("tail", same())])
+    image = squash.image(tar, "image", "--base", base=base).read_bytes()
+    assert image[at : at + 100] == data[at : at + 100]
+
+
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        ([("none", same())], "no file"),
+        ([("a", same())], "no file"),
+        ([("a/none", same())], "no file"),
+        ([("link", same())], "no file"),
+        ([("a/file/below", same())], "no file"),
+    ],
+)
+def test_a_mark_for_what_the_base_has_not_is_refused(
+    squash: Squash, entries: list[tuple[str, Content]], why: str
+) -> None:
+    link = special(tarfile.SYMTYPE, "a/file")
+    base = squash.image(tar_of([("a", None), ("a/file", b"x"), ("link", link)]), "base")
+    assert why in squash.refused(tar_of(entries), "--base", base=base)
+
+
+def test_marks_without_a_base_or_with_bytes_are_refused(
+    squash: Squash, space: Path
+) -> None:
+    assert "no image before" in squash.refused(tar_of([("file", same())]))
+    base = squash.image(tar_of([("file", b"y")]), "base")
+    with_bytes = bytearray(tar_of([("file", same())]))
+    whole = bytearray(tar_of([("file", b"x")]))
+    with_bytes[1024 : len(whole) + 1024] = whole  # behind the mark's own two blocks
+    assert "has bytes" in squash.refused(bytes(with_bytes), "--base", base=base)
+
+
+def test_a_damaged_base_is_refused_or_harmless(squash: Squash, space: Path) -> None:
+    """Any byte of its tables changed: an error, or an image, never a crash."""
+    entries: dict[str, Content] = {f"d{i % 9}/f{i}": noise(i, 900) for i in range(90)}
+    entries["large"] = noise(1, 2 * BLOCK + 10)
+    base = squash.image(tar_of(entries.items()), "base")
+    good = base.read_bytes()
+    tar = tar_of([(name, same()) for name in entries])
+    tables = int.from_bytes(good[64:72], "little")  # where the inodes begin
+    chance = random.Random(3)
+    places = [*range(0, 102, 3), *chance.sample(range(102, tables), 40)]
+    places += chance.sample(range(tables, len(good.rstrip(b"\0"))), 150)
+    refused = 0
+    for place in places:
+        damaged = bytearray(good)
+        damaged[place] ^= 1 << chance.randrange(8)
+        base.write_bytes(damaged)
+        done = squash.run(tar, space / "image", "--base", base=base)
+        assert done.returncode in (0, 1), (place, done.stderr)
+        refused += done.returncode
+    assert refused > len(places) / 4
+    for cut in (0, 50, 96, tables - 1, tables + 100, len(good) - 4096):
+        base.write_bytes(good[:cut])
+        squash.refused(tar, "--base", base=base)
+
+
+def test_a_base_of_another_kind_is_refused(squash: Squash, space: Path) -> None:
+    (space / "tree").mkdir()
+    (space / "tree" / "file").write_bytes(noise(1, 1000))
+    for options in (["-comp", "gzip"], ["-comp", "zstd"], ["-b", "65536"]):
+        base = space / "other.sqsh"
+        subprocess.run(
+            ["mksquashfs", str(space / "tree"), str(base), "-noappend", "-quiet"]
+            + ["-no-progress", *options],
+            check=True,
+        )
+        why = squash.refused(tar_of([("file", same())]), "--base", base=base)
+        assert "another kind" in why

@@ -123,6 +123,11 @@ static void test_the_builder_is_told_its_threads(void **state)
     assert_string_equal(argv.argv[1], "--jobs");
     assert_string_equal(argv.argv[2], "4294967295");
     assert_null(argv.argv[3]);
+    b.base = true;
+    image_builder_argv(&b, &argv);
+    assert_string_equal(argv.argv[1], "--base");
+    assert_string_equal(argv.argv[3], "4294967295");
+    assert_null(argv.argv[4]);
 }
 
 int main(void)
