@@ -130,7 +130,7 @@ VENV     := build/venv/bin
 JOBS     := $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 SUBMAKE   = $(MAKE) --no-print-directory $(JOBS)
 PYTESTS  := $(wildcard tests/lint tests/demo tests/bench tests/image \
-              tests/packaging tests/cluster)
+              tests/packaging tests/python tests/cluster)
 
 lint: bootstrap-check
 	$(VENV)/python contrib/lint.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from dataclasses import dataclass
 
 from cluster import Cluster
@@ -27,17 +28,18 @@ class Environment:
 
 MAKE = """
 set -eu
-python3 -m venv --without-pip --symlinks {path}
-site=$(echo {path}/lib/python3*/site-packages)
+path={quoted}
+python3 -m venv --without-pip --symlinks "$path"
+site=$(echo "$path"/lib/python3*/site-packages)
 mkdir -p "$site/hello"
 printf 'WORDS = "%s"\\n' {word} > "$site/hello/__init__.py"
-cat > {path}/bin/vine-hello <<'END'
+cat > "$path/bin/vine-hello" <<'END'
 #!{path}/bin/python
 import hello
 print(hello.WORDS, hello.__file__)
 END
-chmod 755 {path}/bin/vine-hello
-head -c {bytes} /dev/urandom > {path}/ballast
+chmod 755 "$path/bin/vine-hello"
+head -c {bytes} /dev/urandom > "$path/ballast"
 """
 
 
@@ -51,8 +53,10 @@ def make_environment(
     """A fresh environment whose module `hello` says `word`; random bytes as ballast."""
     parent = parent or f"/pfs/home/{user}/envs"
     path = f"{parent}/env-{secrets.token_hex(4)}"
-    script = MAKE.format(path=path, word=word, bytes=ballast_bytes)
-    cluster.sh("n1", f"mkdir -p {parent}\n{script}", user=user)
+    script = MAKE.format(
+        path=path, quoted=shlex.quote(path), word=word, bytes=ballast_bytes
+    )
+    cluster.sh("n1", f"mkdir -p {shlex.quote(parent)}\n{script}", user=user)
     return Environment(path, user)
 
 

@@ -1,0 +1,22 @@
+"""vine-env for Parsl: what a job's Python runs from lies on its nodes' own disks.
+
+    from vine_env import VineSlurmProvider
+    provider = VineSlurmProvider(vine_env="/shared/envs/ml", nodes_per_block=8, ...)
+
+`VineSlurmProvider` is SlurmProvider with vine-env's options; `doctor` looks at a
+Parsl configuration and says what keeps it from using vine-env well.
+"""
+
+from vine_env.doctor import Finding, doctor
+from vine_env.provider import VineSlurmProvider
+from vine_env.spec import Source, SpecError, parse_spec
+
+__version__ = "0.1.0"
+__all__ = [
+    "Finding",
+    "Source",
+    "SpecError",
+    "VineSlurmProvider",
+    "doctor",
+    "parse_spec",
+]
