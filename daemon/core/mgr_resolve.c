@@ -318,6 +318,9 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
         mgr_object_put(mgr, o);
         return vine_err_set(err, VINE_ENOMEM, "no memory for an object");
     }
+    /* It came from this node's own source: whoever fed the object before has shown
+     * nothing by that. */
+    o->unproved = false;
     (void)mgr_holder_complete(mgr, h);
     /* A stream that ends so has read nothing. */
     if (!vine_digest_equal(&m->key, &no_key) && (s == NULL || !s->streaming))

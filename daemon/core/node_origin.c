@@ -83,8 +83,11 @@ void node_ticket_free(struct node *node, struct ticket *t)
     node_ticket_parts_drop(node, t);
     node->ops.source_close(node->ctx, t->id);
     node->store_used -= t->admitted;
-    if (t->object != NULL)
+    if (t->object != NULL) {
         t->object->stream = NULL;
+        if (t->object->leases == 0) /* what peers send beside it is for nobody */
+            node_transfer_give_up(node, t->object);
+    }
     table_remove(&node->tickets, &t->link);
     *(t->prev != NULL ? &t->prev->next : &node->first_ticket) = t->next;
     if (t->next != NULL)

@@ -221,6 +221,16 @@ void check_deep(struct sim *sim)
         check_object(sim, o);
 }
 
+/* A file whose trailer names what it does not have has shown nothing, ever. */
+static void check_keys(struct sim *sim)
+{
+    for (uint32_t i = 0; i < sim->source_count && sim->hollow; i++) {
+        struct vine_digest key = origin_key(sim, i);
+        if (sim->sources[i].hollow && mgr_object_of_key(sim->mgr, &key) != NULL)
+            fail(sim, "%s is believed to have what it names", sim->sources[i].path);
+    }
+}
+
 /* Who owes the manager something is heard of, or asked and then dropped, at a tick. */
 static void check_silence(struct sim *sim, const struct mgr_node *n)
 {
@@ -245,6 +255,7 @@ void check_manager(struct sim *sim)
 
     if (mgr == NULL)
         return;
+    check_keys(sim);
     if ((mgr->first_active != NULL || mgr->tickets.count > 0 || mgr->due_sources > 0) &&
         mgr_next_deadline(mgr) > now_ms(sim) + TICK_MS)
         fail(sim, "the manager has work and no deadline");
@@ -265,13 +276,16 @@ void check_read(struct sim *sim, uint32_t source)
     const struct origin_source *s = &sim->sources[source];
     uint64_t size = sim->things[s->thing].size, most = size * 102 / 100;
 
-    /* Nobody has what a lazy job did not wait for: the next origin reads it, and may
-     * have little of the rest. */
-    most += sim->lazy_ends * 2 * size;
-    if (sim->faulty)
+    /* Nobody has what a lazy job does not wait for: the next origin proves or reads it,
+     * and may have little of the rest. */
+    most += sim->lazy_jobs * 2 * size;
+    /* A build of the same content may end its stream: then nothing is known of it. */
+    if (s->packed && !sim->sources[s->thing].packed)
+        most += 2 * size;
+    if (sim->faulty || sim->hollow)
         most += sim->troubles * 2 * size;
     /* No job gets it; a node's prolog or step that asks after the others tries. */
-    if (thing_claims(sim, s->thing))
+    if (thing_claims(sim, s->thing) || s->hollow)
         most += sim->job_count * 2 * sim->host_count * size;
     if (s->bytes_read > most)
         fail(sim, "%s was read %.2f times, after %u troubles", s->path,
@@ -327,13 +341,14 @@ static void check_wait(struct sim *sim, const struct sim_job *j, uint32_t host)
 {
     const struct wait *w = &j->wait[host];
     const struct host *h = &sim->hosts[host];
-    bool denied = false, forged = false, tight = false;
+    bool denied = false, forged = false, hollow = false, tight = false;
 
     if (!j->member[host] || w->state == WAIT_GONE || j->cancelled)
         return;
     for (uint32_t i = 0; i < j->source_count; i++) {
         denied |= sim->sources[j->source[i]].denied_uid == j->uid;
         forged |= thing_claims(sim, sim->sources[j->source[i]].thing);
+        hollow |= sim->sources[j->source[i]].hollow;
     }
     tight = h->cache_max != UINT64_MAX || h->full || no_space_anywhere(sim);
     /* A lazy job began with what is there. */
@@ -342,7 +357,8 @@ static void check_wait(struct sim *sim, const struct sim_job *j, uint32_t host)
         fail(sim, "job %llu on %s: state %d at the end", (unsigned long long)j->job,
              h->name, w->state);
     if (w->state == WAIT_FAILED && !(denied && w->code == VINE_EACCES) &&
-        !(forged && w->code == VINE_ECORRUPT) && !(tight && w->code == VINE_ENOSPC))
+        !((forged || hollow) && w->code == VINE_ECORRUPT) &&
+        !(tight && w->code == VINE_ENOSPC))
         fail(sim, "job %llu on %s failed: %s", (unsigned long long)j->job, h->name,
              vine_code_name(w->code));
 }

@@ -104,6 +104,8 @@ void manager_silent(void *ctx)
     note(sim, "%s gives its manager up", h->name);
     if (!h->up)
         fail(sim, "%s gives up the manager that it does not have", h->name);
+    if (sim->thawing)
+        fail(sim, "%s stood still, and takes its manager for silent", h->name);
     sim->troubles++;
     h->up = false;
     control_cut(sim, h, true);
@@ -118,6 +120,9 @@ static void on_drop(void *ctx, uint32_t conn, const char *why)
     if (!c->open)
         return;
     meter_leave(sim);
+    if (sim->thawing)
+        fail(sim, "the manager stood still, and takes %s for dead",
+             sim->hosts[c->host].name);
     sim->troubles++;
     c->open = false;
     at(sim, sim->now_us + net_latency_us(sim, &sim->hosts[c->host], NULL),
@@ -210,10 +215,12 @@ static void thaw(struct sim *sim, struct event *e)
     note(sim, "manager goes on");
     sim->mgr_frozen_until_us = 0;
     sim->mgr_timer_us = EVER;
+    sim->thawing = true;
     meter_enter(sim);
     if (mgr_next_deadline(sim->mgr) <= now_ms(sim))
         mgr_tick(sim->mgr, now_ms(sim));
     meter_leave(sim);
+    sim->thawing = false;
     manager_timer(sim);
 }
 

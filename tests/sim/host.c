@@ -186,9 +186,17 @@ static void op_fetch_cancel(void *ctx, uint64_t transfer)
         fail(the_sim, "%s cancels a transfer that is over", h->name);
         return;
     }
+    if (the_sim->thawing)
+        fail(the_sim, "%s stood still, and takes others for late", h->name);
     if (f->peer != UINT32_MAX)
         net_cancel(the_sim, h, f);
     host_end_fetch(h, transfer);
+}
+
+void thing_is_complete(struct sim *sim, uint32_t thing)
+{
+    if (sim->things[thing].complete_us > sim->now_us)
+        sim->things[thing].complete_us = sim->now_us;
 }
 
 static void published(struct sim *sim, struct event *e)
@@ -200,6 +208,7 @@ static void published(struct sim *sim, struct event *e)
         return;
     h->publishing[e->a]--;
     h->stored[e->a].complete = true;
+    thing_is_complete(sim, (uint32_t)e->a);
     h->stored[e->a].trusted = e->b != 0;
     note(sim, "%s complete", h->name);
     lazy_complete(sim, h, (uint32_t)e->a);
@@ -524,8 +533,10 @@ static void thaw(struct sim *sim, struct event *e)
     h->frozen_until_us = 0;
     h->heard_ms = now_ms(sim);
     h->timer_us = EVER;
+    sim->thawing = true;
     if (node_next_deadline(h->core) <= now_ms(sim))
         node_tick(h->core, now_ms(sim));
+    sim->thawing = false;
     net_kick(sim, h);
     host_timer(sim, h);
 }

@@ -29,8 +29,7 @@ static struct origin_ticket *ticket_owe(struct sim *sim, struct host *h, uint64_
     return t;
 }
 
-/* Copies of one image have one content, and each a key of its own. */
-static struct vine_digest key_of(const struct sim *sim, uint32_t source)
+struct vine_digest origin_key(const struct sim *sim, uint32_t source)
 {
     struct vine_digest key = sim->things[sim->sources[source].thing].key;
 
@@ -52,7 +51,7 @@ static void opened(struct sim *sim, struct event *e)
     if (t->changed)
         vine_err_set(&err, VINE_ECHANGED, "it changed while it was read");
     thing = &sim->things[sim->sources[t->source].thing];
-    struct node_resolved r = {.key = key_of(sim, t->source),
+    struct node_resolved r = {.key = origin_key(sim, t->source),
                               .estimate = thing->size,
                               .trusted = true,
                               .has_manifest = true,
@@ -90,7 +89,7 @@ static void resolved(struct sim *sim, struct event *e)
     if (s->denied_uid != 0 && s->denied_uid == (uint32_t)e->b)
         vine_err_set(&err, VINE_EACCES, "cannot read '%s': Permission denied", s->path);
     struct node_resolved r = {
-        .key = key_of(sim, t->source), .estimate = thing->size, .trusted = true};
+        .key = origin_key(sim, t->source), .estimate = thing->size, .trusted = true};
     r.unopened = s->packed;
     node_source_resolved(h->core, e->a, &r, &err, now_ms(sim));
     host_timer(sim, h);
@@ -145,7 +144,8 @@ static void proved(struct sim *sim, struct event *e)
         t->owed--;
     if (t != NULL && t->changed)
         vine_err_set(&err, VINE_ECHANGED, "it changed while it was read");
-    if (t != NULL && thing_claims(sim, sim->sources[t->source].thing))
+    if (t != NULL && (thing_claims(sim, sim->sources[t->source].thing) ||
+                      sim->sources[t->source].hollow))
         vine_err_set(&err, VINE_ECORRUPT, "wrong bytes");
     node_source_proved(h->core, e->a, &err, now_ms(sim));
     host_timer(sim, h);
@@ -176,7 +176,7 @@ static void built(struct sim *sim, struct event *e)
         return;
     t->owed--;
     thing = &sim->things[sim->sources[t->source].thing];
-    key = key_of(sim, t->source);
+    key = origin_key(sim, t->source);
     object = (struct msg_object){.digest = thing->digest,
                                  .size = thing->size,
                                  .pieces = thing->pieces,
@@ -190,6 +190,8 @@ static void built(struct sim *sim, struct event *e)
         vine_err_set(&err, VINE_ENOSPC, "No space left on device");
     else
         host_store(sim, h, sim->sources[t->source].thing);
+    if (err.code == VINE_OK)
+        thing_is_complete(sim, sim->sources[t->source].thing);
     note(sim, "%s has built it: %s", h->name, vine_code_name(err.code));
     sim->last_done_us = sim->now_us;
     node_source_built(h->core, e->a, &object, &err, now_ms(sim));
@@ -277,7 +279,8 @@ static void streamed(struct sim *sim, struct event *e)
     if (t != NULL && t->changed)
         host_fetch_failed(sim, h, e->a, VINE_ECHANGED, "it changed while it was read");
     else if (t != NULL &&
-             piece_claimed(sim, sim->sources[t->source].thing, (uint32_t)e->b))
+             (piece_claimed(sim, sim->sources[t->source].thing, (uint32_t)e->b) ||
+              (sim->sources[t->source].hollow && e->b > 0)))
         host_fetch_failed(sim, h, e->a, VINE_ECORRUPT, "wrong bytes");
     else
         host_piece(sim, h, e->a, (uint32_t)e->b);

@@ -46,15 +46,6 @@ static void end_on(struct sim *sim, struct event *e)
     host_timer(sim, h);
 }
 
-static bool has_all(const struct sim *sim, const struct sim_job *j)
-{
-    for (uint32_t i = 0; i < sim->host_count; i++)
-        for (uint32_t k = 0; j->member[i] && k < j->source_count; k++)
-            if (!sim->hosts[i].stored[sim->sources[j->source[k]].thing].complete)
-                return false;
-    return true;
-}
-
 void scenario_job_end(struct sim *sim, struct event *e)
 {
     struct sim_job *j = e->p;
@@ -62,7 +53,6 @@ void scenario_job_end(struct sim *sim, struct event *e)
     if (j->ended)
         return;
     j->ended = true;
-    sim->lazy_ends += j->lazy && !has_all(sim, j);
     j->cancelled |= e->a != 0;
     sim->troubles += e->a != 0;
     note(sim, "job %llu %s", (unsigned long long)j->job,
@@ -121,6 +111,14 @@ static void ask(struct sim *sim, struct event *e)
     host_timer(sim, h);
 }
 
+static bool any_died(const struct sim *sim)
+{
+    for (uint32_t i = 0; i < sim->host_count; i++)
+        if (sim->hosts[i].deaths > 0)
+            return true;
+    return false;
+}
+
 static void check_result(struct sim *sim, struct host *h, struct sim_job *j, uint32_t i,
                          const struct node_result *r)
 {
@@ -130,6 +128,10 @@ static void check_result(struct sim *sim, struct host *h, struct sim_job *j, uin
         fail(sim, "%s answers for another path", h->name);
     if (r->code != VINE_OK)
         return;
+    /* See PROTOCOL.md, section 6, for who comes back or builds it meanwhile. */
+    if (sim->sources[j->source[i]].hollow && sim->mgr_epoch == 0 && !any_died(sim) &&
+        sim->things[thing].complete_us < j->start_us)
+        fail(sim, "%s: a job gets what its source does not have", h->name);
     if (!vine_digest_equal(&r->digest, &sim->things[thing].digest) ||
         !(h->stored[thing].complete || (j->lazy && h->lazy[thing].standing)))
         fail(sim, "%s says ready and is not", h->name);
@@ -309,6 +311,7 @@ static void draw_things(struct sim *sim)
         t->size = (uint64_t)(t->pieces - 1) *
                   (sim->options.seeded ? 400000 : 100000 + draw(sim, 400000));
         t->shares = chance(sim, 50) ? (uint32_t)draw(sim, 101) : 0;
+        t->complete_us = EVER;
         t->forged = !sim->options.calm && i > 0 && chance(sim, 15);
         for (int b = 0; b < VINE_DIGEST_LEN; b++) {
             t->digest.b[b] = (uint8_t)draw(sim, 256);
@@ -342,6 +345,10 @@ static void draw_sources(struct sim *sim)
         (void)snprintf(s->path, sizeof(s->path), "/shared/source%u", i);
         s->thing = i % sim->thing_count;
         s->packed = chance(sim, 60) || sim->things[s->thing].forged;
+        s->hollow = i >= sim->thing_count && s->packed &&
+                    sim->sources[s->thing].packed && !sim->options.calm &&
+                    chance(sim, 40);
+        sim->hollow |= s->hollow;
         if (!sim->options.calm && chance(sim, 10))
             s->denied_uid = 1000 + (uint32_t)draw(sim, 2);
     }
@@ -427,6 +434,7 @@ static void draw_job(struct sim *sim, uint32_t index)
         j->asker = (uint32_t)draw(sim, sim->host_count);
     }
     j->lazy = !sim->options.seeded && !j->stage && chance(sim, 40);
+    sim->lazy_jobs += j->lazy;
     j->source_count = 1 + (sim->source_count > 1 && !j->stage && chance(sim, 30));
     j->source[0] = (uint32_t)draw(sim, sim->source_count);
     j->source[1] = (j->source[0] + 1) % sim->source_count;

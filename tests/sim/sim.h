@@ -57,14 +57,16 @@ struct thing { /* content: an object */
     struct vine_digest digest, key;
     uint64_t size;
     uint32_t pieces;
-    uint32_t shares;  /* percent of its pieces, with the thing before it */
-    bool forged;      /* its files name those pieces, and have other bytes */
-    uint32_t part_of; /* parts: the thing they are stretches of */
+    uint32_t shares;      /* percent of its pieces, with the thing before it */
+    bool forged;          /* its files name those pieces, and have other bytes */
+    uint64_t complete_us; /* somewhere, for the first time */
+    uint32_t part_of;     /* parts: the thing they are stretches of */
 };
 
 struct origin_source { /* a path users name */
     char path[64];
     uint32_t thing;
+    bool hollow;         /* its trailer names what the file does not have */
     bool packed;         /* the manifest is known beforehand: streamed */
     uint32_t denied_uid; /* may not read it; 0: everybody may */
     uint64_t bytes_read;
@@ -238,7 +240,7 @@ struct sim {
     uint64_t mgr_timer_us;
     uint32_t mgr_idle_ticks;
     struct task *tasks;
-    uint32_t lazy_ends; /* jobs that ended before what they began on was whole */
+    uint32_t lazy_jobs;
     struct conn *conns;
     uint32_t conn_count, conn_room;
     struct host *hosts;
@@ -259,6 +261,8 @@ struct sim {
     struct meter meter;
     uint32_t troubles; /* each may cost another reading of a source */
     uint64_t storm_us; /* most of it goes wrong then; 0: at any time */
+    bool hollow;       /* a source lies: its failed jobs are troubles */
+    bool thawing;      /* somebody's timers come, who stood still */
     bool room_comes;   /* a full disk gets room again */
     bool faulty;       /* something died or lied: bounds on bytes do not hold */
     bool quiet;        /* all faults are over */
@@ -314,6 +318,7 @@ bool host_held(struct sim *sim, const struct host *h, const struct event *e);
 void host_free(struct host *h);
 void host_timer(struct sim *sim, struct host *h);
 void host_store(struct sim *sim, struct host *h, uint32_t thing); /* all of it */
+void thing_is_complete(struct sim *sim, uint32_t thing);
 struct fetch *host_find_fetch(struct host *h, uint64_t id);
 void host_end_fetch(struct host *h, uint64_t id);
 void host_piece(struct sim *sim, struct host *h, uint64_t fetch, uint32_t piece);
@@ -362,6 +367,8 @@ void origin_changed(struct sim *sim, uint32_t source);
 void origin_close(void *ctx, uint64_t ticket);
 void origin_fetch(void *ctx, uint64_t transfer, const struct vine_digest *digest,
                   uint64_t ticket, struct msg_range range);
+/* Copies of one image have one content, and each a key of its own. */
+struct vine_digest origin_key(const struct sim *sim, uint32_t source);
 struct sim *sim_of(const struct host *h);
 
 /* scenario.c */

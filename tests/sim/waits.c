@@ -25,6 +25,8 @@ static void check_transfers(struct sim *sim, struct host *h)
         count++;
         if (sim->events % MATCH_EVERY == 0 && host_find_fetch(h, t->id) == NULL)
             fail(sim, "%s: nobody carries out a transfer", h->name);
+        if (t->object->leases == 0 && t->object->stream == NULL)
+            fail(sim, "%s: a transfer is for nobody", h->name);
         if (t->deadline_ms > now_ms(sim) + h->core->limits.stall_ms)
             fail(sim, "%s: a transfer may stall for long", h->name);
         if (t->deadline_ms < earliest_ms)
@@ -117,9 +119,47 @@ static void check_ticket(struct sim *sim, const struct host *h, const struct tic
         fail(sim, "%s: nobody will say what becomes of a source", h->name);
 }
 
+static uint32_t listed(struct node_object *const *list, uint32_t count,
+                       const struct node_object *o)
+{
+    uint32_t times = 0;
+
+    for (uint32_t i = 0; i < count; i++)
+        times += list[i] == o;
+    return times;
+}
+
+/* Leases are those of sources and tickets; room is taken by objects and builds. */
+static void check_books(struct sim *sim, const struct host *h)
+{
+    const struct node *node = h->core;
+    uint64_t used = 0;
+
+    for (const struct node_object *o = node->first_object; o != NULL; o = o->next) {
+        uint32_t leases = 0;
+        used += o->size;
+        for (const struct node_job *j = node->first_job; j != NULL; j = j->next)
+            for (const struct job_source *s = j->sources; s != NULL; s = s->next)
+                leases += (s->object == o) + listed(s->part, s->part_count, o);
+        for (const struct ticket *t = node->first_ticket; t != NULL; t = t->next)
+            leases += listed(t->part, t->part_count, o);
+        if (leases != o->leases)
+            fail(sim, "%s: an object has %u leases, counted %u", h->name, o->leases,
+                 leases);
+    }
+    for (const struct ticket *t = node->first_ticket; t != NULL; t = t->next)
+        used += t->admitted;
+    if (used != node->store_used)
+        fail(sim, "%s: uses %llu bytes, counted %llu", h->name,
+             (unsigned long long)node->store_used, (unsigned long long)used);
+}
+
 /* What is not urgent stays back for a while, and no longer. */
 static void check_hold(struct sim *sim, const struct host *h)
 {
+    for (const struct node_object *o = h->core->first_object; o != NULL; o = o->next)
+        if (o->others_hold && !h->core->manager_up)
+            fail(sim, "%s: others hold, says a manager that is gone", h->name);
     for (const struct node_object *o = h->core->first_object; o != NULL; o = o->next)
         if (o->holding)
             check_deadline(sim, h, o->hold_since_ms + HOLD_MS, "hold");
@@ -132,6 +172,8 @@ void check_waits(struct sim *sim, struct host *h)
     check_transfers(sim, h);
     check_silence(sim, h);
     check_hold(sim, h);
+    if (sim->events % MATCH_EVERY == 0)
+        check_books(sim, h);
     for (const struct client *c = h->core->first_client; c != NULL; c = c->next)
         check_client(sim, h, c);
     for (const struct ticket *t = h->core->first_ticket; t != NULL; t = t->next)

@@ -163,6 +163,27 @@ static void test_answers_nobody_asked_for_are_refused(void **state)
     end(w);
 }
 
+/* n1's stream of file 4 came to nothing but its manifest. What n2 builds later is of
+ * the same name: that says nothing about file 4. */
+static void test_what_another_builds_is_no_proof(void **state)
+{
+    struct world *w = begin(3);
+
+    want(w, 1, JOB, 5);
+    look(w, 1, 4);
+    have(w, 1, 1, 0, 1);
+    ended(w, 1, MSG_BUILT, ticket_of(w, 1), VINE_ECORRUPT, "wrong bytes");
+    want(w, 2, JOB + 1, 6);
+    resolved(w, 2, ticket_of(w, 2), 3);
+    built(w, 2, ticket_of(w, 2), 1);
+    assert_binding(w, 2, VINE_OK, 1);
+    want(w, 3, JOB + 2, 5);
+    look(w, 3, 4);
+    assert_int_equal(sent_count(&w->log, 3, MSG_BINDING), 0);
+    assert_int_equal(sent_count(&w->log, 3, MSG_PROVE), 1);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -173,6 +194,7 @@ int main(void)
         cmocka_unit_test(test_an_unproved_stream_keeps_others_waiting),
         cmocka_unit_test(test_two_that_read_the_same_both_get_it),
         cmocka_unit_test(test_answers_nobody_asked_for_are_refused),
+        cmocka_unit_test(test_what_another_builds_is_no_proof),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -465,6 +465,27 @@ static void test_a_binding_brings_the_key(void **state)
     end(w);
 }
 
+/* Beside what it reads from the source, a peer sends; both end with the job. */
+static void test_the_end_of_a_streaming_job_ends_what_peers_send(void **state)
+{
+    struct node_resolved r = {.key = digest_no(3),
+                              .has_manifest = true,
+                              .digest = digest_no(1),
+                              .size = SIZE,
+                              .pieces = PIECES};
+    struct world *w = begin();
+
+    stage(w, 1, JOB, UID);
+    resolve(w, 9, JOB);
+    node_source_resolved(w->node, w->did[OP_RESOLVE].id, &r, NULL, w->now);
+    order(w, MSG_BUILD, 9);
+    bind(w, JOB, 1);
+    assert_int_not_equal(fetch(w, 1, 0, 1, "n2"), 0);
+    node_job_end(w->node, JOB, w->now);
+    assert_int_equal(totals(w).transfers, 0);
+    end(w);
+}
+
 static void test_a_stream_that_fails_is_told_once(void **state)
 {
     struct node_resolved r = {.key = digest_no(3),
@@ -621,6 +642,7 @@ int main(void)
         cmocka_unit_test(test_what_others_have_is_proved_first),
         cmocka_unit_test(test_an_unpacked_image_is_built_once_opened),
         cmocka_unit_test(test_a_binding_brings_the_key),
+        cmocka_unit_test(test_the_end_of_a_streaming_job_ends_what_peers_send),
         cmocka_unit_test(test_a_stream_that_fails_is_told_once),
         cmocka_unit_test(test_a_build_outlives_the_manager),
         cmocka_unit_test(test_a_build_ends_with_its_job),
