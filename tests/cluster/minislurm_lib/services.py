@@ -24,6 +24,7 @@ if [ -n "$pid" ] && [ "$(cat /proc/$pid/comm 2>/dev/null)" = "${1##*/}" ]; then
 fi
 cd /
 rm -f $pidfile
+umask 077
 setsid sh -c 'echo $$ >$2.new; mv $2.new $2; exec "$1"' \
     sh "$1" $pidfile >>"$2" 2>&1 </dev/null &
 until [ -s $pidfile ]; do :; done
@@ -109,6 +110,19 @@ def daemon_log(layout: Layout, node: str) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
+def capabilities(layout: Layout, program: str) -> list[str]:
+    """A command prefix: no more of root than the program's systemd unit leaves it."""
+    name = program.rpartition("/")[2]
+    unit = layout.install / f"usr/lib/systemd/system/{name}.service"
+    lines = unit.read_text().splitlines() if unit.exists() else []
+    for line in lines:
+        key, _, value = line.partition("=")
+        if key == "CapabilityBoundingSet":
+            kept = [f"+{word.removeprefix('CAP_').lower()}" for word in value.split()]
+            return ["setpriv", f"--bounding-set={','.join(['-all', *kept])}"]
+    return []
+
+
 def daemon(layout: Layout, node: str, action: str) -> None:
     program = daemon_program(node)
     if not (layout.install / program[1:]).exists():
@@ -120,8 +134,9 @@ def daemon(layout: Layout, node: str, action: str) -> None:
         "kill": [STOP_DAEMON, "sh", program, "KILL", "15"],
     }[action]
     clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]
+    bounds = capabilities(layout, program) if action == "start" else []
     try:
-        run([*enter(layout, node), *clean, "sh", "-c", *arguments])
+        run([*enter(layout, node), *clean, *bounds, "sh", "-c", *arguments])
     except MinislurmError as error:
         raise MinislurmError(
             f"cannot {action} the daemon of '{node}': {last_line(error)}"
