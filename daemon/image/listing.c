@@ -9,6 +9,7 @@
 
 #include <zstd.h>
 
+#include "daemon/image/builder.h"
 #include "daemon/image/bytes.h"
 #include "vine/limits.h"
 
@@ -109,7 +110,9 @@ static int decode_head(const uint8_t bytes[LISTING_HEAD_BYTES],
     *head = (struct listing_head){.everybody = scope == SCOPE_EVERYBODY,
                                   .uid = (uint32_t)uid,
                                   .offset = info->listing_offset + LISTING_HEAD_BYTES,
-                                  .length = length};
+                                  .length = length,
+                                  .same_tool =
+                                      strcmp(info->tool, image_builder_tool()) == 0};
     memcpy(head->path.b, bytes + 16, VINE_DIGEST_LEN);
     return 0;
 }

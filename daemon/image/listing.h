@@ -30,10 +30,11 @@ struct listing_head {
     uint32_t uid;
     struct vine_digest path; /* SHA-256 of the canonical path */
     uint64_t offset, length; /* of the body, in the object; length 0: no listing */
+    bool same_tool;          /* the image was built as this version builds */
 };
 
-/* Append to the image a head like this one (offset and length are not looked at) and
- * the first `length` bytes of body_fd as body, and tell the info where. */
+/* Append to the image a head of this scope, uid and path, and the first `length` bytes
+ * of body_fd as body, and tell the info where. */
 int listing_append(int fd, const struct listing_head *head, int body_fd,
                    uint64_t length, struct image_info *info, struct vine_err *err);
 

@@ -136,7 +136,10 @@ void build_child_done(struct source *s, const json_t *line); /* vine-source said
 /* True, and the source has failed with its words: the image builder ended badly. */
 bool build_failed(struct source *s);
 void build_end(struct source *s);
-struct image_follow *build_follow(const struct source *s); /* NULL: none now */
+/* Whose chunks may leave as parts; NULL: none now. With a base none do: the others have
+ * nearly all of it, and copying parts out of the image takes longer than building it.
+ */
+struct image_follow *build_follow(const struct source *s);
 
 /* source_parts.c: stretches of what is being built for one of the core's tickets */
 struct source_parts {

@@ -24,11 +24,31 @@ static struct listing_head head_of(const struct source *s)
     return head;
 }
 
+static bool fits(const struct store_object *object, const struct listing_head *head)
+{
+    const struct listing_head *has = &object->listing;
+
+    return object->complete && object->trusted && has->length > 0 && has->same_tool &&
+           (has->everybody || has->uid == head->uid) &&
+           vine_digest_equal(&has->path, &head->path);
+}
+
 void base_begin(struct source *s, struct source_base *base)
 {
+    const struct listing_head head = head_of(s);
+
     *base = (struct source_base){.listing_fd = -1};
-    if (s->incremental && s->kind == SOURCE_DIR)
-        base->listing_fd = memfd_create("vine-listing", MFD_CLOEXEC);
+    if (!s->incremental || s->kind != SOURCE_DIR)
+        return;
+    base->listing_fd = memfd_create("vine-listing", MFD_CLOEXEC);
+    if (s->no_base || s->vined->conf.trust_user_images)
+        return;
+    for (struct store_object *o = store_first(s->vined->store); o != NULL; o = o->next)
+        if (fits(o, &head) &&
+            (base->object == NULL || o->used_ms > base->object->used_ms))
+            base->object = o;
+    if (base->object != NULL)
+        store_get(base->object);
 }
 
 void base_end(struct source_base *base)

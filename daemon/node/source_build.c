@@ -287,6 +287,7 @@ static int spawn_builder(struct source *s, struct source_build *b, int tar_fd,
         stdio[4].flags = UV_INHERIT_FD;
         stdio[4].data.fd = b->base.object->image_fd;
         options.stdio_count = 5;
+        how.base = true;
     }
     image_builder_argv(&how, &argv);
     options.file = argv.argv[0];
@@ -371,7 +372,7 @@ int build_start(struct source *s, struct vine_err *err)
 
 struct image_follow *build_follow(const struct source *s)
 {
-    return s->build != NULL ? s->build->follow : NULL;
+    return s->build != NULL && s->build->base.object == NULL ? s->build->follow : NULL;
 }
 
 void build_end(struct source *s)
