@@ -174,7 +174,10 @@ static void finish(struct lazy *l)
     struct vined *vined = l->vined;
 
     forget_files(l);
-    /* Where reads failed the file system may remember that. */
+    /* Where reads failed the file system remembers that: a block of names or inodes in
+     * error stays so until enough others were read, and those behind the root's own
+     * cannot be. Neither BLKFLSBUF, fadvise, a remount nor another mount of the same
+     * device helps, only another device. */
     if (!vined->stopping && !l->removed && (l->expired > 0 || l->lost || l->left))
         drop_mount(l);
     lazy_free(l);

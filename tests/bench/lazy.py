@@ -28,6 +28,7 @@ IMAGE_BIG = f"{workload.ENV}-big.sqsh"
 BIG_BYTES = 1_950_000_000  # that nobody imports: bytes that do not compress
 LIMIT, LIMIT_BIG = 0.75, 0.35
 SLOW_RATE = "100mbit"
+IMPORTS_MAX = 0.9  # of the allowed time; what is left is for moving what they read
 PARTS = ("small", "slow", "big")
 USED_MAX_MB = 1000  # on a node's disk, when all is forgotten
 TOUCHED_MAX = 0.10
@@ -144,10 +145,17 @@ def seconds(samples: list[dict[str, Any]], kind: str) -> float:
     return common.median([s["seconds"] for s in samples if s["kind"] == kind])
 
 
-def bounds_of(name: str, samples: list[dict[str, Any]], limit: float) -> list[Bound]:
+def bounds_of(
+    name: str, samples: list[dict[str, Any]], limit: float, beside: str = ""
+) -> list[Bound]:
     full = seconds(samples, "cold")
     return [
-        Bound(f"{name}, {kind} start, over full", seconds(samples, kind) / full, limit)
+        Bound(
+            f"{name}, {kind} start, over full",
+            seconds(samples, kind) / full,
+            limit,
+            beside=beside,
+        )
         for kind in ("first", "again")
     ]
 
@@ -161,9 +169,16 @@ def touched_share(samples: list[dict[str, Any]], size: int) -> float:
 def small_bounds(cluster: Cluster, samples: list[dict[str, Any]]) -> list[Bound]:
     size = workload.prepare(cluster).image_bytes
     name = f"{size / 1e6:.0f} MB"
+    return bounds_of(name, samples, LIMIT, beside=imports_fill(samples))
+
+
+def imports_fill(samples: list[dict[str, Any]]) -> str:
+    """Why the start is not what is measured here; nothing, if it is.
+
+    Nodes that share cores import as many times slower as they are more, while links
+    are each node's own: then the imports alone fill the allowed time."""
     floor = seconds(samples, "staged") / seconds(samples, "cold")
-    print(f"{name}: the imports alone take {floor:.2f} of the full start", flush=True)
-    return bounds_of(name, samples, LIMIT)
+    return f"imports alone {floor:.2f}" if floor > IMPORTS_MAX * LIMIT else ""
 
 
 def slow_rounds(cluster: Cluster) -> list[dict[str, Any]]:

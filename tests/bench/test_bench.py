@@ -6,6 +6,8 @@ import os
 
 import common
 import crowd
+import dataplane
+import lazy
 import model
 import pytest
 import results
@@ -236,6 +238,30 @@ def test_tables_show_every_way_and_say_what_is_simulated(truth):
     text = tables.readme(found, results.medians(found["samples"]))
     assert "N=16" in text
     assert "8 nodes: direct 0.400 s, vine-cold 5.00 s." in text
+
+
+def test_what_is_shown_beside_says_why_and_misses_nothing():
+    shown = Bound("x", 2.0, 1.0, beside="cores")
+    assert shown.ok
+    assert shown.row()[-1] == "beside: cores"
+
+
+def test_a_link_is_no_bound_where_the_cores_are_too_few():
+    result = {"nodes": 16, "bytes": 1 << 20, "rate": "400mbit", "ratio": 1.2}
+    result |= {"ideal_seconds": 4.0, "cores": 2}
+    few = dataplane.shaped_bound(result | {"busy_seconds": [11.0, 10.0, 9.3]})
+    assert few.ok and few.beside
+    enough = dataplane.shaped_bound(result | {"busy_seconds": [9.1, 11.0, 8.0]})
+    assert not enough.ok
+
+
+def test_a_start_is_no_bound_where_imports_fill_the_time():
+    def samples(staged):
+        kinds = {"staged": staged, "cold": 10.0, "first": 9.0, "again": 9.0}
+        return [{"kind": kind, "seconds": value} for kind, value in kinds.items()]
+
+    assert lazy.imports_fill(samples(7.0))
+    assert not lazy.imports_fill(samples(5.0))
 
 
 def test_bounds_of_the_start_compare_medians(truth):
