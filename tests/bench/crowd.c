@@ -37,6 +37,7 @@ struct arriving {
     uint64_t transfer;
     struct msg_range left;
     uint32_t peer;
+    uint64_t turn; /* when this peer's last piece came */
 };
 
 struct member {
@@ -44,7 +45,8 @@ struct member {
     struct link *link;
     char name[16];
     bool *have;
-    struct arriving *arriving;
+    struct arriving *arriving; /* in the order they were asked for */
+    uint64_t turn;
     uint64_t credit_us;
     bool up, done;
 };
@@ -133,8 +135,10 @@ static void op_fetch(void *ctx, uint64_t transfer, const struct vine_digest *dig
     a->transfer = transfer;
     a->left = assign->range;
     a->peer = (uint32_t)atoi(assign->peer + 1);
-    while (*at != NULL)
-        at = &(*at)->next;
+    a->turn = m->turn;
+    for (; *at != NULL; at = &(*at)->next)
+        if ((*at)->peer == a->peer)
+            a->turn = (*at)->turn;
     *at = a;
 }
 
@@ -244,36 +248,38 @@ static const struct node_ops ops = {
 
 /* ---- time ---- */
 
-static void to_the_end(struct member *m, struct arriving *a)
+/* A connection brings what was asked for first first, unless its sender does not have
+ * that yet; the senders take turns. */
+static struct arriving *next_arriving(const struct member *m)
 {
-    struct arriving **at = &m->arriving;
+    struct arriving *next = NULL;
 
-    while (*at != a)
-        at = &(*at)->next;
-    *at = a->next;
-    a->next = NULL;
-    while (*at != NULL)
-        at = &(*at)->next;
-    *at = a;
+    for (struct arriving *a = m->arriving; a != NULL; a = a->next)
+        if (crowd.members[a->peer].have[a->left.first] &&
+            (next == NULL || a->turn < next->turn))
+            next = a;
+    return next;
 }
 
-/* The next piece that its sender has; the senders take turns. */
 static bool receive_one(struct member *m)
 {
-    for (struct arriving *a = m->arriving; a != NULL; a = a->next) {
-        uint32_t piece = a->left.first;
-        uint64_t transfer = a->transfer;
-        if (!crowd.members[a->peer].have[piece])
-            continue;
-        a->left.first++;
-        m->have[piece] = true;
-        to_the_end(m, a);
-        if (--a->left.count == 0)
-            op_cancel(m, transfer);
-        node_piece_done(m->core, transfer, piece, now_ms());
-        return true;
-    }
-    return false;
+    struct arriving *next = next_arriving(m);
+    uint32_t piece;
+    uint64_t transfer;
+
+    if (next == NULL)
+        return false;
+    piece = next->left.first++;
+    transfer = next->transfer;
+    m->turn++;
+    for (struct arriving *a = m->arriving; a != NULL; a = a->next)
+        if (a->peer == next->peer)
+            a->turn = m->turn;
+    m->have[piece] = true;
+    if (--next->left.count == 0)
+        op_cancel(m, transfer);
+    node_piece_done(m->core, transfer, piece, now_ms());
+    return true;
 }
 
 static void member_tick(struct member *m)
