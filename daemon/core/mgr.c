@@ -19,6 +19,7 @@
 #define TICK_GATHER_MS 5u
 #define TICK_MOVE_MS 50u /* while objects move */
 #define LATE_MS 1000u    /* a tick so late: this process stood still */
+#define TICK_LATE_MS 50u /* a tick so late: who is slow cannot be told */
 
 void mgr_limits_default(struct mgr_limits *limits)
 {
@@ -422,6 +423,8 @@ int mgr_message(struct mgr *mgr, uint32_t conn, const struct msg *m, uint64_t no
         return vine_err_set(err, VINE_EPROTO, "connection %u is not known", conn);
     node->seen_ms = mgr->now_ms;
     node->probed_ms = 0;
+    if (node->silent)
+        mgr_slow_heard(mgr, node);
     rc = dispatch(mgr, node, m, err);
     event_end(mgr);
     return rc;
@@ -506,15 +509,19 @@ static void sweep(struct mgr *mgr)
 
 void mgr_tick(struct mgr *mgr, uint64_t now_ms)
 {
+    bool late;
+
     event_begin(mgr, now_ms);
     if (mgr->now_ms < mgr->next_tick_ms)
         return;
     if (mgr->now_ms - mgr->next_tick_ms > LATE_MS)
         stood_still(mgr);
+    late = mgr->now_ms > mgr->next_tick_ms + TICK_LATE_MS;
     mgr->next_tick_ms = UINT64_MAX;
     if (mgr->now_ms >= mgr->next_sweep_ms)
         sweep(mgr);
-    mgr_slow_check(mgr);
+    if (!late) /* who had no time for messages finds all slow or silent */
+        mgr_slow_check(mgr);
     mgr_plan_endgame(mgr);
     mgr_feed_tick(mgr);
     event_end(mgr);

@@ -220,7 +220,7 @@ void mgr_fail_node_gone(struct mgr *mgr, struct mgr_node *node)
 {
     for (struct holder *h = node->active; h != NULL; h = h->active_next) {
         if (node->feeding > 0)
-            mgr_feed_disturbed(mgr, h->object, 1);
+            mgr_feed_disturbed(mgr, h->object, DISTURBED_DEATH);
         mgr_fail_holder_gone(mgr, h);
     }
 }

@@ -34,8 +34,11 @@
 #define MANY 40u           /* percent: the rest of a segment's feeds should follow */
 #define DISTURBED_PART 16u /* of the members may join, be slow or die meanwhile */
 #define SEEDED_PART 4u     /* times the seeds: so few receivers need no trees */
-#define SETTLE_MS 300u     /* before trees are tried again */
-#define GATHER_MS 5u       /* in which nobody joined, and all have the manifest */
+#define BEHIND_MS 50u      /* and what so many pieces take: after the others */
+#define BEHIND_PIECES 8u
+#define SETTLE_MS 300u /* before trees are tried again */
+#define AFTER_DEATHS_MS 5000u
+#define GATHER_MS 5u /* in which nobody joined, and all have the manifest */
 #define GATHER_MAX_MS 300u
 #define GATHER_A_MS 4u /* so many more members may take a millisecond more */
 
@@ -203,6 +206,15 @@ uint32_t mgr_feed_cut(struct mgr *mgr, struct holder *h, struct mgr_node *from,
     return count;
 }
 
+static bool is_behind(const struct mgr *mgr, const struct object *o,
+                      const struct feed *f)
+{
+    bool kept = f->segment + SEGMENTS_KEPT >= o->feed.segment;
+    uint64_t had = kept ? o->feed.had_ms[slot_of(f->segment)] : o->feed.began_ms;
+
+    return had != 0 && mgr->now_ms > had + BEHIND_MS + BEHIND_PIECES * o->feed.piece_ms;
+}
+
 void mgr_feed_sender_gone(struct mgr *mgr, struct object *o, struct mgr_node *from)
 {
     struct msg_range ranges[FEEDS_MAX * SEGMENT_MAX / 2];
@@ -214,6 +226,36 @@ void mgr_feed_sender_gone(struct mgr *mgr, struct object *o, struct mgr_node *fr
         if (m.range_count > 0)
             mgr_send(mgr, h->node, &m);
     }
+}
+
+/* The trees are over, and these are behind: others have more to send by now than the
+ * one they wait for. `all`: whatever they bring, since the matching gives a source's
+ * link to many, and a whole tree would wait for what it sends to the first. */
+static void give_up(struct mgr *mgr, struct object *o, bool all)
+{
+    struct msg_range ranges[FEEDS_MAX * SEGMENT_MAX / 2];
+    struct msg m = {.type = MSG_REVOKE, .digest = o->digest, .ranges = ranges};
+
+    for (struct holder *h = o->holders; h != NULL; h = h->object_next) {
+        m.range_count = 0;
+        for (uint32_t i = 0; i < FEEDS_MAX && h->in != NULL && h->in->feeds > 0; i++) {
+            struct feed *f = &h->in->feed[i];
+            if (f->from == NULL || !(all || is_behind(mgr, o, f)))
+                continue;
+            for (uint64_t left = f->awaited; left != 0; left &= left - 1)
+                ranges[m.range_count++] =
+                    (struct msg_range){f->first + (uint32_t)__builtin_ctzll(left), 1};
+            feed_cut(mgr, h, f, ~0ull);
+        }
+        if (m.range_count > 0)
+            mgr_send(mgr, h->node, &m);
+    }
+}
+
+void mgr_feed_give_up(struct mgr *mgr, struct object *o)
+{
+    if (o->feed.state == FEED_OFF && o->feed.segment > 0)
+        give_up(mgr, o, false);
 }
 
 void mgr_feed_drop_all(struct mgr *mgr, struct holder *h)
@@ -322,7 +364,7 @@ static void feeding_begin(struct mgr *mgr, struct object *o)
     }
     feed->size = SEGMENT_FIRST;
     feed->members = o->hungry - o->held;
-    feed->disturbed = 0;
+    feed->disturbed = feed->died = 0;
     feed->took_ms = 0;
     feed->piece_ms = 0;
     feed->began_ms = feed->last_had_ms = mgr->now_ms;
@@ -359,16 +401,20 @@ void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight)
     if (o->feed.state != FEED_ON)
         return;
     o->feed.disturbed += weight;
+    o->feed.died += weight == DISTURBED_DEATH;
     if (o->feed.disturbed * DISTURBED_PART <= o->feed.members)
         return;
     mgr_log(mgr, VINE_LOG_INFO, "event=trees-end object=%u members=%u disturbed=%u",
             o->id, o->feed.members, o->feed.disturbed);
+    o->feed.again_ms = mgr->now_ms + (o->feed.died > 0 ? AFTER_DEATHS_MS : SETTLE_MS);
     feeding_over(mgr, o);
+    give_up(mgr, o, true);
 }
 
 static void object_run(struct mgr *mgr, struct object *o)
 {
     if (o->feed.state != FEED_ON && mgr_feed_many(mgr, o, o->hungry - o->held) &&
+        mgr->now_ms >= o->feed.again_ms &&
         (SEEDED_PART * o->seeds < o->hungry || is_apart(o)) &&
         (o->feed.state == FEED_GATHER || o->feed.next == 0 ||
          (mgr->feed_search && mgr->now_ms >= o->feed.since_ms + SETTLE_MS &&

@@ -30,6 +30,7 @@
 #define SEGMENTS_KEPT 6 /* of an object's feeds, see mgr_feed.c */
 #define FEEDS_MAX 12    /* at one receiver: two a segment */
 #define FEEDS_OUT_MAX 48
+#define DISTURBED_DEATH 16 /* so much does a death weigh for trees */
 
 struct object;
 struct source;
@@ -56,6 +57,7 @@ struct mgr_node {
     uint64_t seen_ms, suspect_until_ms;
     struct pace in, out; /* of what it receives and of what it sends */
     uint64_t probed_ms;  /* asked whether it lives, not answered yet; 0: not asked */
+    bool silent;         /* it does not answer: asked for nothing */
     uint32_t sending;    /* flights from here */
     uint32_t receiving;  /* pieces on their way here by flights */
     uint32_t feeding;    /* feeds from here */
@@ -80,6 +82,7 @@ struct feed { /* pieces from a sender that has them or was given them before */
     uint64_t awaited; /* bit i: piece first + i */
     uint32_t segment;
     bool fresh;
+    uint64_t ready_ms; /* since then the sender has all that is awaited; 0: not seen */
 };
 
 struct shun { /* a sender that this receiver does not ask for a while */
@@ -104,9 +107,14 @@ struct intake {      /* what a holder needs while it receives */
     struct shun shun[SHUN_MAX];
 };
 
-struct rank_link {
-    struct holder *next, *prev;
-    uint32_t at; /* bucket + 1; 0: in none */
+struct list { /* growing array of pointers */
+    void **at;
+    uint32_t count, room;
+};
+
+struct seat {          /* among the senders, or the receivers, of an object */
+    struct list *list; /* NULL: in none */
+    uint32_t at;
 };
 
 /* One node's share of one object. */
@@ -128,16 +136,9 @@ struct holder {
     uint64_t avoid_until_ms;
     uint32_t accusers;   /* different receivers of wrong bytes from here */
     uint32_t accuser_id; /* the first of them */
-    struct rank_link send, receive;
+    struct seat send, receive;
     uint32_t dirty_at; /* index + 1 in mgr->dirty */
     bool fresh;
-};
-
-/* Holders in buckets by how much they have, poorest first. */
-struct ranks {
-    struct holder **head;
-    uint64_t *filled;
-    uint32_t buckets;
 };
 
 enum feed_state {
@@ -160,6 +161,8 @@ struct feeding {
     uint64_t last_had_ms; /* when that was */
     uint32_t members, disturbed;
     uint64_t joined_ms; /* somebody, or was slow or died */
+    uint32_t died;      /* of those while the trees grew */
+    uint64_t again_ms;  /* no trees before */
     uint64_t calm_ms;   /* until then what is late is so by another's fault */
     uint32_t first[SEGMENTS_KEPT], total[SEGMENTS_KEPT], over[SEGMENTS_KEPT];
     uint64_t had_ms[SEGMENTS_KEPT]; /* many have it since; 0: not yet */
@@ -196,7 +199,8 @@ struct object {
     uint32_t urgents;          /* holders with urgent pieces */
     uint32_t held;             /* holders that are held */
     uint64_t *soon;            /* pieces that were urgent for anybody; NULL: none */
-    struct ranks senders, receivers;
+    struct list senders, receivers; /* who may send now, has room now */
+    struct list last_senders;       /* such that are asked when no other does */
     struct feeding feed;
 };
 
@@ -277,11 +281,6 @@ struct touched {
     uint64_t used_ms;
 };
 
-struct list { /* growing array of pointers */
-    void **at;
-    uint32_t count, room;
-};
-
 struct mgr {
     struct mgr_ops ops;
     void *ctx;
@@ -291,6 +290,7 @@ struct mgr {
     uint64_t last_ticket;
     uint32_t last_node_id, last_object_id;
     uint64_t last_order; /* of intakes */
+    uint32_t turn;       /* of partners, so that all come first now and then */
     struct table conns, names, holders, objects, keys;
     struct table sources, tickets, resolved, stages;
     uint32_t due_sources;
@@ -339,7 +339,7 @@ int mgr_holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece);
 int mgr_holder_supply(struct mgr *mgr, struct holder *h);
 void mgr_holder_unsupply(struct mgr *mgr, struct holder *h);
 void mgr_holder_avoid(struct mgr *mgr, struct holder *h, uint64_t until_ms);
-/* Put it into the buckets its state asks for, and plan for it at the event's end. */
+/* Put it into the lists its state asks for, and plan for it at the event's end. */
 void mgr_holder_changed(struct mgr *mgr, struct holder *h);
 void mgr_node_changed(struct mgr *mgr, struct mgr_node *node);
 void mgr_flight_remove(struct mgr *mgr, struct holder *h, uint32_t index);
@@ -374,6 +374,7 @@ uint32_t mgr_feed_cut(struct mgr *mgr, struct holder *h, struct mgr_node *from,
                       struct msg_range *ranges, uint32_t room);
 /* It sends nothing that it does not have already. */
 void mgr_feed_sender_gone(struct mgr *mgr, struct object *o, struct mgr_node *from);
+void mgr_feed_give_up(struct mgr *mgr, struct object *o);
 /* Somebody joined, was slow or died meanwhile. */
 void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight);
 void mgr_feed_drop_all(struct mgr *mgr, struct holder *h);
@@ -394,6 +395,7 @@ static inline void mgr_unask(struct intake *in, uint32_t piece)
 
 /* mgr_slow.c */
 void mgr_slow_check(struct mgr *mgr);                         /* at each tick */
+void mgr_slow_heard(struct mgr *mgr, struct mgr_node *node);  /* of a silent one */
 void mgr_slow_trust(struct mgr *mgr, const struct object *o); /* as trees begin */
 /* A piece arrived by this flight. */
 void mgr_slow_arrived(struct mgr *mgr, struct holder *h, const struct flight *f);

@@ -2,85 +2,50 @@
  *
  * An object exists while a node holds any of it or a source is bound to it. It is
  * active while some holder is hungry (supplied and incomplete); only then are pieces
- * counted and holders ranked, so that thousands of idle objects cost a few words a
+ * counted and holders listed, so that thousands of idle objects cost a few words a
  * holder.
  *
  * What must hold while active: copies[p] counts the holders that have p and are not
  * avoided; spread[p] is copies[p] and the flights of p; a holder is among the senders
- * exactly when mgr_plan_may_send, among the receivers exactly when mgr_plan_has_room,
- * in the bucket of its wealth. mgr_holder_changed restores the last two after any
- * change. */
+ * exactly when mgr_plan_may_send, among the receivers exactly when mgr_plan_has_room.
+ * mgr_holder_changed restores the last two after any change. */
 #include <string.h>
 
 #include "daemon/core/mgr_feed.h"
 
-static void ranks_free(struct ranks *r)
+static void list_free(struct list *list)
 {
-    free(r->head);
-    free(r->filled);
-    *r = (struct ranks){0};
+    free(list->at);
+    *list = (struct list){0};
 }
 
-static int ranks_init(struct ranks *r, uint32_t buckets)
+/* Into this list; NULL: out of the one where it is. Out of memory: no partner until its
+ * next change. */
+static void seat_move(struct list *list, struct holder *h, bool sender)
 {
-    r->buckets = buckets;
-    r->head = calloc(buckets, sizeof(struct holder *));
-    r->filled = bits_new(buckets);
-    if (r->head != NULL && r->filled != NULL)
-        return 0;
-    ranks_free(r);
-    return -1;
-}
+    struct seat *seat = sender ? &h->send : &h->receive;
 
-static struct rank_link *rank_of(struct holder *h, bool sender)
-{
-    return sender ? &h->send : &h->receive;
-}
-
-/* Move to bucket at - 1; at 0: out. */
-static void rank_move(struct ranks *r, struct holder *h, bool sender, uint32_t at)
-{
-    struct rank_link *link = rank_of(h, sender);
-    struct holder *head;
-
-    if (link->at == at)
+    if (seat->list == list)
         return;
-    if (link->at != 0) {
-        uint32_t bucket = link->at - 1;
-        if (link->prev != NULL)
-            rank_of(link->prev, sender)->next = link->next;
-        else
-            r->head[bucket] = link->next;
-        if (link->next != NULL)
-            rank_of(link->next, sender)->prev = link->prev;
-        if (r->head[bucket] == NULL)
-            bits_clear(r->filled, bucket);
+    if (seat->list != NULL) {
+        struct holder *last = seat->list->at[--seat->list->count];
+        seat->list->at[seat->at] = last;
+        (sender ? &last->send : &last->receive)->at = seat->at;
     }
-    *link = (struct rank_link){.at = at};
-    if (at == 0)
-        return;
-    head = r->head[at - 1];
-    link->next = head;
-    if (head != NULL)
-        rank_of(head, sender)->prev = h;
-    r->head[at - 1] = h;
-    bits_set(r->filled, at - 1);
+    *seat = (struct seat){0};
+    if (list != NULL && mgr_list_push(list, h) == 0)
+        *seat = (struct seat){.list = list, .at = list->count - 1};
 }
 
 static void holder_place(struct mgr *mgr, struct holder *h)
 {
     struct object *o = h->object;
-    uint32_t send = 0, receive = 0;
+    bool last = mgr->now_ms < h->node->suspect_until_ms || h->node->out.slow ||
+                mgr_plan_is_top(h);
+    struct list *senders = last ? &o->last_senders : &o->senders;
 
-    if (mgr_plan_may_send(mgr, h))
-        send = 1 + (mgr->now_ms < h->node->suspect_until_ms || h->node->out.slow ||
-                            mgr_plan_is_top(h)
-                        ? o->pieces + 1
-                        : h->have_count);
-    if (mgr_plan_has_room(mgr, h))
-        receive = 1 + h->have_count + h->in->outstanding;
-    rank_move(&o->senders, h, true, send);
-    rank_move(&o->receivers, h, false, receive);
+    seat_move(mgr_plan_may_send(mgr, h) ? senders : NULL, h, true);
+    seat_move(mgr_plan_has_room(mgr, h) ? &o->receivers : NULL, h, false);
 }
 
 static void dirty_remove(struct mgr *mgr, struct holder *h)
@@ -150,8 +115,8 @@ static void active_link(struct holder *h)
 
 static void active_unlink(struct mgr *mgr, struct holder *h)
 {
-    rank_move(&h->object->senders, h, true, 0);
-    rank_move(&h->object->receivers, h, false, 0);
+    seat_move(NULL, h, true);
+    seat_move(NULL, h, false);
     dirty_remove(mgr, h);
     if (h->active_prev != NULL)
         h->active_prev->active_next = h->active_next;
@@ -166,10 +131,7 @@ static int object_activate(struct mgr *mgr, struct object *o)
 {
     o->copies = calloc(o->pieces, sizeof(*o->copies));
     o->spread = calloc(o->pieces, sizeof(*o->spread));
-    if (o->copies == NULL || o->spread == NULL ||
-        ranks_init(&o->senders, o->pieces + 2) < 0 ||
-        ranks_init(&o->receivers, o->pieces + 2) < 0) {
-        ranks_free(&o->senders);
+    if (o->copies == NULL || o->spread == NULL) {
         free(o->copies);
         free(o->spread);
         o->copies = o->spread = NULL;
@@ -206,8 +168,9 @@ static void object_deactivate(struct mgr *mgr, struct object *o)
         mgr->first_active = o->active_next;
     if (o->active_next != NULL)
         o->active_next->active_prev = o->active_prev;
-    ranks_free(&o->senders);
-    ranks_free(&o->receivers);
+    list_free(&o->senders);
+    list_free(&o->last_senders);
+    list_free(&o->receivers);
     free(o->copies);
     free(o->spread);
     o->copies = o->spread = NULL;

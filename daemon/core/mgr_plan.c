@@ -19,7 +19,9 @@
 
 #include "daemon/core/mgr_int.h"
 
-#define PAIRS_PER_EVENT 256u    /* tried for one holder; more wait for the sweep */
+#define PAIRS_PER_EVENT 8u /* tried for one holder; more wait for the sweep */
+#define FITS 3u
+#define TURN 2654435761u        /* odd, so that turns begin anywhere */
 #define WINDOW_SLOW 2u          /* of a slow receiver, and slots of a slow sender */
 #define SLOTS_FEEDING 1u        /* a sender's, beside its feeds */
 #define SLOTS_MANIFEST 2u       /* while few have the manifest */
@@ -46,7 +48,8 @@ bool mgr_plan_may_send(const struct mgr *mgr, const struct holder *h)
 {
     if (mgr_plan_is_top(h) && h->object->urgents == 0)
         return false;
-    return h->have_count > 0 && !h->avoided && h->node->sending < slots_of(mgr, h);
+    return h->have_count > 0 && !h->avoided && !h->node->silent &&
+           h->node->sending < slots_of(mgr, h);
 }
 
 /* Somebody at `to` waits for a piece that is not even asked for. */
@@ -257,33 +260,53 @@ static bool pair_has_room(const struct mgr *mgr, const struct holder *from,
     return count < most;
 }
 
-/* One flight between `h` and the poorest fitting holder of the other side. */
-static bool match_once(struct mgr *mgr, struct holder *h, const struct search *how)
+/* A piece that may go from the one to the other now; pieces: none. */
+static uint32_t pair_piece(const struct mgr *mgr, const struct holder *from,
+                           const struct holder *to, const struct search *how)
 {
-    uint32_t tries = how->tries;
-    bool h_sends = how->h_sends;
-    struct object *o = h->object;
-    struct ranks *others = h_sends ? &o->receivers : &o->senders;
-    uint32_t bucket = bits_next(others->filled, others->buckets, 0);
+    bool kept = mgr_plan_is_top(from) && !how->urgent_only;
 
-    for (; bucket < others->buckets;
-         bucket = bits_next(others->filled, others->buckets, bucket + 1)) {
-        struct holder *other = others->head[bucket];
-        while (other != NULL && tries-- > 0) {
-            struct holder *from = h_sends ? h : other, *to = h_sends ? other : h;
-            bool kept = mgr_plan_is_top(from) && !how->urgent_only;
-            uint32_t piece =
-                !kept && pair_ok(mgr, from, to) && pair_has_room(mgr, from, to, how)
-                    ? pick_piece(o, from, to, how->urgent_only)
-                    : o->pieces;
-            if (piece < o->pieces)
-                return assign(mgr, from, to, piece, false);
-            other = h_sends ? other->receive.next : other->send.next;
+    if (kept || !pair_ok(mgr, from, to) || !pair_has_room(mgr, from, to, how))
+        return from->object->pieces;
+    return pick_piece(from->object, from, to, how->urgent_only);
+}
+
+/* One flight between `h` and one of these, from somewhere in the middle on: the first
+ * that fits, and of some receivers that fit the poorest. */
+static bool match_among(struct mgr *mgr, struct holder *h, const struct list *others,
+                        struct search *how)
+{
+    uint32_t i = others->count > 0 ? (mgr->turn += TURN) % others->count : 0;
+    uint32_t piece = h->object->pieces, fits = how->h_sends ? FITS : 1;
+    struct holder *best = NULL;
+
+    for (uint32_t n = 0; n < others->count && how->tries > 0 && fits > 0; n++) {
+        struct holder *other = others->at[i];
+        struct holder *from = how->h_sends ? h : other, *to = how->h_sends ? other : h;
+        uint32_t found = h->object->pieces;
+        if (best == NULL || other->have_count < best->have_count)
+            found = pair_piece(mgr, from, to, how);
+        if (found < h->object->pieces) {
+            best = other;
+            piece = found;
+            fits--;
         }
-        if (other != NULL)
-            break;
+        how->tries--;
+        i = i + 1 < others->count ? i + 1 : 0;
     }
-    return false;
+    if (best == NULL)
+        return false;
+    return assign(mgr, how->h_sends ? h : best, how->h_sends ? best : h, piece, false);
+}
+
+static bool match_once(struct mgr *mgr, struct holder *h, struct search how)
+{
+    struct object *o = h->object;
+
+    if (how.h_sends)
+        return match_among(mgr, h, &o->receivers, &how);
+    return match_among(mgr, h, &o->senders, &how) ||
+           match_among(mgr, h, &o->last_senders, &how);
 }
 
 static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, bool urgent_only,
@@ -291,23 +314,23 @@ static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, bool urge
 {
     struct search how = {h_sends, urgent_only, false, tries};
 
-    if (match_once(mgr, h, &how))
+    if (match_once(mgr, h, how))
         return true;
     how.again = !urgent_only && (!h_sends || has_little_to_do(mgr, h));
-    return how.again && match_once(mgr, h, &how);
+    return how.again && match_once(mgr, h, how);
 }
 
 static void plan_for(struct mgr *mgr, struct holder *h, uint32_t tries)
 {
     bool urgent = h->object->urgents > 0;
 
-    while (urgent && h->send.at != 0 && match_one(mgr, h, true, true, tries))
+    while (urgent && h->send.list != NULL && match_one(mgr, h, true, true, tries))
         ;
-    while (h->send.at != 0 && match_one(mgr, h, true, false, tries))
+    while (h->send.list != NULL && match_one(mgr, h, true, false, tries))
         ;
-    while (urgent && h->receive.at != 0 && match_one(mgr, h, false, true, tries))
+    while (urgent && h->receive.list != NULL && match_one(mgr, h, false, true, tries))
         ;
-    while (h->receive.at != 0 && match_one(mgr, h, false, false, tries))
+    while (h->receive.list != NULL && match_one(mgr, h, false, false, tries))
         ;
 }
 
@@ -434,20 +457,25 @@ static bool flies_from(const struct intake *in, uint32_t piece,
     return false;
 }
 
+static struct holder *another_of(struct mgr *mgr, struct holder *h,
+                                 const struct flight *f, const struct list *senders)
+{
+    for (uint32_t i = 0; i < senders->count; i++) {
+        struct holder *from = senders->at[(mgr->turn + i) % senders->count];
+        if (!flies_from(h->in, f->piece, from->node) && pair_ok(mgr, from, h) &&
+            mgr_holder_has(from, f->piece))
+            return from;
+    }
+    return NULL;
+}
+
 static struct holder *another_sender(struct mgr *mgr, struct holder *h,
                                      const struct flight *f)
 {
-    const struct ranks *senders = &h->object->senders;
-    uint32_t bucket = bits_next(senders->filled, senders->buckets, 0);
+    struct holder *from = another_of(mgr, h, f, &h->object->senders);
 
-    for (; bucket < senders->buckets;
-         bucket = bits_next(senders->filled, senders->buckets, bucket + 1))
-        for (struct holder *from = senders->head[bucket]; from != NULL;
-             from = from->send.next)
-            if (!flies_from(h->in, f->piece, from->node) && pair_ok(mgr, from, h) &&
-                mgr_holder_has(from, f->piece))
-                return from;
-    return NULL;
+    mgr->turn += TURN;
+    return from != NULL ? from : another_of(mgr, h, f, &h->object->last_senders);
 }
 
 /* Ask once more, from another, for what is out for too long. To a receiver that is slow
@@ -483,7 +511,7 @@ void mgr_plan_sweep(struct mgr *mgr)
     for (struct object *o = mgr->first_active; o != NULL; o = o->active_next) {
         mgr_object_sweep_avoided(mgr, o);
         for (struct holder *h = o->holders; h != NULL; h = h->object_next) {
-            if (h->receive.at != 0)
+            if (h->receive.list != NULL)
                 plan_for(mgr, h, UINT32_MAX);
         }
         mgr_fail_starving(mgr, o);

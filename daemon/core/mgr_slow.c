@@ -14,14 +14,14 @@
 #define BESIDE_TREES 5u /* times what a tree takes for a piece */
 #define PROVED 3u       /* pieces in good time: it is as fast as the others */
 #define FIRSTS_MIN 8u
-#define SLOW_PART 8u /* of the receivers may be slow by their manifests */
+#define SLOW_PART 8u  /* of the receivers may be slow by their manifests */
+#define FOUND_PART 8u /* of the receivers may be found slow at once */
 #define GRACE_MS 150u
 #define GRACE_OFF_MS 600u /* more, when trees have been given up */
 #define CALM_MS 200u      /* and what a segment takes, after one was found slow */
 #define SILENT_MS 400u
 #define SLOW_FIRST_MS 300u
 #define SLOW_MAX_MS 60000u
-#define DISTURBED_SLOW 4u /* so much does one found slow weigh for trees */
 
 /* Beside trees a flight has a third of its sender's uplink or less. */
 static uint64_t usual_ms(const struct object *o)
@@ -167,6 +167,9 @@ static void flight_count(const struct mgr *mgr, const struct object *o,
     struct mgr_node *from = f->from;
     bool late = mgr_slow_flight(mgr, o, f);
 
+    /* It may stand behind what the same sender feeds the same receiver. */
+    if (o->feed.state == FEED_ON && from->feeding > 0)
+        return;
     /* Who is known to be slow tells nothing of the other. */
     if (!from->out.slow) {
         to->in.seen++;
@@ -206,24 +209,32 @@ static void flights_check(struct mgr *mgr, struct object *o)
 
 /* ---- by feeds ---- */
 
-/* Its segment's time is over, and its sender has all of it. */
-static bool feed_late(const struct mgr *mgr, const struct object *o,
-                      const struct feed *f)
+static bool sender_has_it(const struct mgr *mgr, const struct object *o,
+                          const struct feed *f)
 {
-    bool kept = f->segment + SEGMENTS_KEPT >= o->feed.segment;
-    uint64_t had = kept ? o->feed.had_ms[slot_of(f->segment)] : o->feed.began_ms;
-    uint64_t grace = GRACE_MS + o->feed.took_ms;
-    const struct holder *sender;
+    const struct holder *sender = mgr_holder_find(mgr, o, f->from);
 
-    if (o->feed.state != FEED_ON) /* the matching keeps links busy, too */
-        grace += GRACE_OFF_MS;
-    if (had == 0 || mgr->now_ms < had + grace)
-        return false;
-    sender = mgr_holder_find(mgr, o, f->from);
     if (sender == NULL || sender->complete)
         return true;
     return (word_of(sender->have, bits_words(o->pieces), f->first) & f->awaited) ==
            f->awaited;
+}
+
+/* Its segment's time is over, and its sender has had all of it for as long: behind a
+ * death a whole subtree gets late what it then passes on as fast as any other. */
+static bool feed_late(const struct mgr *mgr, const struct object *o, struct feed *f)
+{
+    bool kept = f->segment + SEGMENTS_KEPT >= o->feed.segment;
+    uint64_t had = kept ? o->feed.had_ms[slot_of(f->segment)] : o->feed.began_ms;
+    uint64_t grace = GRACE_MS + o->feed.took_ms;
+
+    if (o->feed.state != FEED_ON) /* the matching keeps links busy, too */
+        grace += GRACE_OFF_MS;
+    if (had == 0 || mgr->now_ms < had)
+        return false;
+    if (f->ready_ms == 0 && sender_has_it(mgr, o, f))
+        f->ready_ms = mgr->now_ms;
+    return f->ready_ms != 0 && mgr->now_ms >= f->ready_ms + grace;
 }
 
 /* Counts at either end what is late. */
@@ -232,7 +243,7 @@ static bool late_count(struct mgr *mgr, struct object *o, struct holder *h)
     const struct mgr_node *counted = NULL;
 
     for (uint32_t i = 0; i < FEEDS_MAX; i++) {
-        const struct feed *f = &h->in->feed[i];
+        struct feed *f = &h->in->feed[i];
         if (f->from == NULL || f->from == counted || !feed_late(mgr, o, f))
             continue;
         counted = f->from;
@@ -246,7 +257,7 @@ static bool late_count(struct mgr *mgr, struct object *o, struct holder *h)
 static void late_judge(struct mgr *mgr, struct object *o, struct holder *h)
 {
     for (uint32_t i = 0; i < FEEDS_MAX; i++) {
-        const struct feed *f = &h->in->feed[i];
+        struct feed *f = &h->in->feed[i];
         if (f->from == NULL || !feed_late(mgr, o, f))
             continue;
         if (f->from->out.late > 1 && h->node->in.late == 1 && h->in->feeds > 1)
@@ -259,6 +270,17 @@ static void late_judge(struct mgr *mgr, struct object *o, struct holder *h)
 static bool takes_part(const struct holder *h)
 {
     return h->in != NULL && h->in->feeds > 0 && !mgr_slow_either(h->node);
+}
+
+/* When that goes for many it is the fault of none of them: of the network, of what they
+ * all hang on, or of this manager, which was not heard of either. */
+static bool found_many(const struct object *o)
+{
+    uint32_t found = 0;
+
+    for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
+        found += h->node->in.found || h->node->out.found;
+    return found * FOUND_PART > o->hungry + FOUND_PART;
 }
 
 static void feeds_check(struct mgr *mgr, struct object *o)
@@ -275,6 +297,12 @@ static void feeds_check(struct mgr *mgr, struct object *o)
     for (struct holder *h = o->holders; found && h != NULL; h = h->object_next)
         if (takes_part(h))
             late_judge(mgr, o, h);
+    if (found && found_many(o)) {
+        for (struct holder *h = o->holders; h != NULL; h = h->object_next)
+            h->node->in.found = h->node->out.found = false;
+        o->feed.calm_ms = mgr->now_ms + CALM_MS + o->feed.took_ms;
+        return;
+    }
     for (struct holder *h = o->holders; found && h != NULL; h = h->object_next)
         if (h->node->in.found || h->node->out.found) {
             slow_mark(mgr, h->node);
@@ -286,23 +314,39 @@ static void feeds_check(struct mgr *mgr, struct object *o)
         o->feed.calm_ms = mgr->now_ms + CALM_MS + o->feed.took_ms / 2;
 }
 
+/* What it was to send is the others' to send. */
+static void silent_mark(struct mgr *mgr, struct mgr_node *node)
+{
+    bool fed = node->feeding > 0;
+
+    mgr_log(mgr, VINE_LOG_INFO, "event=silent node=%s", node->name);
+    node->silent = true;
+    mgr_node_changed(mgr, node);
+    for (struct holder *h = node->active; h != NULL; h = h->active_next) {
+        mgr_tree_leave(mgr, h);
+        mgr_fail_holder_gone(mgr, h);
+        if (fed)
+            mgr_feed_disturbed(mgr, h->object, DISTURBED_DEATH);
+    }
+}
+
+void mgr_slow_heard(struct mgr *mgr, struct mgr_node *node)
+{
+    node->silent = false;
+    mgr_node_changed(mgr, node);
+}
+
 /* Who is silent though others wait for it is asked, and believed dead or frozen before
  * its connection is. */
 static void silence_check(struct mgr *mgr)
 {
     for (struct mgr_node *node = mgr->first_node; node != NULL; node = node->next) {
-        if (node->sending + node->feeding == 0 || node->in.slow ||
+        if (node->sending + node->feeding == 0 ||
             mgr->now_ms < node->seen_ms + SILENT_MS)
             continue;
         mgr_probe(mgr, node);
-        if (mgr->now_ms < node->probed_ms + SILENT_MS / 2)
-            continue;
-        node->in.found = true;
-        slow_mark(mgr, node);
-        for (struct holder *h = node->active; h != NULL; h = h->active_next) {
-            mgr_tree_leave(mgr, h);
-            mgr_feed_sender_gone(mgr, h->object, node);
-        }
+        if (mgr->now_ms >= node->probed_ms + SILENT_MS / 2)
+            silent_mark(mgr, node);
     }
 }
 
@@ -322,6 +366,7 @@ void mgr_slow_check(struct mgr *mgr)
     for (struct object *o = mgr->first_active; o != NULL; o = o->active_next) {
         flights_check(mgr, o);
         feeds_check(mgr, o);
+        mgr_feed_give_up(mgr, o);
         slow_count(o);
     }
 }

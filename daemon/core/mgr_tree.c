@@ -122,7 +122,7 @@ static void plant(struct mgr *mgr, const struct tree *t, uint32_t stripe,
 static bool source_fits(const struct mgr *mgr, const struct holder *h,
                         struct msg_range range)
 {
-    if (h->avoided || mgr->now_ms < h->node->suspect_until_ms ||
+    if (h->avoided || mgr->now_ms < h->node->suspect_until_ms || h->node->silent ||
         mgr_slow_either(h->node) || h->node->feeding >= FEEDS_OUT_MAX)
         return false;
     return h->complete || has_mask(h, range) == mask_of(range.count);
@@ -146,8 +146,8 @@ void mgr_tree_leave(struct mgr *mgr, struct holder *h)
 static bool is_member(const struct mgr *mgr, const struct holder *h)
 {
     return h->in != NULL && !h->complete && bits_get(h->have, 0) && !h->avoided &&
-           !h->reusing && !h->in->held && !mgr_slow_either(h->node) &&
-           mgr->now_ms >= h->node->suspect_until_ms;
+           !h->reusing && !h->in->held && !h->node->silent &&
+           !mgr_slow_either(h->node) && mgr->now_ms >= h->node->suspect_until_ms;
 }
 
 /* This segment is worth a feed to it. */

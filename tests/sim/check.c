@@ -177,10 +177,10 @@ static void check_holder(struct sim *sim, const struct holder *h, uint32_t *copi
     if ((h->in != NULL) != (h->supply > 0 && !h->complete))
         fail(sim, "%s: supplied %u, complete %d, intake %d", h->node->name, h->supply,
              h->complete, h->in != NULL);
-    if ((h->receive.at != 0) != mgr_plan_has_room(sim->mgr, h))
-        fail(sim, "%s: ranked as receiver: %u", h->node->name, h->receive.at);
-    if ((h->send.at != 0) != mgr_plan_may_send(sim->mgr, h))
-        fail(sim, "%s: ranked as sender: %u", h->node->name, h->send.at);
+    if ((h->receive.list != NULL) != mgr_plan_has_room(sim->mgr, h))
+        fail(sim, "%s: listed as receiver: %u", h->node->name, h->receive.list != NULL);
+    if ((h->send.list != NULL) != mgr_plan_may_send(sim->mgr, h))
+        fail(sim, "%s: listed as sender: %u", h->node->name, h->send.list != NULL);
 }
 
 static void check_object(struct sim *sim, const struct object *o)
