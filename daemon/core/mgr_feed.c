@@ -31,7 +31,7 @@
 #define MEMBERS_FEW 512u   /* each costs messages, so more of them take it slower: */
 #define MEMBERS_A_MS 2u    /* so many more need a millisecond more */
 #define SEGMENTS_AHEAD 3u  /* given out that few have yet */
-#define MANY 40u           /* percent: the rest of a segment's feeds should follow */
+#define MANY 50u           /* percent: the rest of a segment's feeds should follow */
 #define DISTURBED_PART 16u /* of the members may join, be slow or die meanwhile */
 #define SEEDED_PART 4u     /* times the seeds: so few receivers need no trees */
 #define BEHIND_MS 50u      /* and what so many pieces take: after the others */

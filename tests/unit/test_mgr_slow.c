@@ -1,0 +1,89 @@
+/* Who holds others up: silence is found before the connection is, and a manager that
+ * was itself late believes nobody slow. */
+#include "tests/unit/mgr_world.h"
+
+/* n1 has the object; n2 wants it, has the manifest, and is to fetch from n1. */
+static struct world *begin_pair(void)
+{
+    struct vine_digest key = digest_no(3);
+    struct msg_object object = {.digest = digest_no(1),
+                                .size = SIZE,
+                                .pieces = PIECES,
+                                .complete = true,
+                                .key_count = 1,
+                                .keys = &key};
+    struct msg m = {.type = MSG_REGISTER,
+                    .port = 7111,
+                    .switch_name = "",
+                    .objects = &object,
+                    .object_count = 1};
+    struct world *w = begin(0);
+
+    join_silent(w, 1);
+    assert_int_equal(say(w, 1, &m), 0);
+    join(w, 2);
+    want(w, 2, JOB, 5);
+    resolved(w, 2, ticket_of(w, 2), 3);
+    have(w, 2, 1, 0, 1);
+    assert_non_null(sent_last(&w->log, 2, MSG_FETCH));
+    return w;
+}
+
+/* n2 goes on to talk, n1 does not. */
+static void wait_silently(struct world *w, uint32_t steps)
+{
+    struct msg ping = {.type = MSG_PING};
+
+    for (uint32_t i = 0; i < steps; i++) {
+        say(w, 2, &ping);
+        wait_ms(w, 50);
+    }
+}
+
+static void test_what_a_silent_node_owes_is_taken_back(void **state)
+{
+    struct world *w = begin_pair();
+
+    sent_clear(&w->log);
+    wait_silently(w, 20);
+    assert_non_null(sent_last(&w->log, 1, MSG_PING));
+    assert_non_null(sent_last(&w->log, 2, MSG_REVOKE));
+    assert_null(sent_last(&w->log, 2, MSG_FETCH)); /* nor asked for more */
+    end(w);
+}
+
+static void test_a_silent_node_that_speaks_serves_again(void **state)
+{
+    struct msg pong = {.type = MSG_PONG};
+    struct world *w = begin_pair();
+
+    wait_silently(w, 20);
+    sent_clear(&w->log);
+    say(w, 1, &pong);
+    assert_non_null(sent_last(&w->log, 2, MSG_FETCH));
+    end(w);
+}
+
+/* Nobody was heard meanwhile, because nobody was listened to. */
+static void test_a_manager_that_was_late_finds_nobody_silent(void **state)
+{
+    struct world *w = begin_pair();
+
+    wait_silently(w, 4);
+    sent_clear(&w->log);
+    w->now += 900;
+    mgr_tick(w->mgr, w->now);
+    assert_null(sent_last(&w->log, 2, MSG_REVOKE));
+    end(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_a_silent_node_owes_is_taken_back),
+        cmocka_unit_test(test_a_silent_node_that_speaks_serves_again),
+        cmocka_unit_test(test_a_manager_that_was_late_finds_nobody_silent),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
