@@ -49,7 +49,7 @@ struct worker {
 
 struct blocks {
     struct disk *disk;
-    uint64_t begin, end; /* of what is written */
+    uint64_t end; /* of what is written */
     struct slot slot[SLOTS];
     uint64_t head, tail; /* slots put and written, counted from the start */
 
@@ -168,7 +168,7 @@ struct blocks *blocks_new(struct disk *disk, unsigned threads, struct vine_err *
         return NULL;
     }
     b->disk = disk;
-    b->begin = b->end = disk->size;
+    b->end = disk->size;
     b->file_first = NONE;
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->work, NULL);
