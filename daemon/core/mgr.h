@@ -14,11 +14,11 @@
  *  - The answer stays bound to (job, uid, path) until every node released the job or is
  *    gone: all nodes and all steps of a job see one version. Another job resolves anew.
  *  - BINDING goes to each wanting node; the planner then keeps each of them supplied.
- *  - Planner: rarest piece first; poorest sender and receiver first; at most `window`
- *    pieces outstanding a receiver and `uploads` reserved at a sender; a slot counts
- * from planning to HAVE/FAILED/death. Piece 0 comes first and alone. Assigns only what
- * a source has verified (cut-through: as soon as it has). Endgame: a piece outstanding
- *    longer than `slow_ms` may be assigned a second time from another source.
+ *  - Planner: rarest piece first; any sender, the poorest of a few receivers; at most
+ * `window` pieces outstanding a receiver and `uploads` reserved at a sender; a slot
+ * counts from planning to HAVE/FAILED/death. Piece 0 comes first and alone. Assigns
+ * only what a source has verified (cut-through: as soon as it has). Endgame: a piece
+ * outstanding longer than `slow_ms` may be assigned a second time from another source.
  *  - Blame: after ECORRUPT the two are kept apart for that object for `corrupt_ms`; a
  *    second accuser, or one when nothing else moves any more, makes the source avoided
  * by all. A receiver that alone accuses three sources is told that it is itself broken.

@@ -1,11 +1,11 @@
 /* mgr_plan.c - who fetches which piece from whom.
  *
  * A greedy matching, kept up at every event. A holder whose state changed is looked at
- * once: as a sender with a free slot it is given the poorest receivers that lack
- * something it has, as a receiver with room the poorest senders that have something it
- * lacks. For a pair the rarest piece is chosen, flights counted as copies, so that two
- * receivers do not fetch the same rare piece while another is left alone. Poorest first
- * on both sides keeps the rich free for what only they have.
+ * once: as a sender with a free slot it is given receivers that lack something it has,
+ * the poorest of the first few, as a receiver with room any sender that has something
+ * it lacks. Where the search begins changes each time, so that all have their turn. For
+ * a pair the rarest piece is chosen, flights counted as copies, so that two receivers
+ * do not fetch the same rare piece while another is left alone.
  *
  * The search per event is bounded (PAIRS_PER_EVENT); mgr_plan_sweep, a few times a
  * second, searches without that bound and so finds whatever was missed. It also runs
@@ -19,8 +19,8 @@
 
 #include "daemon/core/mgr_int.h"
 
-#define PAIRS_PER_EVENT 8u /* tried for one holder; more wait for the sweep */
-#define FITS 3u
+#define PAIRS_PER_EVENT 8u      /* tried for one holder; more wait for the sweep */
+#define FITS 3u                 /* receivers, of which the poorest is taken */
 #define TURN 2654435761u        /* odd, so that turns begin anywhere */
 #define WINDOW_SLOW 2u          /* of a slow receiver, and slots of a slow sender */
 #define SLOTS_FEEDING 1u        /* a sender's, beside its feeds */
