@@ -213,6 +213,7 @@ void node_lazy_leave(struct node *node, struct node_object *o)
     o->retry_ms = 0;
     o->trouble = (struct vine_err){0};
     o->lazy = LAZY_OFF;
+    node_hold_check(node, o); /* the manager may know another job that wants it */
     node_hold_forget(o, true);
     if (!mounts || node_mount_find(o, NODE_ANY_UID) == NULL)
         return;
