@@ -80,17 +80,31 @@ static size_t min_size(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Bytes [i, end) until a frame has begun; the index after the cut, or end. */
+static uint32_t last_four(const uint8_t *end)
+{
+    return (uint32_t)end[-4] << 24 | (uint32_t)end[-3] << 16 | (uint32_t)end[-2] << 8 |
+           end[-1];
+}
+
+/* Bytes [i, end) until a frame has begun; the index after the cut, or end. Once three
+ * bytes are behind, only those like a frame's last are looked at. */
 static size_t frame_scan(struct manifest_builder *b, const uint8_t *data, size_t i,
                          size_t end, bool *cut)
 {
-    uint32_t last = b->last;
+    size_t start = i;
 
-    while (i < end && !*cut) {
-        last = last << 8 | data[i++];
-        *cut = last == FRAME;
+    while (i < end && i - start < FRAME_LEN - 1 && !*cut) {
+        b->last = b->last << 8 | data[i++];
+        *cut = b->last == FRAME;
     }
-    b->last = last;
+    if (i == end || *cut)
+        return i;
+    while (i < end && !*cut) {
+        const uint8_t *hit = memchr(data + i, FRAME & 0xff, end - i);
+        i = hit == NULL ? end : (size_t)(hit - data) + 1;
+        *cut = hit != NULL && last_four(hit + 1) == FRAME;
+    }
+    b->last = last_four(data + i);
     return i;
 }
 

@@ -106,6 +106,17 @@ static int add_item(struct squash *s, const struct tar_item *item, struct vine_e
     return content_end(s->content, err);
 }
 
+/* ext4 writes a file out when it is closed, and lets its closer wait, if it was
+ * truncated to nothing ever, though it was empty. */
+static int make_empty(int fd, struct vine_err *err)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) == 0 && st.st_size == 0)
+        return 0;
+    return ftruncate(fd, 0) == 0 ? 0 : vine_err_sys(err, "cannot write the image");
+}
+
 static int build(struct squash *s, unsigned jobs, bool has_base, struct vine_err *err)
 {
     const struct fragment *fragments;
@@ -113,8 +124,8 @@ static int build(struct squash *s, unsigned jobs, bool has_base, struct vine_err
     uint32_t count;
     int result;
 
-    if (ftruncate(IMAGE_FD, 0) < 0)
-        return vine_err_sys(err, "cannot write the image");
+    if (make_empty(IMAGE_FD, err) < 0)
+        return -1;
     disk_init(&s->disk, IMAGE_FD, 0);
     s->nodes = nodes_new();
     if (s->nodes == NULL)

@@ -1,8 +1,8 @@
 /* tails.c - a block is filled until the next tail does not fit.
  *
- * Which tails are the same is told by SHA-256: the bytes of those before are compressed
- * and written, and a sum that can be met on purpose would let one file stand in for
- * another.
+ * Which tails are the same is told by keyed sums: the bytes of those before are
+ * compressed and written, and a sum that can be met on purpose would let one file stand
+ * in for another.
  *
  * With a base: tails come in the order of the tree, so mostly the open block fills with
  * the tails of one block of the base, in their order. If it has them all, and nothing
@@ -25,6 +25,7 @@ struct known { /* a tail that is kept */
 
 struct tails {
     struct blocks *blocks;
+    struct vine_sums *sums;
     /* The open block, and behind its end room for the tail that is to come. */
     uint8_t *bytes;
     uint32_t used;
@@ -91,11 +92,13 @@ struct tails *tails_new(struct blocks *blocks, struct vine_err *err)
 {
     struct tails *t = calloc(1, sizeof(*t));
 
-    if (t != NULL)
+    if (t != NULL) {
         t->bytes = malloc((size_t)2 * SQUASH_BLOCK);
-    if (t == NULL || t->bytes == NULL) {
+        t->sums = vine_sums_new();
+    }
+    if (t == NULL || t->bytes == NULL || t->sums == NULL) {
         vine_err_set(err, VINE_ENOMEM, "out of memory");
-        free(t);
+        tails_free(t);
         return NULL;
     }
     t->blocks = blocks;
@@ -143,7 +146,7 @@ static int put_tail(struct tails *t, struct squash_file *file, uint32_t len,
         file->sparse += len;
         return file_add_block(file, 0, err);
     }
-    vine_digest_of(tails_room(t), len, &digest);
+    vine_sums_of(t->sums, tails_room(t), len, &digest);
     known = find(t, &digest, len);
     if (known == NULL) {
         if (t->used + len > SQUASH_BLOCK && put_open(t, len, err) < 0)
@@ -190,6 +193,7 @@ void tails_free(struct tails *t)
 {
     if (t == NULL)
         return;
+    vine_sums_free(t->sums);
     free(t->bytes);
     free(t->known);
     free(t->bucket);

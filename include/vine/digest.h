@@ -25,6 +25,17 @@ void vine_sha_free(struct vine_sha *sha);
 /* SHA-256 of one buffer. */
 void vine_digest_of(const void *data, size_t len, struct vine_digest *out);
 
+/* Are bytes the same, within one process: Poly1305 under a key that is drawn here and
+ * that nobody sees, three times as fast as SHA-256. Two that differ have one sum with a
+ * chance of 2^-100 or so, whoever made them, as long as no sum leaves the process. The
+ * rest of *out is zero. NULL: out of memory, or no random bytes. */
+struct vine_sums;
+
+struct vine_sums *vine_sums_new(void);
+void vine_sums_of(struct vine_sums *sums, const void *data, size_t len,
+                  struct vine_digest *out);
+void vine_sums_free(struct vine_sums *sums);
+
 /* HMAC-SHA-256 (RFC 2104). */
 void vine_hmac(const void *key, size_t key_len, const void *data, size_t len,
                struct vine_digest *out);

@@ -1,10 +1,12 @@
 """`make bench-image`: from a directory to an image.
 
 Side by side in one run, on one node of a test cluster: `vine-env stage DIRECTORY`, from
-the request to the mounted image (walk, read, compress, cut, hash, publish, mount), and
+the command's start to the image and its manifest (walk, read, compress, cut, hash), and
 mksquashfs of the same tree with the same cores, compressor, level and block size. Both
-find the tree in the page cache. Then, on the stand-in for a shared file system: the
-operations that a cold build costs, and the rate of the walk alone.
+find the tree in the page cache. And until the image is published and mounted, which
+mksquashfs does not do; newer kernels write the whole file out first. Then, on the
+stand-in for a shared file system: the operations that a cold build costs, and the rate
+of the walk alone.
 
 The tree is a venv made of the wheels that contrib/bootstrap --for bench fetches, or a
 copy of the directory that BENCH_TREE names.
@@ -17,6 +19,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,17 +107,31 @@ def timed(cluster: Cluster, *command: str) -> float:
     return time.monotonic() - begin
 
 
+def built_at(cluster: Cluster) -> float:
+    """When the node's last image was whole, in seconds since 1970."""
+    line = next(
+        line
+        for line in reversed(cluster.log("n1").splitlines())
+        if "event=built " in line
+    )
+    return datetime.fromisoformat(line.split()[0]).timestamp()
+
+
 def measure_speed(cluster: Cluster) -> dict[str, Any]:
-    ours, theirs = [], []
+    ours, mounted, theirs = [], [], []
     cluster.sh("n1", f"find {TREE} -type f -exec cat {{}} + >/dev/null", user=USER)
     for _ in range(2 * common.rounds() + 1):  # a round takes seconds
         theirs.append(timed(cluster, *MKSQUASHFS))
         cluster.run("n1", "vine-env", "evict", "--all")
-        ours.append(timed(cluster, "vine-env", "stage", TREE))
+        begin = time.time()
+        mounted.append(timed(cluster, "vine-env", "stage", TREE))
+        ours.append(built_at(cluster) - begin)
     status = cluster.status("n1")
     return {
         "ratios": [a / b for a, b in zip(ours, theirs, strict=True)],
-        "stage_seconds": ours,
+        "mounted_ratios": [a / b for a, b in zip(mounted, theirs, strict=True)],
+        "built_seconds": ours,
+        "stage_seconds": mounted,
         "mksquashfs_seconds": theirs,
         "image_bytes": status["objects"][0]["size"],
         "mksquashfs_bytes": int(
@@ -169,8 +186,13 @@ def run() -> dict[str, Any]:
     }
     bounds = [
         Bound(
-            "directory to mounted image, of mksquashfs's time",
+            "directory to image, of mksquashfs's time",
             median(speed["ratios"]),
+            1.0,
+        ),
+        Bound(
+            "directory to mounted image, of mksquashfs's time",
+            median(speed["mounted_ratios"]),
             1.0,
         ),
         Bound(
