@@ -54,7 +54,7 @@ static void task_eio(struct sim *sim, struct task *t)
                   h->frozen_until_us > 0 || thing_claims(sim, t->thing);
 
     note(sim, "n%u: a task gets EIO for piece %u", t->host, t->piece);
-    if (!broken && (!sim->faulty || t->since_us > sim->quiet_us))
+    if (!broken && (!sim->faulty || sim->now_us > sim->quiet_us + 8 * SECOND))
         fail(sim, "n%u: a task waited in vain for piece %u", t->host, t->piece);
     task_ends(sim, t);
 }

@@ -195,6 +195,8 @@ static void built(struct sim *sim, struct event *e)
     note(sim, "%s has built it: %s", h->name, vine_code_name(err.code));
     sim->last_done_us = sim->now_us;
     node_source_built(h->core, e->a, &object, &err, now_ms(sim));
+    if (err.code == VINE_OK)
+        lazy_complete(sim, h, thing_of(sim, &object.digest)); /* tasks read it lazily */
     host_timer(sim, h);
 }
 
