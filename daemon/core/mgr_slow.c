@@ -14,8 +14,9 @@
 #define BESIDE_TREES 5u /* times what a tree takes for a piece */
 #define PROVED 3u       /* pieces in good time: it is as fast as the others */
 #define FIRSTS_MIN 8u
-#define SLOW_PART 8u  /* of the receivers may be slow by their manifests */
-#define FOUND_PART 8u /* of the receivers may be found slow at once */
+#define FIRST_LATE_MS 30u /* no manifest is late before */
+#define SLOW_PART 8u      /* of the receivers may be slow by their manifests */
+#define FOUND_PART 8u     /* of the receivers may be found slow at once */
 #define GRACE_MS 150u
 #define GRACE_OFF_MS 600u /* more, when trees have been given up */
 #define CALM_MS 200u      /* and what a segment takes, after one was found slow */
@@ -76,8 +77,8 @@ static void manifest_arrived(struct mgr *mgr, struct holder *h, const struct fli
         return;
     o->first_ms += took;
     o->firsts++;
-    if (!mgr_feed_many(mgr, o, o->hungry) || o->firsts < FIRSTS_MIN ||
-        3 * took * o->firsts <= 5 * o->first_ms)
+    if (took < FIRST_LATE_MS || !mgr_feed_many(mgr, o, o->hungry) ||
+        o->firsts < FIRSTS_MIN || 3 * took * o->firsts <= 5 * o->first_ms)
         return;
     h->node->in.found = true;
     slow_mark(mgr, h->node);

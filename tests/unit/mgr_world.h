@@ -17,7 +17,7 @@
 struct world {
     struct mgr *mgr;
     struct sent_log log;
-    uint32_t drops;
+    uint32_t drops, slow; /* slow: how often somebody was found so */
     uint64_t now;
 };
 
@@ -29,6 +29,11 @@ static inline void on_send(void *ctx, uint32_t conn, const struct msg *m)
 static inline void on_drop(void *ctx, uint32_t conn, const char *why)
 {
     ((struct world *)ctx)->drops++;
+}
+
+static inline void on_log(void *ctx, int level, const char *line)
+{
+    ((struct world *)ctx)->slow += strncmp(line, "event=slow ", 11) == 0;
 }
 
 static inline int say(struct world *w, uint32_t conn, const struct msg *m)
@@ -59,7 +64,7 @@ static inline void join(struct world *w, uint32_t conn)
 /* A manager and so many registered nodes, connections 1 to `nodes`. */
 static inline struct world *begin(uint32_t nodes)
 {
-    static const struct mgr_ops ops = {.send = on_send, .drop = on_drop};
+    static const struct mgr_ops ops = {.send = on_send, .drop = on_drop, .log = on_log};
     struct world *w = calloc(1, sizeof(*w));
     struct mgr_limits limits;
 

@@ -77,12 +77,80 @@ static void test_a_manager_that_was_late_finds_nobody_silent(void **state)
     end(w);
 }
 
+/* ---- by manifests ---- */
+
+#define MANY 40u /* enough for trees */
+#define LAST (1 + MANY)
+
+/* n1 has the object and all others want it. Whoever is told to fetch the manifest has
+ * it `usual` ms later, n41 as many as `late`. */
+static struct world *begin_manifests(uint32_t usual, uint32_t late)
+{
+    struct vine_digest key = digest_no(3);
+    struct msg_object object = {.digest = digest_no(1),
+                                .size = SIZE,
+                                .pieces = PIECES,
+                                .complete = true,
+                                .key_count = 1,
+                                .keys = &key};
+    struct msg m = {.type = MSG_REGISTER,
+                    .port = 7111,
+                    .switch_name = "",
+                    .objects = &object,
+                    .object_count = 1};
+    struct world *w = begin(0);
+    uint64_t told[LAST + 1] = {0};
+    bool has[LAST + 1] = {0};
+
+    join_silent(w, 1);
+    assert_int_equal(say(w, 1, &m), 0);
+    for (uint32_t i = 2; i <= LAST; i++) {
+        join(w, i);
+        want(w, i, JOB, 5);
+    }
+    resolved(w, 2, ticket_of(w, 2), 3);
+    for (uint32_t got = 0, seen = 0, steps = 0; got < MANY; steps++) {
+        assert_true(steps < 400);
+        for (; seen < w->log.count; seen++)
+            if (w->log.at[seen].m.type == MSG_FETCH)
+                told[w->log.at[seen].conn] = w->now;
+        wait_ms(w, 1);
+        for (uint32_t i = 2; i <= LAST; i++) {
+            if (told[i] == 0 || has[i] || w->now < told[i] + (i < LAST ? usual : late))
+                continue;
+            has[i] = true;
+            got++;
+            have(w, i, 1, 0, 1);
+        }
+    }
+    return w;
+}
+
+static void test_who_gets_its_manifest_late_is_slow(void **state)
+{
+    struct world *w = begin_manifests(10, 100);
+
+    assert_int_equal(w->slow, 1);
+    end(w);
+}
+
+/* Many times the usual, and yet nothing: the manifests of a large crowd queue. */
+static void test_few_milliseconds_make_no_manifest_late(void **state)
+{
+    struct world *w = begin_manifests(2, 25);
+
+    assert_int_equal(w->slow, 0);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_a_silent_node_owes_is_taken_back),
         cmocka_unit_test(test_a_silent_node_that_speaks_serves_again),
         cmocka_unit_test(test_a_manager_that_was_late_finds_nobody_silent),
+        cmocka_unit_test(test_who_gets_its_manifest_late_is_slow),
+        cmocka_unit_test(test_few_milliseconds_make_no_manifest_late),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
