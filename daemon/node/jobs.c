@@ -46,7 +46,7 @@ struct jobs {
     char ended_dir[VINE_CONF_TEXT + 8];
     uv_timer_t timer;
     uv_fs_event_t notes;
-    bool saving, restoring;
+    bool saving;
     unsigned count;
     struct watched list[VINE_JOBS_MAX];
 };
@@ -68,7 +68,7 @@ static void list_job(void *arg, const struct node_job_info *info)
         return;
     if (w == NULL && jobs->count < VINE_JOBS_MAX) {
         w = &jobs->list[jobs->count++];
-        *w = (struct watched){.job = info->job, .restored = jobs->restoring};
+        *w = (struct watched){.job = info->job};
     }
     if (w != NULL)
         w->listed = true;
@@ -321,9 +321,9 @@ int jobs_start(struct vined *vined, struct vine_err *err)
     if (status < 0)
         return vine_err_uv(err, status, "cannot watch the directory of ended jobs");
     restore(vined);
-    vined->jobs->restoring = true;
     node_each_job(vined->core, list_job, vined->jobs);
-    vined->jobs->restoring = false;
+    for (unsigned i = 0; i < vined->jobs->count; i++)
+        vined->jobs->list[i].restored = true;
     jobs_watch(vined);
     return 0;
 }

@@ -4,31 +4,6 @@
 
 #define MANY 100u
 
-/* n1 has the object whole, n2 and n3 want it and have its manifest. */
-static struct world *begin_seeded(void)
-{
-    struct vine_digest key = digest_no(3);
-    struct msg_object object = {.digest = digest_no(1),
-                                .size = MANY * 1000,
-                                .pieces = MANY,
-                                .complete = true,
-                                .key_count = 1,
-                                .keys = &key};
-    struct msg m = {.type = MSG_REGISTER,
-                    .port = 7111,
-                    .switch_name = "",
-                    .objects = &object,
-                    .object_count = 1};
-    struct world *w = begin(0);
-
-    join_silent(w, 1);
-    assert_int_equal(say(w, 1, &m), 0);
-    join(w, 2);
-    want(w, 2, JOB, 5);
-    resolved(w, 2, ticket_of(w, 2), 3);
-    return w;
-}
-
 static int tell(struct world *w, uint32_t conn, enum msg_type type, uint32_t first,
                 uint32_t count)
 {
@@ -52,7 +27,7 @@ static uint32_t next_piece(struct world *w, uint32_t conn, uint32_t done)
 
 static void test_urgent_pieces_come_before_others(void **state)
 {
-    struct world *w = begin_seeded();
+    struct world *w = begin_seeded(1, MANY);
     const struct sent *s;
     uint32_t window;
 
@@ -74,7 +49,7 @@ static void test_urgent_pieces_come_before_others(void **state)
 
 static void test_urgent_is_asked_of_nobody_who_is_not_supplied(void **state)
 {
-    struct world *w = begin_seeded();
+    struct world *w = begin_seeded(1, MANY);
 
     join(w, 3);
     assert_int_equal(tell(w, 3, MSG_URGENT, 5, 1), 0);
@@ -84,7 +59,7 @@ static void test_urgent_is_asked_of_nobody_who_is_not_supplied(void **state)
 
 static void test_pieces_that_are_none_are_refused(void **state)
 {
-    struct world *w = begin_seeded();
+    struct world *w = begin_seeded(1, MANY);
 
     assert_int_equal(tell(w, 2, MSG_URGENT, MANY, 1), -1);
     assert_int_equal(tell(w, 2, MSG_URGENT, MANY - 1, 2), -1);
@@ -94,7 +69,7 @@ static void test_pieces_that_are_none_are_refused(void **state)
 
 static void test_what_was_read_is_told_to_the_next(void **state)
 {
-    struct world *w = begin_seeded();
+    struct world *w = begin_seeded(1, MANY);
     const struct sent *s;
 
     assert_null(sent_last(&w->log, 2, MSG_TOUCHED));
@@ -149,7 +124,7 @@ static uint32_t pieces_sent(struct world *w, uint32_t conn)
 
 static void test_who_holds_gets_what_is_urgent_and_no_more(void **state)
 {
-    struct world *w = begin_seeded();
+    struct world *w = begin_seeded(1, MANY);
 
     assert_int_equal(hold(w, 2, true), 0);
     w->log.count = 0;
@@ -169,7 +144,7 @@ static void test_who_holds_gets_what_is_urgent_and_no_more(void **state)
 /* What its own store has is not fetched: it tells when it has looked. */
 static void test_who_holds_and_reuses_gets_nothing(void **state)
 {
-    struct world *w = begin_seeded();
+    struct world *w = begin_seeded(1, MANY);
     struct msg_range manifest = {0, 1};
     struct msg m = {.type = MSG_HAVE,
                     .digest = digest_no(1),
@@ -190,7 +165,7 @@ static void test_who_holds_and_reuses_gets_nothing(void **state)
 
 static void test_what_one_needs_the_others_get_too(void **state)
 {
-    struct world *w = begin_seeded();
+    struct world *w = begin_seeded(1, MANY);
 
     join(w, 3);
     want(w, 3, JOB, 5);

@@ -2,33 +2,6 @@
  * simulator's. */
 #include "tests/unit/mgr_world.h"
 
-/* n1 has the object whole, n2 to n(1+receivers) want it. */
-static struct world *begin_seeded(uint32_t receivers, uint32_t pieces)
-{
-    struct vine_digest key = digest_no(3);
-    struct msg_object object = {.digest = digest_no(1),
-                                .size = pieces * 1000,
-                                .pieces = pieces,
-                                .complete = true,
-                                .key_count = 1,
-                                .keys = &key};
-    struct msg m = {.type = MSG_REGISTER,
-                    .port = 7111,
-                    .switch_name = "",
-                    .objects = &object,
-                    .object_count = 1};
-    struct world *w = begin(0);
-
-    join_silent(w, 1);
-    assert_int_equal(say(w, 1, &m), 0);
-    for (uint32_t i = 2; i < 2 + receivers; i++) {
-        join(w, i);
-        want(w, i, JOB, 5);
-    }
-    resolved(w, 2, ticket_of(w, 2), 3);
-    return w;
-}
-
 static int failed(struct world *w, uint32_t conn, uint32_t piece, const char *peer,
                   enum vine_code code)
 {

@@ -5,25 +5,8 @@
 /* n1 has the object; n2 wants it, has the manifest, and is to fetch from n1. */
 static struct world *begin_pair(void)
 {
-    struct vine_digest key = digest_no(3);
-    struct msg_object object = {.digest = digest_no(1),
-                                .size = SIZE,
-                                .pieces = PIECES,
-                                .complete = true,
-                                .key_count = 1,
-                                .keys = &key};
-    struct msg m = {.type = MSG_REGISTER,
-                    .port = 7111,
-                    .switch_name = "",
-                    .objects = &object,
-                    .object_count = 1};
-    struct world *w = begin(0);
+    struct world *w = begin_seeded(1, PIECES);
 
-    join_silent(w, 1);
-    assert_int_equal(say(w, 1, &m), 0);
-    join(w, 2);
-    want(w, 2, JOB, 5);
-    resolved(w, 2, ticket_of(w, 2), 3);
     have(w, 2, 1, 0, 1);
     assert_non_null(sent_last(&w->log, 2, MSG_FETCH));
     return w;
@@ -86,29 +69,10 @@ static void test_a_manager_that_was_late_finds_nobody_silent(void **state)
  * it `usual` ms later, n41 as many as `late`. */
 static struct world *begin_manifests(uint32_t usual, uint32_t late)
 {
-    struct vine_digest key = digest_no(3);
-    struct msg_object object = {.digest = digest_no(1),
-                                .size = SIZE,
-                                .pieces = PIECES,
-                                .complete = true,
-                                .key_count = 1,
-                                .keys = &key};
-    struct msg m = {.type = MSG_REGISTER,
-                    .port = 7111,
-                    .switch_name = "",
-                    .objects = &object,
-                    .object_count = 1};
-    struct world *w = begin(0);
+    struct world *w = begin_seeded(MANY, PIECES);
     uint64_t told[LAST + 1] = {0};
     bool has[LAST + 1] = {0};
 
-    join_silent(w, 1);
-    assert_int_equal(say(w, 1, &m), 0);
-    for (uint32_t i = 2; i <= LAST; i++) {
-        join(w, i);
-        want(w, i, JOB, 5);
-    }
-    resolved(w, 2, ticket_of(w, 2), 3);
     for (uint32_t got = 0, seen = 0, steps = 0; got < MANY; steps++) {
         assert_true(steps < 400);
         for (; seen < w->log.count; seen++)
