@@ -161,6 +161,16 @@ def machine() -> dict[str, Any]:
     }
 
 
+def cores_short(shares: Sequence[float]) -> str:
+    """For `Bound.beside`, from what was busy over all cores' time that a bound allows.
+
+    More than all of it: the work of all nodes does not fit into the cores that they
+    share, even if these were busy from the first moment of the allowed time to the
+    last. Else nothing, and the bound applies."""
+    share = median(shares)
+    return f"{share:.2f} of all cores' time" if share > 1 else ""
+
+
 def busy_seconds() -> float:
     """Of all cores, since the machine started: whatever ran, interrupts included."""
     words = Path("/proc/stat").read_text().partition("\n")[0].split()

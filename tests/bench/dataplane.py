@@ -113,13 +113,10 @@ def shaped_bound(result: dict[str, Any]) -> Bound:
 def cores_short(result: dict[str, Any], limit: float) -> str:
     """Why the links are not what is measured here; nothing, if they are.
 
-    The work of all nodes does not fit into the cores that they share, even if these
-    were busy from the first moment of the allowed time to the last. Slower links show
-    what the schedule is worth, "cpu" bounds the work itself: waste is not excused."""
-    share = median(result["busy_seconds"]) / (
-        limit * result["ideal_seconds"] * result["cores"]
-    )
-    return f"{share:.2f} of all cores' time" if share > 1 else ""
+    Slower links show what the schedule is worth, "cpu" bounds the work itself: waste is
+    not excused."""
+    allowed = limit * result["ideal_seconds"] * result["cores"]
+    return common.cores_short([busy / allowed for busy in result["busy_seconds"]])
 
 
 # --- no link limits -------------------------------------------------------------------

@@ -126,18 +126,13 @@ def measure(
 
 
 def cores_short(samples: list[dict[str, Any]]) -> str:
-    """What an update keeps the cores busy with, if that alone is over the bound."""
+    """Why the time of updates is not what is measured here; nothing, if it is."""
     cores = os.cpu_count() or 1
-    share = common.median(
+    return common.cores_short(
         [
             s["update_busy_seconds"] / (TIME_MAX * s["cold_seconds"] * cores)
             for s in samples
         ]
-    )
-    if share <= 1:
-        return ""
-    return (
-        f"{cores} cores for all nodes are busy {share:.2f} times as long as is allowed"
     )
 
 
