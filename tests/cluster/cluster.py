@@ -292,8 +292,17 @@ class Cluster:
         services.daemon(self.layout, node, action)
         if action == "start":
             self.without_daemon.discard(node)
+            wait_for(lambda: self._began(node), 30, f"the daemon of {node} to answer")
         else:
             self.without_daemon.add(node)
+
+    def _began(self, node: str) -> bool:
+        """It answers, or has refused to run."""
+        return (
+            node not in self.nodes
+            or self.run(node, "vine-env", "status", "--json", check=False).code == 0
+            or not services.daemon_alive(self.layout, node)
+        )
 
     # --- vine-env -------------------------------------------------------------------
 
