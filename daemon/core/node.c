@@ -29,10 +29,25 @@ void node_limits_default(struct node_limits *limits)
     };
 }
 
+static bool node_works(const struct node *node)
+{
+    if (node->first_client != NULL || node->first_ticket != NULL ||
+        node->first_transfer != NULL)
+        return true;
+    for (const struct node_job *job = node->first_job; job != NULL; job = job->next)
+        for (const struct job_source *s = job->sources; s != NULL; s = s->next)
+            if (s->state == SOURCE_WANTED ||
+                (s->state == SOURCE_BOUND && s->object->state != OBJECT_COMPLETE))
+                return true;
+    return false;
+}
+
 void node_time(struct node *node, uint64_t now_ms)
 {
     if (now_ms > node->now_ms)
         node->now_ms = now_ms;
+    if (!node_works(node))
+        node->idle_ms = node->now_ms;
 }
 
 void node_log(struct node *node, enum vine_log_level level, const char *format, ...)
@@ -378,19 +393,6 @@ int node_message(struct node *node, const struct msg *m, uint64_t now_ms,
     }
 }
 
-static bool node_works(const struct node *node)
-{
-    if (node->first_client != NULL || node->first_ticket != NULL ||
-        node->first_transfer != NULL)
-        return true;
-    for (const struct node_job *job = node->first_job; job != NULL; job = job->next)
-        for (const struct job_source *s = job->sources; s != NULL; s = s->next)
-            if (s->state == SOURCE_WANTED ||
-                (s->state == SOURCE_BOUND && s->object->state != OBJECT_COMPLETE))
-                return true;
-    return false;
-}
-
 static uint64_t ping_deadline(const struct node *node)
 {
     uint64_t pause = node->heartbeat_ms, due, quiet;
@@ -401,7 +403,9 @@ static uint64_t ping_deadline(const struct node *node)
         return node->sent_ms + pause * VINE_IDLE_FACTOR;
     due = node->sent_ms + pause;
     quiet = node->heard_ms + pause * HEARTBEATS_QUIET;
-    return node->asked_ms == 0 && quiet < due ? quiet : due;
+    if (node->asked_ms == 0 && quiet < due)
+        due = quiet;
+    return due > node->idle_ms ? due : node->idle_ms; /* not before there was work */
 }
 
 static uint64_t silence_deadline(const struct node *node)

@@ -200,6 +200,7 @@ struct node {
     uint32_t heartbeat_ms;
     uint64_t sent_ms;  /* last message to the manager */
     uint64_t heard_ms; /* last one from it */
+    uint64_t idle_ms;  /* last event that found nothing to do */
     uint64_t asked_ms; /* what it has not answered yet; 0: nothing */
     uint64_t last_id;  /* transfers, tickets, requests */
     struct table objects, jobs, clients, transfers, tickets;

@@ -58,8 +58,16 @@ struct world {
     struct sent_log log;
     struct did did[OPS];
     uint64_t now;
-    bool up, mute; /* the manager: there; answers nothing */
+    bool up, mute;        /* the manager: there; answers nothing */
+    uint32_t stood_still; /* said so in the log */
 };
+
+static inline void on_log(void *ctx, int level, const char *line)
+{
+    (void)level;
+    if (strstr(line, "event=stood-still") != NULL)
+        ((struct world *)ctx)->stood_still++;
+}
 
 static inline struct did *did(void *ctx, enum op op)
 {
@@ -252,7 +260,8 @@ static inline struct world *begin_ops(uint64_t cache_max, bool reuses)
                                         .lazy_mount = on_lazy_mount,
                                         .lazy_have = on_lazy_have,
                                         .lazy_leave = on_lazy_leave,
-                                        .touched = on_touched};
+                                        .touched = on_touched,
+                                        .log = on_log};
     struct node_ops ops = all;
     struct world *w = calloc(1, sizeof(*w));
     struct node_limits limits;

@@ -435,6 +435,25 @@ static void test_a_daemon_that_stood_still_asks_anew(void **state)
     end(w);
 }
 
+/* A busy node speaks more often, but not before it had anything to do. */
+static void test_who_was_idle_did_not_stand_still(void **state)
+{
+    struct world *w = begin();
+
+    for (int after = 5; after < 20; after += 4) {
+        wait_ms(w, 1000 * (uint64_t)after);
+        stage(w, (uint64_t)after, JOB, UID);
+        node_tick(w->node, w->now);
+        assert_int_equal(w->stood_still, 0);
+        node_job_end(w->node, JOB, w->now);
+    }
+    stage(w, 1, JOB, UID);
+    w->now += 60000;
+    node_tick(w->node, w->now);
+    assert_int_equal(w->stood_still, 1);
+    end(w);
+}
+
 static void test_what_is_here_works_without_a_manager(void **state)
 {
     struct world *w = begin();
@@ -548,6 +567,7 @@ int main(void)
         cmocka_unit_test(test_a_manager_that_never_registers_a_node_is_none),
         cmocka_unit_test(test_who_only_speaks_asks_for_an_answer),
         cmocka_unit_test(test_a_daemon_that_stood_still_asks_anew),
+        cmocka_unit_test(test_who_was_idle_did_not_stand_still),
         cmocka_unit_test(test_what_is_here_works_without_a_manager),
         cmocka_unit_test(test_a_fetch_outlives_the_manager),
         cmocka_unit_test(test_a_restart_remembers),
