@@ -18,6 +18,11 @@ struct daemon_about {
 int daemon_begin(const struct daemon_about *about, int argc, char **argv,
                  struct vine_conf *conf);
 
+/* Tell the service manager that requests are answered from now on: READY=1 to the
+ * socket named by NOTIFY_SOCKET (sd_notify(3)), which leaves the environment. Without
+ * one: nothing. Returns 0; -1 (errno) if it could not be told. */
+int daemon_ready(void);
+
 /* Milliseconds of the loop's monotonic clock, brought up to date. */
 uint64_t daemon_now(uv_loop_t *loop);
 

@@ -3,6 +3,7 @@
  * Nodes connect, prove by munge who they are, and speak JSON messages. All decisions
  * are in daemon/core/mgr.c; this file owns sockets and the clock. Nothing is kept on
  * disk: after a restart the nodes tell again what they have. */
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -330,6 +331,8 @@ int main(int argc, char **argv)
     daemon_alarm_start(&manager.alarm, &manager.loop, &manager, next_deadline, tick);
     vine_log(VINE_LOG_INFO, "event=start version=" VINE_VERSION " listen=%s",
              conf.manager_listen);
+    if (daemon_ready() < 0)
+        vine_log(VINE_LOG_WARNING, "event=not-told-ready reason=%s", strerror(errno));
     (void)uv_run(&manager.loop, UV_RUN_DEFAULT);
     mgr_free(manager.mgr);
     (void)uv_loop_close(&manager.loop);

@@ -586,6 +586,8 @@ int main(int argc, char **argv)
     daemon_signals_start(&vined.signals, &vined.loop, stop, &vined);
     vine_log(VINE_LOG_INFO, "event=start version=" VINE_VERSION " node=%s cache_dir=%s",
              vined.name, vined.conf.cache_dir);
+    if (daemon_ready() < 0)
+        vine_log(VINE_LOG_WARNING, "event=not-told-ready reason=%s", strerror(errno));
     (void)uv_run(&vined.loop, UV_RUN_DEFAULT);
     transfers_stop(&vined);
     buffers_stop(&vined);
