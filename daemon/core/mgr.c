@@ -335,6 +335,8 @@ static int on_have(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
     if (h->reusing != m->reusing) {
         h->reusing = m->reusing;
         mgr_holder_changed(mgr, h);
+        mgr->feed_due |= o->active && o->feed.state == FEED_GATHER &&
+                         o->copies[0] >= o->holder_count;
     }
     for (uint32_t i = 0; i < m->range_count; i++)
         for (uint32_t p = 0; p < m->ranges[i].count; p++)

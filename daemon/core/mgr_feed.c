@@ -31,6 +31,7 @@
 #define MEMBERS_FEW 512u   /* each costs messages, so more of them take it slower: */
 #define MEMBERS_A_MS 2u    /* so many more need a millisecond more */
 #define SEGMENTS_AHEAD 3u  /* given out that few have yet */
+#define PIECES_A_LEVEL 6u  /* of the trees: this many are worth more segments */
 #define MANY 50u           /* percent: the rest of a segment's feeds should follow */
 #define DISTURBED_PART 16u /* of the members may join, be slow or die meanwhile */
 #define SEEDED_PART 4u     /* times the seeds: so few receivers need no trees */
@@ -40,7 +41,8 @@
 #define AFTER_DEATHS_MS 5000u
 #define GATHER_MS 5u /* in which nobody joined, and all have the manifest */
 #define GATHER_MAX_MS 300u
-#define GATHER_A_MS 4u /* so many more members may take a millisecond more */
+#define GATHER_A_MS 4u      /* so many more members may take a millisecond more */
+#define GATHER_REUSE_MS 10u /* after the last manifest, for looks at older objects */
 
 bool mgr_feed_awaits(const struct intake *in, uint32_t piece)
 {
@@ -370,6 +372,15 @@ static void feeding_begin(struct mgr *mgr, struct object *o)
     feed->began_ms = feed->last_had_ms = mgr->now_ms;
 }
 
+/* The last ones to have the manifest look at once whether older objects help. */
+static bool some_reuse(const struct object *o)
+{
+    for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
+        if (h->reusing)
+            return true;
+    return false;
+}
+
 static void gather(struct mgr *mgr, struct object *o)
 {
     if (o->feed.state == FEED_OFF) {
@@ -377,8 +388,12 @@ static void gather(struct mgr *mgr, struct object *o)
         o->feed.since_ms = mgr->now_ms;
         holders_changed(mgr, o);
     }
+    if (o->copies[0] < o->holder_count)
+        o->feed.lacked_ms = mgr->now_ms;
     if (mgr->now_ms < o->feed.since_ms + GATHER_MAX_MS + o->hungry / GATHER_A_MS &&
-        (o->copies[0] < o->holder_count || mgr->now_ms < o->feed.joined_ms + GATHER_MS))
+        (o->copies[0] < o->holder_count ||
+         mgr->now_ms < o->feed.joined_ms + GATHER_MS ||
+         (mgr->now_ms < o->feed.lacked_ms + GATHER_REUSE_MS && some_reuse(o))))
         return;
     feeding_begin(mgr, o);
     mgr_log(mgr, VINE_LOG_INFO, "event=trees-begin object=%u members=%u", o->id,
@@ -411,6 +426,31 @@ void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight)
     give_up(mgr, o, true);
 }
 
+/* Pieces of segments that few have yet. */
+static uint32_t pieces_out(const struct feeding *feed)
+{
+    uint32_t kept = feed->segment < SEGMENTS_KEPT ? feed->segment : SEGMENTS_KEPT;
+    uint32_t out = 0;
+
+    for (uint32_t s = feed->segment - kept; s < feed->segment; s++)
+        if (feed->had_ms[slot_of(s)] == 0)
+            out += segment_size(feed, s);
+    return out;
+}
+
+/* A segment is had no sooner than its last piece is at the ends of the trees. While
+ * segments are small, more of them are out, so that the source need not wait for it. */
+static bool may_give_out(const struct feeding *feed)
+{
+    uint32_t levels = 1;
+
+    while ((feed->members >> levels) > 0)
+        levels++;
+    return feed->pending < SEGMENTS_AHEAD ||
+           (feed->pending < SEGMENTS_KEPT - 1 &&
+            pieces_out(feed) < PIECES_A_LEVEL * levels);
+}
+
 static void object_run(struct mgr *mgr, struct object *o)
 {
     if (o->feed.state != FEED_ON && mgr_feed_many(mgr, o, o->hungry - o->held) &&
@@ -424,7 +464,7 @@ static void object_run(struct mgr *mgr, struct object *o)
         o->feed.state = FEED_OFF;
         holders_changed(mgr, o);
     }
-    while (o->feed.state == FEED_ON && o->feed.pending < SEGMENTS_AHEAD)
+    while (o->feed.state == FEED_ON && may_give_out(&o->feed))
         if (!next_segment(mgr, o))
             break;
     if (o->feed.state == FEED_ON && o->feed.next >= o->pieces && o->feed.pending == 0)

@@ -151,6 +151,7 @@ enum feed_state {
 struct feeding {
     enum feed_state state;
     uint64_t since_ms;    /* of FEED_GATHER; or the last disturbance */
+    uint64_t lacked_ms;   /* then a holder had no manifest, in FEED_GATHER */
     uint64_t began_ms;    /* of FEED_ON */
     uint32_t next, low;   /* pieces: given out below next; feeds run from low on */
     uint32_t size;        /* pieces of the last segment */

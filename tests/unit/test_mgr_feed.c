@@ -7,7 +7,7 @@
 
 /* n1 has the object, `receivers` from n2 on want it and have the manifest; of the last
  * `afar` of them each switch has ten. */
-static struct world *begin_crowd(uint32_t receivers, uint32_t afar)
+static struct world *begin_asking(uint32_t receivers, uint32_t afar)
 {
     struct vine_digest key = digest_no(3);
     struct msg_object object = {.digest = digest_no(1),
@@ -35,6 +35,13 @@ static struct world *begin_crowd(uint32_t receivers, uint32_t afar)
         want(w, i, JOB, 5);
     }
     resolved(w, 2, ticket_of(w, 2), 3);
+    return w;
+}
+
+static struct world *begin_crowd(uint32_t receivers, uint32_t afar)
+{
+    struct world *w = begin_asking(receivers, afar);
+
     for (uint32_t i = 2; i < 2 + receivers; i++)
         have(w, i, 1, 0, 1);
     wait_ms(w, 20); /* nobody joins any more */
@@ -76,6 +83,61 @@ static void test_everybody_is_given_the_first_segment_at_once(void **state)
     assert_int_equal(seeded, 1); /* the seed sends each piece once */
     for (uint32_t i = 1; i < 2 + MANY; i++)
         assert_true(from[i] <= 2);
+    end(w);
+}
+
+static void has_manifest_and_looks(struct world *w, uint32_t conn)
+{
+    struct msg_range manifest = {0, 1};
+    struct msg m = {.type = MSG_HAVE,
+                    .digest = digest_no(1),
+                    .ranges = &manifest,
+                    .range_count = 1,
+                    .reusing = true};
+
+    assert_int_equal(say(w, conn, &m), 0);
+}
+
+static void test_who_looks_at_older_objects_is_waited_for(void **state)
+{
+    struct world *w = begin_asking(MANY, 0);
+
+    wait_ms(w, 20);
+    for (uint32_t i = 2; i < 2 + MANY - 1; i++)
+        have(w, i, 1, 0, 1);
+    has_manifest_and_looks(w, 1 + MANY);
+    assert_int_equal(sender_of(w, 2, 1), 0);
+    w->now += 2;
+    have(w, 1 + MANY, 1, 0, 1);
+    for (uint32_t i = 2; i < 2 + MANY; i++)
+        assert_int_not_equal(sender_of(w, i, 1), 0);
+    end(w);
+}
+
+static void test_a_long_look_at_older_objects_is_not_waited_for(void **state)
+{
+    struct world *w = begin_asking(MANY, 0);
+
+    for (uint32_t i = 2; i < 2 + MANY - 1; i++)
+        have(w, i, 1, 0, 1);
+    has_manifest_and_looks(w, 1 + MANY);
+    wait_ms(w, 30);
+    for (uint32_t i = 2; i < 2 + MANY - 1; i++)
+        assert_int_not_equal(sender_of(w, i, 1), 0);
+    assert_int_equal(sender_of(w, 1 + MANY, 1), 0);
+    end(w);
+}
+
+/* Each level takes what two pieces take: six levels are more than three segments. */
+static void test_the_source_has_enough_to_send_until_the_first_are_through(void **state)
+{
+    struct world *w = begin_fed(0);
+
+    for (uint32_t i = 2; i < 2 + MANY; i++) {
+        for (uint32_t p = 1; p <= 40; p++)
+            assert_int_not_equal(sender_of(w, i, p), 0);
+        assert_int_equal(sender_of(w, i, 41), 0);
+    }
     end(w);
 }
 
@@ -262,6 +324,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_everybody_is_given_the_first_segment_at_once),
+        cmocka_unit_test(test_who_looks_at_older_objects_is_waited_for),
+        cmocka_unit_test(test_a_long_look_at_older_objects_is_not_waited_for),
+        cmocka_unit_test(
+            test_the_source_has_enough_to_send_until_the_first_are_through),
         cmocka_unit_test(test_inside_one_tree_is_a_leaf_of_the_other),
         cmocka_unit_test(test_waits_end_at_somebody_who_has_it),
         cmocka_unit_test(test_a_stripe_enters_a_switch_once),
