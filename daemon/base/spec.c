@@ -7,6 +7,8 @@
  * ("//" and a trailing '/' go); then each source is checked as a whole, then all
  * against each other. The result is copied out on the last line, nowhere else.
  *
+ * Messages name the option whose value is read, and are otherwise the same.
+ *
  * Linked into the plugin with err.c alone: no streams, no system calls, no globals.
  *
  * What must hold: parse(text(parse(x))) equals parse(x). Escapes can make the canonical
@@ -14,19 +16,38 @@
  * again. */
 #include "vine/spec.h"
 
+#include <stdarg.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Every message ends in the right form, so that the user need not look it up. */
-#define FORM "; write SRC[:DST][,SRC[:DST]...], for example --vine-env=/shared/envs/ml"
 #define SHOWN 80 /* characters of a path quoted in a message */
+
+#define DATA_LEN (sizeof(VINE_DATA) - 1)
 
 enum { END = -1, COMMA = -2, COLON = -3 };
 
 struct reader {
     const char *next;
+    bool data; /* whose value it is, --vine-data's */
+    struct vine_err *err;
 };
+
+/* Every message ends in the right form, so that the user need not look it up. */
+__attribute__((format(printf, 2, 3))) static int refuse(const struct reader *r,
+                                                        const char *format, ...)
+{
+    char text[sizeof(r->err->text)];
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    return vine_err_set(
+        r->err, VINE_EINVAL, "%s; write SRC[:DST][,SRC[:DST]...], for example %s", text,
+        r->data ? "--vine-data=/shared/sets/a.h5" : "--vine-env=/shared/envs/ml");
+}
 
 /* The next literal character, or COMMA, COLON, END. */
 static int reader_get(struct reader *r)
@@ -45,20 +66,19 @@ static int reader_get(struct reader *r)
     return (unsigned char)c;
 }
 
-static int text_check(const char *text, struct vine_err *err)
+static int text_check(const struct reader *r)
 {
+    const char *text = r->next;
     size_t len = strnlen(text, VINE_SPEC_MAX + 1);
 
     if (len == 0)
-        return vine_err_set(err, VINE_EINVAL, "no source is named" FORM);
+        return refuse(r, "no source is named");
     if (len > VINE_SPEC_MAX)
-        return vine_err_set(err, VINE_EINVAL, "longer than %d characters" FORM,
-                            VINE_SPEC_MAX);
+        return refuse(r, "longer than %d characters", VINE_SPEC_MAX);
     for (size_t i = 0; i < len; i++)
         if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
-            return vine_err_set(err, VINE_EINVAL,
-                                "control character 0x%02x at position %zu" FORM,
-                                (unsigned char)text[i], i + 1);
+            return refuse(r, "control character 0x%02x at position %zu",
+                          (unsigned char)text[i], i + 1);
     return 0;
 }
 
@@ -105,52 +125,46 @@ static bool has_dot_component(const char *path)
     return false;
 }
 
-static int path_check(const char *path, const char *what, struct vine_err *err)
+static int path_check(const struct reader *r, const char *path, const char *what)
 {
     if (path[0] == '\0')
-        return vine_err_set(err, VINE_EINVAL, "empty %s" FORM, what);
+        return refuse(r, "empty %s", what);
     if (path[0] != '/')
-        return vine_err_set(err, VINE_EINVAL, "'%.*s' is not an absolute path" FORM,
-                            SHOWN, path);
+        return refuse(r, "'%.*s' is not an absolute path", SHOWN, path);
     if (has_dot_component(path))
-        return vine_err_set(
-            err, VINE_EINVAL,
-            "'%.*s' has a '.' or '..' component: name the %s directly" FORM, SHOWN,
-            path, what);
+        return refuse(r, "'%.*s' has a '.' or '..' component: name the %s directly",
+                      SHOWN, path, what);
     if (path[1] == '\0')
-        return vine_err_set(err, VINE_EINVAL, "'/' cannot be a %s" FORM, what);
+        return refuse(r, "'/' cannot be a %s", what);
     return 0;
 }
 
 /* One part; *more says whether a ',' follows it. */
-static int part_parse(struct reader *r, struct vine_source *s, bool *more,
-                      struct vine_err *err)
+static int part_parse(struct reader *r, struct vine_source *s, bool *more)
 {
     const char *start = r->next;
     bool too_long;
+    size_t most;
 
     if (has_scheme(start))
-        return vine_err_set(err, VINE_EINVAL,
-                            "'%.*s': sources with a scheme are not supported yet" FORM,
-                            SHOWN, start);
+        return refuse(r, "'%.*s': sources with a scheme are not supported yet", SHOWN,
+                      start);
     int end = path_read(r, s->path, &too_long);
-    if (!too_long && path_check(s->path, "source", err) < 0)
+    if (!too_long && path_check(r, s->path, "source") < 0)
         return -1;
     if (!too_long && end == COLON) {
         end = path_read(r, s->dst, &too_long);
-        if (!too_long && path_check(s->dst, "destination", err) < 0)
+        if (!too_long && path_check(r, s->dst, "destination") < 0)
             return -1;
     }
-    if (too_long)
-        return vine_err_set(err, VINE_EINVAL,
-                            "a path is longer than %d characters" FORM,
-                            VINE_PATH_MAX - 1);
+    most = VINE_PATH_MAX - 1 - (r->data ? DATA_LEN : 0);
+    if (too_long || strlen(s->path) > most)
+        return refuse(r, "a path is longer than %zu characters", most);
     if (end == COLON)
-        return vine_err_set(
-            err, VINE_EINVAL,
-            "more than one ':' in '%.*s' (write '\\:' for one that belongs "
-            "to a path)" FORM,
-            SHOWN, start);
+        return refuse(r,
+                      "more than one ':' in '%.*s' (write '\\:' for one that belongs "
+                      "to a path)",
+                      SHOWN, start);
     *more = end == COMMA;
     return 0;
 }
@@ -160,23 +174,22 @@ static const char *known_destination(const struct vine_source *s)
 {
     if (s->dst[0] != '\0')
         return s->dst;
-    return vine_source_kind_of(s->path) == VINE_SOURCE_DIR ? s->path : NULL;
+    return s->data || vine_source_kind_of(s->path) == VINE_SOURCE_DIR ? s->path : NULL;
 }
 
 /* The last source against those before it. */
-static int duplicate_check(const struct vine_spec *spec, struct vine_err *err)
+static int duplicate_check(const struct reader *r, const struct vine_spec *spec)
 {
     const struct vine_source *last = &spec->source[spec->count - 1];
     const char *last_dst = known_destination(last);
 
     for (unsigned i = 0; i + 1 < spec->count; i++) {
-        const char *dst = known_destination(&spec->source[i]);
-        if (strcmp(spec->source[i].path, last->path) == 0)
-            return vine_err_set(err, VINE_EINVAL, "source '%.*s' is named twice" FORM,
-                                SHOWN, last->path);
+        const struct vine_source *s = &spec->source[i];
+        const char *dst = known_destination(s);
+        if (s->data == last->data && strcmp(s->path, last->path) == 0)
+            return refuse(r, "source '%.*s' is named twice", SHOWN, last->path);
         if (dst != NULL && last_dst != NULL && strcmp(dst, last_dst) == 0)
-            return vine_err_set(err, VINE_EINVAL,
-                                "destination '%.*s' is named twice" FORM, SHOWN, dst);
+            return refuse(r, "destination '%.*s' is named twice", SHOWN, dst);
     }
     return 0;
 }
@@ -190,56 +203,75 @@ static size_t escaped_len(const char *path)
     return len;
 }
 
-static size_t text_len(const struct vine_spec *spec)
+static size_t text_len(const struct vine_spec *spec, bool data)
 {
     size_t len = 0;
 
     for (unsigned i = 0; i < spec->count; i++) {
         const struct vine_source *s = &spec->source[i];
-        len += (i > 0) + escaped_len(s->path);
+        if (s->data != data)
+            continue;
+        len += (len > 0) + escaped_len(s->path);
         if (s->dst[0] != '\0')
             len += 1 + escaped_len(s->dst);
     }
     return len;
 }
 
-static int spec_fill(const char *text, struct vine_spec *spec, struct vine_err *err)
+static int spec_fill(struct reader *r, struct vine_spec *spec)
 {
-    struct reader r = {.next = text};
     bool more = true;
 
     while (more) {
+        struct vine_source *s = &spec->source[spec->count];
         if (spec->count == VINE_SOURCES_MAX)
-            return vine_err_set(err, VINE_EINVAL, "more than %d sources" FORM,
-                                VINE_SOURCES_MAX);
-        if (part_parse(&r, &spec->source[spec->count], &more, err) < 0)
+            return refuse(r, "more than %d sources", VINE_SOURCES_MAX);
+        s->data = r->data;
+        if (part_parse(r, s, &more) < 0)
             return -1;
         spec->count++;
-        if (duplicate_check(spec, err) < 0)
+        if (duplicate_check(r, spec) < 0)
             return -1;
     }
-    if (text_len(spec) > VINE_SPEC_MAX)
-        return vine_err_set(err, VINE_EINVAL,
-                            "longer than %d characters when each '\\' is doubled" FORM,
-                            VINE_SPEC_MAX);
+    if (text_len(spec, r->data) > VINE_SPEC_MAX)
+        return refuse(r, "longer than %d characters when each '\\' is doubled",
+                      VINE_SPEC_MAX);
     return 0;
 }
 
-int vine_spec_parse(const char *text, struct vine_spec *spec, struct vine_err *err)
+/* Behind what *spec has, if `before`; *spec is untouched on error. */
+static int parse(struct reader *r, const struct vine_spec *before,
+                 struct vine_spec *spec)
 {
     struct vine_spec *made;
     int rc;
 
-    if (text_check(text, err) < 0)
+    if (text_check(r) < 0)
         return -1;
     made = calloc(1, sizeof(*made));
     if (made == NULL)
-        return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    rc = spec_fill(text, made, err);
+        return vine_err_set(r->err, VINE_ENOMEM, "out of memory");
+    if (before != NULL)
+        *made = *before;
+    rc = spec_fill(r, made);
     if (rc == 0)
         *spec = *made;
     free(made);
     return rc;
+}
+
+int vine_spec_parse(const char *text, struct vine_spec *spec, struct vine_err *err)
+{
+    struct reader r = {.next = text, .err = err};
+
+    return parse(&r, NULL, spec);
+}
+
+int vine_spec_add_data(const char *text, struct vine_spec *spec, struct vine_err *err)
+{
+    struct reader r = {.next = text, .data = true, .err = err};
+
+    return parse(&r, spec, spec);
 }
 
 static char *escaped_put(char *out, const char *path)
@@ -252,15 +284,17 @@ static char *escaped_put(char *out, const char *path)
     return out;
 }
 
-char *vine_spec_text(const struct vine_spec *spec)
+static char *text_of(const struct vine_spec *spec, bool data)
 {
-    char *text = malloc(text_len(spec) + 1), *out = text;
+    char *text = malloc(text_len(spec, data) + 1), *out = text;
 
     if (text == NULL)
         return NULL;
     for (unsigned i = 0; i < spec->count; i++) {
         const struct vine_source *s = &spec->source[i];
-        if (i > 0)
+        if (s->data != data)
+            continue;
+        if (out > text)
             *out++ = ',';
         out = escaped_put(out, s->path);
         if (s->dst[0] != '\0') {
@@ -270,6 +304,36 @@ char *vine_spec_text(const struct vine_spec *spec)
     }
     *out = '\0';
     return text;
+}
+
+char *vine_spec_text(const struct vine_spec *spec)
+{
+    return text_of(spec, false);
+}
+
+char *vine_spec_data_text(const struct vine_spec *spec)
+{
+    return text_of(spec, true);
+}
+
+void vine_source_id(const struct vine_source *source, char out[VINE_PATH_MAX])
+{
+    size_t len = 0, room = VINE_PATH_MAX - 1;
+
+    if (source->data) {
+        memcpy(out, VINE_DATA, DATA_LEN);
+        len = DATA_LEN;
+    }
+    room = strnlen(source->path, room - len);
+    memcpy(out + len, source->path, room);
+    out[len + room] = '\0';
+}
+
+const char *vine_source_id_path(const char *id, bool *data)
+{
+    *data = strncmp(id, VINE_DATA, DATA_LEN) == 0;
+    id += *data ? DATA_LEN : 0;
+    return id[0] == '/' ? id : NULL;
 }
 
 static const struct ending {

@@ -2,9 +2,10 @@
 #ifndef VINE_LIMITS_H
 #define VINE_LIMITS_H
 
-/* Options. 4,096 bytes hold eight long paths; more is an attack or a mistake. */
+/* Options. 4,096 bytes each hold eight long paths; more is an attack or a mistake.
+ * Sources are those of both options together. */
 #define VINE_SPEC_MAX 4096
-#define VINE_SOURCES_MAX 8
+#define VINE_SOURCES_MAX 16
 
 #define VINE_NAME_MAX 64   /* node names; Slurm's own limit for a node name is 64 */
 #define VINE_PATH_MAX 4096 /* PATH_MAX, terminating zero included */

@@ -1,8 +1,9 @@
 /* spec.h - the option grammar: SRC[:DST][,SRC[:DST]...]. Hostile input; parsed only
  * here.
  *
- * No system calls: whether a path exists is the caller's question. Used by the plugin
- * (client side and remote side), the CLI and the daemon. Source: DESIGN, section 5. */
+ * The same for --vine-env and --vine-data; a spec holds what both name. No system
+ * calls: whether a path exists is the caller's question. Used by the plugin (client
+ * side and remote side), the CLI and the daemon. */
 #ifndef VINE_SPEC_H
 #define VINE_SPEC_H
 
@@ -14,27 +15,41 @@
 struct vine_source {
     char path[VINE_PATH_MAX]; /* absolute; no "//", no trailing '/', no "." or ".." */
     char dst[VINE_PATH_MAX];  /* "" = default (source's own path or recorded prefix) */
+    bool data;                /* of --vine-data: a file is a file, whatever its name */
 };
 
 struct vine_spec {
     unsigned count;
     bool lazy; /* start before all is there; not part of the text */
-    struct vine_source source[VINE_SOURCES_MAX];
+    struct vine_source source[VINE_SOURCES_MAX]; /* environments first */
 };
 
-/* Parse `text` into *spec. Refused with VINE_EINVAL and a message that ends in the
- * right form: empty text or part, relative path, more than one ':' in a part, control
- * characters (0x01-0x1f, 0x7f), longer than VINE_SPEC_MAX, more than VINE_SOURCES_MAX
- * parts, a "." or ".." component, a destination or directory source of "/", two parts
- * with one destination or one source. A backslash makes the next ',' ':' or '\'
- * literal. A "scheme://" source is refused as "not supported yet".
+/* Parse the value of --vine-env into *spec. Refused with VINE_EINVAL and a message that
+ * ends in the right form: empty text or part, relative path, more than one ':' in a
+ * part, control characters (0x01-0x1f, 0x7f), longer than VINE_SPEC_MAX, more than
+ * VINE_SOURCES_MAX parts, a "." or ".." component, a destination or directory source of
+ * "/", two parts with one destination or one source. A backslash makes the next ',' ':'
+ * or '\' literal. A "scheme://" source is refused as "not supported yet".
  *
- * The struct is 64 KiB: allocate it. Returns 0 or -1 with *err set, *spec untouched. */
+ * The struct is 128 KiB: allocate it. Returns 0 or -1 with *err set, *spec untouched.
+ */
 int vine_spec_parse(const char *text, struct vine_spec *spec, struct vine_err *err);
 
-/* The canonical text of a spec (escapes put back); two equal specs give equal text.
- * Caller frees; NULL when out of memory. */
+/* The same for the value of --vine-data, whose sources come behind those that *spec has
+ * (count 0: none). The default destination is always the source's own path. */
+int vine_spec_add_data(const char *text, struct vine_spec *spec, struct vine_err *err);
+
+/* The canonical texts of a spec's two halves (escapes put back); two equal specs give
+ * equal texts; "" for a half that is empty. Caller frees; NULL when out of memory. */
 char *vine_spec_text(const struct vine_spec *spec);
+char *vine_spec_data_text(const struct vine_spec *spec);
+
+/* What a source is called between daemons and in their files: its path, and VINE_DATA
+ * before that of data, for the same file can be wanted as both. */
+#define VINE_DATA "data:"
+void vine_source_id(const struct vine_source *source, char out[VINE_PATH_MAX]);
+/* The path in such a name, borrowed; NULL: it is none. */
+const char *vine_source_id_path(const char *id, bool *data);
 
 /* What kind of source a regular file's name says (case-sensitive endings). */
 enum vine_source_kind {

@@ -1,4 +1,4 @@
-"""The grammar of --vine-env, SRC[:DST][,SRC[:DST]...], as the plugin has it.
+"""The grammar of --vine-env and --vine-data, SRC[:DST][,...], as the plugin has it.
 
 The plugin (daemon/base/spec.c) decides; this is the same in Python, with the same
 messages, so that a script hears of a mistake before a job waits in the queue.
@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SPEC_BYTES_MAX = 4096
-SOURCES_MAX = 8
+SOURCES_MAX = 16  # of both options together
 PATH_BYTES_MAX = 4095
 SHOWN = 80  # bytes of a path quoted in a message
-FORM = "; write SRC[:DST][,SRC[:DST]...], for example --vine-env=/shared/envs/ml"
+FORM = "; write SRC[:DST][,SRC[:DST]...], for example "
+EXAMPLES = {False: "--vine-env=/shared/envs/ml", True: "--vine-data=/shared/sets/a.h5"}
+DATA_PREFIX_BYTES = 5  # "data:", before the path of data in the daemons' messages
 SCHEME = re.compile(rb"[A-Za-z0-9+.-]+://")
 IMAGE_ENDINGS = (".sqsh", ".squashfs")
 ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".zip")
 
 
 class SpecError(ValueError):
-    """The text is not what --vine-env takes; the message ends in the right form."""
+    """The text is not what the option takes; the message ends in the right form."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Source:
 
     path: str
     destination: str | None = None
+    data: bool = False
 
     @property
     def is_directory(self) -> bool:
@@ -41,39 +45,42 @@ class Source:
     @property
     def known_destination(self) -> str | None:
         """Where a job sees it, as far as the text says."""
-        return self.destination or (self.path if self.is_directory else None)
+        own = self.data or self.is_directory
+        return self.destination or (self.path if own else None)
 
 
 def parse_spec(text: str) -> list[Source]:
-    """Take the option's value apart.
+    """Take the value of --vine-env apart.
 
     Args:
         text: the value, at most 4,096 bytes in the file system's encoding.
 
     Returns:
-        1 to 8 sources, paths absolute and tidied ("//" and a trailing "/" are gone).
+        1 to 16 sources, paths absolute and tidied ("//" and a trailing "/" are gone).
 
     Raises:
         SpecError: with the message that srun would print.
     """
-    raw = os.fsencode(text)
-    _check_text(raw)
-    sources: list[Source] = []
-    rest: bytes | None = raw
-    while rest is not None:
-        if len(sources) == SOURCES_MAX:
-            raise _error(f"more than {SOURCES_MAX} sources")
-        source, rest = _parse_part(rest)
-        _check_duplicates(sources, source)
-        sources.append(source)
-    if len(os.fsencode(spec_text(sources))) > SPEC_BYTES_MAX:
-        raise _error(
-            f"longer than {SPEC_BYTES_MAX} characters when each '\\' is doubled"
-        )
-    return sources
+    return _Parser(data=False).parse(text, [])
 
 
-def spec_text(sources: list[Source]) -> str:
+def parse_data(text: str, beside: Sequence[Source] = ()) -> list[Source]:
+    """Take the value of --vine-data apart.
+
+    Args:
+        text: the value, as for parse_spec.
+        beside: what --vine-env of the same job names.
+
+    Returns:
+        The data's sources alone.
+
+    Raises:
+        SpecError: with the message that srun would print.
+    """
+    return _Parser(data=True).parse(text, beside)
+
+
+def spec_text(sources: Sequence[Source]) -> str:
     """The canonical text: what parse_spec gives back for it is equal."""
 
     def escaped(path: str) -> str:
@@ -85,84 +92,117 @@ def spec_text(sources: list[Source]) -> str:
     )
 
 
-def _error(message: str) -> SpecError:
-    return SpecError(message + FORM)
-
-
 def _shown(raw: bytes) -> str:
     return os.fsdecode(raw[:SHOWN])
-
-
-def _check_text(raw: bytes) -> None:
-    if not raw:
-        raise _error("no source is named")
-    if len(raw) > SPEC_BYTES_MAX:
-        raise _error(f"longer than {SPEC_BYTES_MAX} characters")
-    for position, byte in enumerate(raw, 1):
-        if byte < 0x20 or byte == 0x7F:
-            raise _error(f"control character 0x{byte:02x} at position {position}")
-
-
-def _read_path(raw: bytes) -> tuple[bytes, bytes, bytes]:
-    """(path, the ',' or ':' that ended it or b"", what follows)."""
-    out = bytearray()
-    at = 0
-    while at < len(raw):
-        char = raw[at : at + 1]
-        at += 1
-        if char in (b",", b":"):
-            return _tidied(out), char, raw[at:]
-        if char == b"\\" and raw[at : at + 1] in (b",", b":", b"\\"):
-            char = raw[at : at + 1]
-            at += 1
-        if char == b"/" and out.endswith(b"/"):
-            continue
-        out += char
-        if len(out) > PATH_BYTES_MAX:
-            raise _error(f"a path is longer than {PATH_BYTES_MAX} characters")
-    return _tidied(out), b"", b""
 
 
 def _tidied(path: bytearray) -> bytes:
     return bytes(path[:-1] if len(path) > 1 and path.endswith(b"/") else path)
 
 
-def _check_path(path: bytes, what: str) -> None:
-    if not path:
-        raise _error(f"empty {what}")
-    if not path.startswith(b"/"):
-        raise _error(f"'{_shown(path)}' is not an absolute path")
-    if any(part in (b".", b"..") for part in path.split(b"/")):
-        raise _error(
-            f"'{_shown(path)}' has a '.' or '..' component: name the {what} directly"
+class _Parser:
+    """One option's value. Messages name that option."""
+
+    def __init__(self, *, data: bool) -> None:
+        self.data = data
+        self.path_max = PATH_BYTES_MAX - (DATA_PREFIX_BYTES if data else 0)
+
+    def parse(self, text: str, before: Sequence[Source]) -> list[Source]:
+        raw = os.fsencode(text)
+        self._check_text(raw)
+        sources: list[Source] = []
+        rest: bytes | None = raw
+        while rest is not None:
+            if len(before) + len(sources) == SOURCES_MAX:
+                raise self._error(f"more than {SOURCES_MAX} sources")
+            source, rest = self._parse_part(rest)
+            self._check_duplicates([*before, *sources], source)
+            sources.append(source)
+        if len(os.fsencode(spec_text(sources))) > SPEC_BYTES_MAX:
+            raise self._error(
+                f"longer than {SPEC_BYTES_MAX} characters when each '\\' is doubled"
+            )
+        return sources
+
+    def _error(self, message: str) -> SpecError:
+        return SpecError(message + FORM + EXAMPLES[self.data])
+
+    def _check_text(self, raw: bytes) -> None:
+        if not raw:
+            raise self._error("no source is named")
+        if len(raw) > SPEC_BYTES_MAX:
+            raise self._error(f"longer than {SPEC_BYTES_MAX} characters")
+        for position, byte in enumerate(raw, 1):
+            if byte < 0x20 or byte == 0x7F:
+                raise self._error(
+                    f"control character 0x{byte:02x} at position {position}"
+                )
+
+    def _too_long(self) -> SpecError:
+        return self._error(f"a path is longer than {self.path_max} characters")
+
+    def _read_path(self, raw: bytes) -> tuple[bytes, bytes, bytes]:
+        """(path, the ',' or ':' that ended it or b"", what follows)."""
+        out = bytearray()
+        at = 0
+        while at < len(raw):
+            char = raw[at : at + 1]
+            at += 1
+            if char in (b",", b":"):
+                return _tidied(out), char, raw[at:]
+            if char == b"\\" and raw[at : at + 1] in (b",", b":", b"\\"):
+                char = raw[at : at + 1]
+                at += 1
+            if char == b"/" and out.endswith(b"/"):
+                continue
+            out += char
+            if len(out) > PATH_BYTES_MAX:
+                raise self._too_long()
+        return _tidied(out), b"", b""
+
+    def _check_path(self, path: bytes, what: str) -> None:
+        if not path:
+            raise self._error(f"empty {what}")
+        if not path.startswith(b"/"):
+            raise self._error(f"'{_shown(path)}' is not an absolute path")
+        if any(part in (b".", b"..") for part in path.split(b"/")):
+            raise self._error(
+                f"'{_shown(path)}' has a '.' or '..' component: "
+                f"name the {what} directly"
+            )
+        if path == b"/":
+            raise self._error(f"'/' cannot be a {what}")
+
+    def _parse_part(self, raw: bytes) -> tuple[Source, bytes | None]:
+        """The first part, and what follows its ','; None: it was the last."""
+        if SCHEME.match(raw):
+            raise self._error(
+                f"'{_shown(raw)}': sources with a scheme are not supported yet"
+            )
+        path, end, rest = self._read_path(raw)
+        self._check_path(path, "source")
+        destination = b""
+        if end == b":":
+            destination, end, rest = self._read_path(rest)
+            self._check_path(destination, "destination")
+        if len(path) > self.path_max:
+            raise self._too_long()
+        if end == b":":
+            raise self._error(
+                f"more than one ':' in '{_shown(raw)}' "
+                "(write '\\:' for one that belongs to a path)"
+            )
+        source = Source(
+            os.fsdecode(path), os.fsdecode(destination) or None, data=self.data
         )
-    if path == b"/":
-        raise _error(f"'/' cannot be a {what}")
+        return source, rest if end == b"," else None
 
-
-def _parse_part(raw: bytes) -> tuple[Source, bytes | None]:
-    """The first part, and what follows its ','; None: it was the last."""
-    if SCHEME.match(raw):
-        raise _error(f"'{_shown(raw)}': sources with a scheme are not supported yet")
-    path, end, rest = _read_path(raw)
-    _check_path(path, "source")
-    destination = b""
-    if end == b":":
-        destination, end, rest = _read_path(rest)
-        _check_path(destination, "destination")
-    if end == b":":
-        raise _error(
-            f"more than one ':' in '{_shown(raw)}' "
-            "(write '\\:' for one that belongs to a path)"
-        )
-    source = Source(os.fsdecode(path), os.fsdecode(destination) or None)
-    return source, rest if end == b"," else None
-
-
-def _check_duplicates(before: list[Source], last: Source) -> None:
-    target = last.known_destination
-    for source in before:
-        if source.path == last.path:
-            raise _error(f"source '{_shown(os.fsencode(last.path))}' is named twice")
-        if target is not None and source.known_destination == target:
-            raise _error(f"destination '{_shown(os.fsencode(target))}' is named twice")
+    def _check_duplicates(self, before: Sequence[Source], last: Source) -> None:
+        target = last.known_destination
+        for source in before:
+            if source.path == last.path and source.data == last.data:
+                shown = _shown(os.fsencode(last.path))
+                raise self._error(f"source '{shown}' is named twice")
+            if target is not None and source.known_destination == target:
+                shown = _shown(os.fsencode(target))
+                raise self._error(f"destination '{shown}' is named twice")

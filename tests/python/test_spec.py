@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from vine_env.spec import SpecError, parse_spec, spec_text
+from vine_env.spec import SpecError, parse_data, parse_spec, spec_text
 
 REPO = Path(__file__).resolve().parents[2]
 ERR_TEXT = 480
@@ -41,8 +41,13 @@ CASES = [
     "/" + "n" * 4096,
     "/" + ":" * 3000,
     "/" + "\\:" * 2047,
-    ",".join(f"/{n}" for n in range(8)),
-    ",".join(f"/{n}" for n in range(9)),
+    ",".join(f"/{n}" for n in range(16)),
+    ",".join(f"/{n}" for n in range(17)),
+    "/" + "n" * 4089,
+    "/" + "n" * 4090,
+    "/" + "n" * 4090 + ":/b",
+    "/./" + "n" * 4090,
+    "/x.sqsh,/x.sqsh",
     "/tab\there",
     "/.tar,/.tar.gz",
     "/" + "e" * 78 + "é/..",
@@ -57,7 +62,24 @@ class Err(ctypes.Structure):
     ]
 
 
-Plugin = Callable[[str], str]
+# What --vine-env names and what --vine-data names, as one job would.
+PAIRS = [
+    ("/a", "/b"),
+    ("/a", "/a"),
+    ("/a:/x", "/a"),
+    ("/a", "/b:/a"),
+    ("/x.sqsh", "/x.sqsh"),
+    ("/x.sqsh:/y", "/x.sqsh:/y"),
+    ("/x.tar", "/x.tar:/x.tar"),
+    (",".join(f"/{n}" for n in range(8)), ",".join(f"/{n}" for n in range(8, 16))),
+    (",".join(f"/{n}" for n in range(8)), ",".join(f"/{n}" for n in range(8, 17))),
+    ("/a", ""),
+    ("", "/a"),
+    ("/a,", "/b,"),
+    ("/a", "/b:/c\\,:/d"),
+]
+
+Plugin = Callable[[str | None, str | None], str]
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +90,14 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Plugin:
     # The struct is opaque here: allocated, parsed, turned into text again.
     probe.write_text(
         '#include <stdlib.h>\n#include "vine/spec.h"\n'
-        "char *probe(const char *text, struct vine_err *err);\n"
-        "char *probe(const char *text, struct vine_err *err)\n{\n"
+        "char *probe(const char *, const char *, struct vine_err *);\n"
+        "char *probe(const char *env, const char *data, struct vine_err *err)\n{\n"
         "    struct vine_spec *spec = calloc(1, sizeof(*spec));\n"
         "    char *out = NULL;\n"
-        "    if (spec != NULL && vine_spec_parse(text, spec, err) == 0)\n"
-        "        out = vine_spec_text(spec);\n"
+        "    if ((env == NULL || vine_spec_parse(env, spec, err) == 0) &&\n"
+        "        (data == NULL || vine_spec_add_data(data, spec, err) == 0))\n"
+        "        out = data != NULL ? vine_spec_data_text(spec)\n"
+        "                           : vine_spec_text(spec);\n"
         "    free(spec);\n    return out;\n}\n"
         "size_t err_size(void);\n"
         "size_t err_size(void) { return sizeof(struct vine_err); }\n"
@@ -91,9 +115,12 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Plugin:
     loaded.probe.restype = ctypes.c_void_p
     libc = ctypes.CDLL(None)
 
-    def ask(text: str) -> str:
+    def ask(env: str | None, data: str | None) -> str:
         err = Err()
-        out = loaded.probe(ctypes.c_char_p(os.fsencode(text)), ctypes.byref(err))
+        texts = [
+            None if t is None else ctypes.c_char_p(os.fsencode(t)) for t in (env, data)
+        ]
+        out = loaded.probe(*texts, ctypes.byref(err))
         if out is None:
             return f"error: {os.fsdecode(err.text)}"
         try:
@@ -104,24 +131,36 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Plugin:
     return ask
 
 
-def ours(text: str) -> str:
+def ours(env: str | None, data: str | None) -> str:
     try:
-        return spec_text(parse_spec(text))
+        beside = parse_spec(env) if env is not None else []
+        return spec_text(parse_data(data, beside) if data is not None else beside)
     except SpecError as error:
         return f"error: {error}"
 
 
 @pytest.mark.parametrize("text", CASES, ids=range(len(CASES)))
 def test_same_answer(plugin: Plugin, text: str) -> None:
-    assert ours(text) == plugin(text)
+    assert ours(text, None) == plugin(text, None)
+    assert ours(None, text) == plugin(None, text)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=range(len(PAIRS)))
+def test_same_answer_to_both(plugin: Plugin, pair: tuple[str, str]) -> None:
+    assert ours(*pair) == plugin(*pair)
 
 
 def test_same_answer_to_anything(plugin: Plugin) -> None:
     chance = random.Random(1)
     refused = 0
-    for _ in range(20000):
+
+    def anything() -> str:
         words = chance.choices([*ODD, "/a", "/b", ",/c", ":/d"], k=chance.randint(1, 9))
-        text = "".join(words)
-        assert ours(text) == plugin(text), repr(text)
-        refused += ours(text).startswith("error: ")
+        return "".join(words)
+
+    for turn in range(20000):
+        env = anything() if turn % 3 else None
+        data = anything() if env is None or turn % 2 else None
+        assert ours(env, data) == plugin(env, data), repr((env, data))
+        refused += ours(env, data).startswith("error: ")
     assert 1000 < refused < 19900  # both answers were seen

@@ -73,7 +73,7 @@ static void test_what_is_malformed_is_refused(void **state)
         {"/a,/b:/a", "destination '/a' is named twice"},
         {"sftp://host/a", "not supported yet"},
         {"/a,https://host/a.sqsh", "not supported yet"},
-        {"/1,/2,/3,/4,/5,/6,/7,/8,/9", "more than 8 sources"},
+        {"/1,/2,/3,/4,/5,/6,/7,/8,/9,/a,/b,/c,/d,/e,/f,/g,/h", "more than 16 sources"},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
@@ -151,6 +151,106 @@ static void test_images_of_one_name_do_not_collide(void **state)
     free(spec);
 }
 
+static struct vine_spec *parse_both(const char *env, const char *data,
+                                    struct vine_err *err)
+{
+    struct vine_spec *spec = parse(env, err);
+    unsigned before = spec->count;
+
+    if (vine_spec_add_data(data, spec, err) == 0)
+        return spec;
+    assert_int_equal(spec->count, before); /* untouched */
+    free(spec);
+    return NULL;
+}
+
+static void test_data_comes_behind_environments(void **state)
+{
+    struct vine_err err;
+    struct vine_spec *spec =
+        parse_both("/shared/envs/ml,/b.sqsh", "/shared/x.tar,/b.sqsh:/c/d\\:e", &err);
+    char id[VINE_PATH_MAX], *text;
+    bool data;
+
+    assert_non_null(spec);
+    assert_int_equal(spec->count, 4);
+    assert_false(spec->source[1].data);
+    assert_true(spec->source[2].data && spec->source[3].data);
+    text = vine_spec_text(spec);
+    assert_string_equal(text, "/shared/envs/ml,/b.sqsh");
+    free(text);
+    text = vine_spec_data_text(spec);
+    assert_string_equal(text, "/shared/x.tar,/b.sqsh:/c/d\\:e");
+    free(text);
+    /* One file as both: two names. */
+    vine_source_id(&spec->source[1], id);
+    assert_string_equal(id, "/b.sqsh");
+    assert_string_equal(vine_source_id_path(id, &data), "/b.sqsh");
+    assert_false(data);
+    vine_source_id(&spec->source[3], id);
+    assert_string_equal(id, "data:/b.sqsh");
+    assert_string_equal(vine_source_id_path(id, &data), "/b.sqsh");
+    assert_true(data);
+    assert_null(vine_source_id_path("data:b", &data));
+    assert_null(vine_source_id_path("more:/b", &data));
+    free(spec);
+}
+
+static void test_data_alone_has_no_environments(void **state)
+{
+    struct vine_spec *spec = calloc(1, sizeof(*spec));
+    char *text;
+
+    assert_int_equal(vine_spec_add_data("/a", spec, NULL), 0);
+    assert_int_equal(spec->count, 1);
+    text = vine_spec_text(spec);
+    assert_string_equal(text, "");
+    free(text);
+    free(spec);
+}
+
+static void test_data_that_does_not_fit_is_refused(void **state)
+{
+    static const struct {
+        const char *env, *data, *word;
+    } cases[] = {
+        {"/a", "/a", "destination '/a' is named twice"},
+        {"/a:/x", "/b:/x", "destination '/x' is named twice"},
+        {"/a", "/b.tar,/c:/b.tar", "destination '/b.tar' is named twice"},
+        {"/a", "/b,/b:/c", "source '/b' is named twice"},
+        {"/a", "b", "'b' is not an absolute path"},
+        {"/a", "", "no source is named"},
+        {"/1,/2,/3,/4,/5,/6,/7,/8,/9", "/a,/b,/c,/d,/e,/f,/g,/h", "more than 16"},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct vine_err err;
+        assert_null(parse_both(cases[i].env, cases[i].data, &err));
+        assert_int_equal(err.code, VINE_EINVAL);
+        if (strstr(err.text, cases[i].word) == NULL)
+            fail_msg("'%s' gives '%s'", cases[i].data, err.text);
+        assert_non_null(strstr(err.text, "for example --vine-data=/shared/sets/a.h5"));
+    }
+}
+
+static void test_the_longest_path_of_data_has_a_name(void **state)
+{
+    struct vine_spec *spec = calloc(1, sizeof(*spec));
+    char text[VINE_PATH_MAX], id[VINE_PATH_MAX];
+    struct vine_err err = {0};
+
+    memset(text, 'a', sizeof(text));
+    text[0] = '/';
+    text[4091] = '\0';
+    assert_int_equal(vine_spec_add_data(text, spec, &err), -1);
+    assert_non_null(strstr(err.text, "longer than 4090"));
+    text[4090] = '\0';
+    assert_int_equal(vine_spec_add_data(text, spec, NULL), 0);
+    vine_source_id(&spec->source[0], id);
+    assert_string_equal(id + 5, text);
+    free(spec);
+}
+
 static void test_text_gives_the_same_spec_back(void **state)
 {
     static const char *const texts[] = {"/a",      "/a:/b", "/a,/b:/c", "/a\\,b:/c\\:d",
@@ -212,6 +312,10 @@ int main(void)
         cmocka_unit_test(test_every_cut_is_read_within_its_bounds),
         cmocka_unit_test(test_parts_are_taken_and_tidied),
         cmocka_unit_test(test_images_of_one_name_do_not_collide),
+        cmocka_unit_test(test_data_comes_behind_environments),
+        cmocka_unit_test(test_data_alone_has_no_environments),
+        cmocka_unit_test(test_data_that_does_not_fit_is_refused),
+        cmocka_unit_test(test_the_longest_path_of_data_has_a_name),
         cmocka_unit_test(test_text_gives_the_same_spec_back),
         cmocka_unit_test(test_kinds_and_names),
     };
