@@ -46,6 +46,7 @@ for doc in README.md CHANGELOG.md LICENSE; do
     [ ! -f "$here/$doc" ] || put 644 "$docdir" "$here/$doc"
 done
 put_with_paths "$docdir" "$here/contrib/vine-env.conf"
+put 644 "$docdir/grafana" "$here/contrib/grafana/vine-env.json" "$here/contrib/grafana/README.md"
 install -d -m 755 "$destdir$docdir/plugstack"
 put_with_paths "$docdir/plugstack" "$here/contrib/plugstack/vine-env.conf"
 put 644 "${mandir%/man}/bash-completion/completions" "$here/contrib/completion/vine-env"

@@ -12,6 +12,8 @@
 #include "daemon/core/mgr.h"
 #include "daemon/edge/daemon.h"
 #include "daemon/edge/link.h"
+#include "daemon/edge/metrics.h"
+#include "daemon/manager/metrics.h"
 #include "daemon/wire/message.h"
 #include "vine/log.h"
 
@@ -30,6 +32,8 @@ struct manager {
     struct daemon_signals signals;
     struct daemon_alarm alarm;
     struct mgr *mgr;
+    struct metrics *metrics;
+    struct manager_figures figures;
     struct connection *connections;               /* all, ready or not */
     struct connection *slots[VINE_NODES_MAX + 1]; /* those the core knows, by conn */
 };
@@ -68,6 +72,7 @@ static void on_send(void *ctx, uint32_t conn, const struct msg *m)
     if (c == NULL)
         return;
     text = message_encode(m, &len, &err);
+    c->manager->figures.messages_out++;
     if (text == NULL)
         link_close(c->link, &err);
     else
@@ -168,6 +173,7 @@ static void send_status(struct connection *c, uint64_t ticket)
 
 static int take_message(struct connection *c, const struct msg *m, struct vine_err *err)
 {
+    c->manager->figures.messages_in++;
     if (m->type == MSG_ASK_STATUS) {
         send_status(c, m->ticket);
         return 0;
@@ -264,6 +270,7 @@ static void stop(void *ctx)
     struct connection *c;
 
     uv_close((uv_handle_t *)&manager->listener, NULL);
+    metrics_stop(manager->metrics);
     daemon_signals_close(&manager->signals);
     daemon_alarm_close(&manager->alarm);
     for (c = manager->connections; c != NULL; c = c->next) {
@@ -293,6 +300,17 @@ static int start(struct manager *manager, const struct vine_conf *conf,
     manager->listener.data = manager;
     return link_listen(&manager->loop, &manager->listener, host, port, on_connection,
                        err);
+}
+
+static void start_metrics(struct manager *manager, const struct vine_conf *conf)
+{
+    struct vine_err err = {0};
+
+    manager->figures.mgr = manager->mgr;
+    if (metrics_start(&manager->loop, conf->manager_metrics, VINE_MANAGER_METRICS_PORT,
+                      manager_metrics_write, &manager->figures, &manager->metrics,
+                      &err) < 0)
+        vine_log(VINE_LOG_WARNING, "event=metrics-refused reason=%s", vine_q(err.text));
 }
 
 static const struct daemon_about about = {
@@ -327,6 +345,7 @@ int main(int argc, char **argv)
         vine_log(VINE_LOG_ERR, "event=start-failed reason=%s", vine_q(err.text));
         return 1;
     }
+    start_metrics(&manager, &conf);
     daemon_signals_start(&manager.signals, &manager.loop, stop, &manager);
     daemon_alarm_start(&manager.alarm, &manager.loop, &manager, next_deadline, tick);
     vine_log(VINE_LOG_INFO, "event=start version=" VINE_VERSION " listen=%s",

@@ -19,11 +19,9 @@
 
 #define MADE_UP_JOB (1ull << 63)
 #define PROGRESS_MIN_MS 200
-#define OUTPUT_MAX                                                                     \
-    (4u << 20) /* a few documents wait; more: the client does not read                 \
-                */
-/* One user's connections at once; the plugin's are root's, and those have no limit but
- * VINE_CLIENTS_MAX. */
+/* A few documents wait; more: the client does not read. */
+#define OUTPUT_MAX (4u << 20)
+/* One user's connections at once; root's (the plugin's): up to VINE_CLIENTS_MAX. */
 #define USER_CLIENTS_MAX 32
 /* VINE_CLIENTS_MAX strangers together cost at most 32 MiB; root may name all nodes. */
 #define USER_FRAME_MAX (64u << 10)
@@ -186,6 +184,7 @@ void local_reply(struct vined *vined, uint64_t client,
     if (c == NULL)
         return;
     stop_waiting(c);
+    node_metrics_answered(vined, c->asked_ms, results, count);
     client_send(c, staged_document(c, results, count));
 }
 
@@ -359,6 +358,7 @@ static int op_stage(struct client *c, const json_t *request, struct vine_err *er
         return -1;
     c->waiting = true;
     c->asked = ASKED_STAGE;
+    c->asked_ms = vined_now(vined);
     if (every > 0)
         (void)uv_timer_start(
             &c->progress, on_progress,

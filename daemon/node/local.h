@@ -23,6 +23,7 @@ struct client {
     bool waiting; /* for the core's reply or answer */
     bool made_up; /* its job is our invention and ends with the connection */
     uint64_t job;
+    uint64_t asked_ms; /* stage */
     struct vine_spec *spec;
     enum { ASKED_NOTHING, ASKED_STAGE, ASKED_NODES, ASKED_STATUS } asked;
     struct packing *packing;

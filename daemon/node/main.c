@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "daemon/base/topology.h"
+#include "daemon/edge/metrics.h"
 #include "daemon/node/vined.h"
 #include "daemon/wire/name.h"
 #include "vine/log.h"
@@ -524,6 +525,7 @@ static int start(struct vined *vined, struct vine_err *err)
     daemon_alarm_start(&vined->alarm, &vined->loop, vined, next_deadline, tick);
     if (serve_start(vined, err) < 0 || local_start(vined, err) < 0)
         return -1;
+    node_metrics_start(vined);
     return manager_start(vined, err);
 }
 
@@ -534,6 +536,7 @@ static void stop(void *ctx)
     vined->stopping = true;
     daemon_signals_close(&vined->signals);
     daemon_alarm_close(&vined->alarm);
+    metrics_stop(vined->metrics);
     manager_stop(vined);
     local_stop(vined);
     serve_stop(vined);

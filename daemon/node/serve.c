@@ -160,6 +160,7 @@ static int send_chunks(struct served *s)
         store_put(object);
         return -1;
     }
+    s->server->vined->bytes_served += frame.bulk_len;
     return link_send_file(s->link, (uint8_t)frame.kind, body, len, &file);
 }
 

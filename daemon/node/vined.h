@@ -37,6 +37,7 @@ struct mounts;
 struct lazies;
 struct local;
 struct jobs;
+struct metrics;
 
 struct vined {
     uv_loop_t loop;
@@ -61,7 +62,11 @@ struct vined {
     struct lazies *lazies;
     struct local *local;
     struct jobs *jobs;
+    struct metrics *metrics;
     uint64_t same_files, same_bytes; /* that builds took from older images */
+    uint64_t bytes_served;           /* to other nodes */
+    uint64_t results[VINE_CODES];    /* sources that steps were answered about */
+    uint64_t waits, waited_ms;       /* of those steps */
     bool stopping;
 };
 
@@ -89,6 +94,13 @@ void manager_send(struct vined *vined, const struct msg *m);
 void manager_silent(struct vined *vined);            /* this one: look for another */
 const char *manager_name(const struct vined *vined); /* the one connected, or NULL */
 void manager_stop(struct vined *vined);
+
+/* metrics.c - for Prometheus, if configured. A refusal is logged; the daemon goes on.
+ */
+void node_metrics_start(struct vined *vined);
+/* A step that asked at `asked_ms` got these results. */
+void node_metrics_answered(struct vined *vined, uint64_t asked_ms,
+                           const struct node_result *results, uint32_t count);
 
 /* buffers.c - each of VINE_CHUNK_MAX bytes. */
 int buffers_start(struct vined *vined, struct vine_err *err);

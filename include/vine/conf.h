@@ -17,6 +17,8 @@
 #define VINE_CONF_TEXT 512
 #define VINE_MANAGER_PORT 7110
 #define VINE_NODE_PORT 7111
+#define VINE_NODE_METRICS_PORT 7112
+#define VINE_MANAGER_METRICS_PORT 7113
 
 /* Every setting, with its default. man vine-env.conf describes each. */
 struct vine_conf {
@@ -24,20 +26,22 @@ struct vine_conf {
     char managers[VINE_CONF_TEXT];  /* "host[:port],..." in order of preference; "" */
     char image_key[VINE_CONF_TEXT]; /* key file for signed packed images */
     /* [manager] */
-    char manager_listen[VINE_CONF_TEXT]; /* "addr:port"; default "0.0.0.0:7110" */
-    uint64_t window;                     /* pieces outstanding at a receiver; 6 */
-    uint64_t uploads;                    /* pieces reserved at a sender; 6 */
-    uint64_t tree_nodes;                 /* so many receivers get trees; 128 */
+    char manager_listen[VINE_CONF_TEXT];  /* "addr:port"; default "0.0.0.0:7110" */
+    char manager_metrics[VINE_CONF_TEXT]; /* "off" or "addr:port"; off */
+    uint64_t window;                      /* pieces outstanding at a receiver; 6 */
+    uint64_t uploads;                     /* pieces reserved at a sender; 6 */
+    uint64_t tree_nodes;                  /* so many receivers get trees; 128 */
     /* [node] */
-    char node_listen[VINE_CONF_TEXT]; /* "addr:port"; default "0.0.0.0:7111" */
-    char node_name[VINE_CONF_TEXT];   /* default: host name up to the first dot */
-    char switch_name[VINE_CONF_TEXT]; /* leaf switch; "auto": as topology says */
-    char topology[VINE_CONF_TEXT];    /* default: topology.conf beside slurm.conf */
-    char cache_dir[VINE_CONF_TEXT];   /* default /var/cache/vine-env */
-    char cache_max[VINE_CONF_TEXT];   /* "3G" or "80%" of the file system; 80% */
-    char run_dir[VINE_CONF_TEXT];     /* sockets and mounts; default /run/vine */
-    char helper_user[VINE_CONF_TEXT]; /* writes images; default nobody */
-    bool trust_user_images;           /* kernel mounts of unsigned user images; no */
+    char node_listen[VINE_CONF_TEXT];  /* "addr:port"; default "0.0.0.0:7111" */
+    char node_metrics[VINE_CONF_TEXT]; /* "off" or "addr:port"; off */
+    char node_name[VINE_CONF_TEXT];    /* default: host name up to the first dot */
+    char switch_name[VINE_CONF_TEXT];  /* leaf switch; "auto": as topology says */
+    char topology[VINE_CONF_TEXT];     /* default: topology.conf beside slurm.conf */
+    char cache_dir[VINE_CONF_TEXT];    /* default /var/cache/vine-env */
+    char cache_max[VINE_CONF_TEXT];    /* "3G" or "80%" of the file system; 80% */
+    char run_dir[VINE_CONF_TEXT];      /* sockets and mounts; default /run/vine */
+    char helper_user[VINE_CONF_TEXT];  /* writes images; default nobody */
+    bool trust_user_images;            /* kernel mounts of unsigned user images; no */
     uint64_t stall_ms;        /* a transfer without progress is given up; 5000 */
     uint64_t manager_wait_ms; /* before "no manager answers"; 3000 */
     uint64_t source_threads;  /* metadata and read threads at an origin; 16 */
