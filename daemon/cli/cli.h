@@ -46,8 +46,8 @@ struct cli {
     char socket_path[VINE_CONF_TEXT + 16];
 };
 
-extern const struct cli_command cli_status, cli_ls, cli_stage, cli_pack, cli_evict,
-    cli_doctor;
+extern const struct cli_command cli_status, cli_ls, cli_stage, cli_pack, cli_inspect,
+    cli_evict, cli_doctor;
 
 /* The value of an option of the command's own table, "" for a flag; NULL: not given. */
 const char *cli_value(const struct cli *cli, const char *name);

@@ -15,6 +15,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 void image_builder_argv(const struct image_builder *b, struct image_argv *out)
 {
@@ -29,6 +30,22 @@ void image_builder_argv(const struct image_builder *b, struct image_argv *out)
         out->argv[count++] = (char *)"--jobs";
         out->argv[count++] = out->text;
     }
+}
+
+void image_builder_find(char out[VINE_PATH_MAX])
+{
+    ssize_t len =
+        readlink("/proc/self/exe", out, VINE_PATH_MAX - sizeof(IMAGE_BUILDER));
+    char *slash;
+
+    out[len > 0 ? len : 0] = '\0';
+    slash = strrchr(out, '/');
+    if (slash != NULL) {
+        memcpy(slash + 1, IMAGE_BUILDER, sizeof(IMAGE_BUILDER));
+        if (access(out, X_OK) == 0)
+            return;
+    }
+    (void)snprintf(out, VINE_PATH_MAX, "%s/%s", VINE_LIBEXECDIR, IMAGE_BUILDER);
 }
 
 const char *image_builder_tool(void)

@@ -5,11 +5,15 @@
  * descriptor 4. The tar's first entry "./" gives the root's attributes. The same tar
  * gives the same bytes with any number of jobs. It prints errors on stderr and exits 1;
  * a tar without its end is one, but whether what it holds is whole only the writer of
- * the tar can say. */
+ * the tar can say.
+ *
+ * With --list it lists the image on descriptor 4 instead (daemon/squash/list.h). */
 #ifndef VINE_IMAGE_BUILDER_H
 #define VINE_IMAGE_BUILDER_H
 
 #include <stdbool.h>
+
+#include "vine/limits.h"
 
 #define IMAGE_BUILDER "vine-squash" /* in VINE_LIBEXECDIR */
 #define IMAGE_BUILDER_TAR_FD 0
@@ -30,6 +34,10 @@ struct image_argv {
 
 /* Fill *out (do not copy it). `b->program` is borrowed. */
 void image_builder_argv(const struct image_builder *b, struct image_argv *out);
+
+/* Where it is: beside this program where that was built, else where it was installed.
+ */
+void image_builder_find(char out[VINE_PATH_MAX]);
 
 /* The text for image_info.tool, without running anything. */
 const char *image_builder_tool(void);

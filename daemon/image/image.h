@@ -40,7 +40,9 @@ struct image_pack_result {
     struct vine_digest digest; /* of the object */
     uint64_t object_size, file_size;
     uint64_t entries, bytes; /* of the source; archives: as they came */
+    uint64_t files;
     enum image_activate activate;
+    enum image_env env;
 };
 
 /* Pack as the calling user, without a daemon; unsigned. Blocking; starts threads and a

@@ -37,6 +37,40 @@ int image_activate_parse(const char *name, enum image_activate *out)
     return -1;
 }
 
+static const char *const env_names[] = {"unknown", "none",       "venv",
+                                        "conda",   "conda-pack", "pixi"};
+
+const char *image_env_name(enum image_env env)
+{
+    return env_names[env > IMAGE_ENV_LAST ? IMAGE_ENV_UNKNOWN : env];
+}
+
+int image_env_parse(const char *name, enum image_env *out)
+{
+    for (unsigned i = 0; i <= IMAGE_ENV_LAST; i++)
+        if (strcmp(name, env_names[i]) == 0) {
+            *out = (enum image_env)i;
+            return 0;
+        }
+    return -1;
+}
+
+enum image_env image_env_of(const struct image_marks *marks)
+{
+    if (marks->conda_meta && marks->pixi)
+        return IMAGE_ENV_PIXI;
+    if (marks->conda_meta)
+        return marks->conda_unpack ? IMAGE_ENV_CONDA_PACK : IMAGE_ENV_CONDA;
+    return marks->pyvenv ? IMAGE_ENV_VENV : IMAGE_ENV_NONE;
+}
+
+enum image_activate image_activate_of(const struct image_marks *marks)
+{
+    if (marks->conda_meta)
+        return IMAGE_ACTIVATE_CONDA;
+    return marks->pyvenv ? IMAGE_ACTIVATE_VENV : IMAGE_ACTIVATE_NONE;
+}
+
 static char *info_to_json(const struct image_info *info)
 {
     auto_free char *prefix = vine_path_escape(info->prefix);
@@ -48,6 +82,10 @@ static char *info_to_json(const struct image_info *info)
                      info->tool, "activate", image_activate_name(info->activate),
                      "entries", (json_int_t)info->entries, "bytes",
                      (json_int_t)info->bytes, "created_by", info->created_by);
+    if (root != NULL && info->env != IMAGE_ENV_UNKNOWN &&
+        (json_object_set_new(root, "env", json_string(image_env_name(info->env))) < 0 ||
+         json_object_set_new(root, "files", json_integer((json_int_t)info->files)) < 0))
+        return NULL;
     if (root != NULL && info->listing_bytes > 0 &&
         (json_object_set_new(root, "listing_offset",
                              json_integer((json_int_t)info->listing_offset)) < 0 ||
@@ -158,6 +196,20 @@ static int get_prefix(const json_t *root, char out[VINE_PATH_MAX], struct vine_e
     return 0;
 }
 
+/* Newer than the others: images without them are good. A kind of environment that only
+ * a later version knows is an unknown one. */
+static int get_env(const json_t *root, struct image_info *info, struct vine_err *err)
+{
+    char env[32];
+
+    if (get_text(root, "env", env, sizeof(env), err) < 0 ||
+        get_count(root, "files", &info->files, err) < 0)
+        return -1;
+    if (image_env_parse(env, &info->env) < 0)
+        info->env = IMAGE_ENV_UNKNOWN;
+    return 0;
+}
+
 static int info_from_json(const char *text, size_t len, struct image_info *info,
                           struct vine_err *err)
 {
@@ -175,6 +227,8 @@ static int info_from_json(const char *text, size_t len, struct image_info *info,
         get_text(root, "activate", activate, sizeof(activate), err) < 0 ||
         get_count(root, "entries", &info->entries, err) < 0 ||
         get_count(root, "bytes", &info->bytes, err) < 0)
+        return -1;
+    if (json_object_get(root, "env") != NULL && get_env(root, info, err) < 0)
         return -1;
     if (json_object_get(root, "listing_bytes") != NULL &&
         (get_count(root, "listing_offset", &info->listing_offset, err) < 0 ||

@@ -20,18 +20,44 @@
 
 enum image_activate { IMAGE_ACTIVATE_NONE, IMAGE_ACTIVATE_VENV, IMAGE_ACTIVATE_CONDA };
 
+/* What made the tree, as far as its files tell. */
+enum image_env {
+    IMAGE_ENV_UNKNOWN, /* of images of older versions */
+    IMAGE_ENV_NONE,    /* no environment: a directory */
+    IMAGE_ENV_VENV,    /* venv, virtualenv, uv; venv-pack */
+    IMAGE_ENV_CONDA,
+    IMAGE_ENV_CONDA_PACK, /* conda's, with conda-pack's conda-unpack */
+    IMAGE_ENV_PIXI,
+};
+#define IMAGE_ENV_LAST IMAGE_ENV_PIXI
+
 struct image_info {
     char prefix[VINE_PATH_MAX]; /* where the tree was, raw bytes; "" = not known */
     char tool[128];             /* "vine-squash zstd level=3 131072"; printable ASCII */
     char created_by[64];        /* "vine-env 0.1.0" */
     enum image_activate activate;
-    uint64_t entries, bytes;                /* of the tree; 0 for archives */
+    enum image_env env;
+    uint64_t entries, bytes; /* of the tree; bytes as files have them, not packed */
+    uint64_t files;          /* regular ones, hard links once; 0: not known */
     uint64_t listing_offset, listing_bytes; /* listing.h; bytes 0: none */
 };
 
 const char *
 image_activate_name(enum image_activate activate); /* "none" "venv" "conda" */
 int image_activate_parse(const char *name, enum image_activate *out);
+const char *
+image_env_name(enum image_env env); /* "unknown" "none" "venv" "conda" ... */
+int image_env_parse(const char *name, enum image_env *out);
+
+/* What files of a root tell: IMAGE_ENV_... */
+struct image_marks {
+    bool conda_meta;   /* conda-meta/ or a file in it */
+    bool pixi;         /* conda-meta/pixi */
+    bool conda_unpack; /* bin/conda-unpack */
+    bool pyvenv;       /* pyvenv.cfg */
+};
+enum image_env image_env_of(const struct image_marks *marks);
+enum image_activate image_activate_of(const struct image_marks *marks);
 
 /* Bytes of the block of `info`, 0 if it cannot be written (out of memory). */
 size_t image_info_encode(const struct image_info *info, uint8_t out[IMAGE_INFO_MAX],

@@ -57,23 +57,6 @@ static int tell(void *ctx, uint64_t bytes, uint64_t files)
     return p->options->progress(p->options->ctx, bytes, p->source_bytes, files);
 }
 
-/* Beside this program where it was built, else where it was installed. */
-static void find_builder(char out[VINE_PATH_MAX])
-{
-    ssize_t len =
-        readlink("/proc/self/exe", out, VINE_PATH_MAX - sizeof(IMAGE_BUILDER));
-    char *slash;
-
-    out[len > 0 ? len : 0] = '\0';
-    slash = strrchr(out, '/');
-    if (slash != NULL) {
-        memcpy(slash + 1, IMAGE_BUILDER, sizeof(IMAGE_BUILDER));
-        if (access(out, X_OK) == 0)
-            return;
-    }
-    (void)snprintf(out, VINE_PATH_MAX, "%s/%s", VINE_LIBEXECDIR, IMAGE_BUILDER);
-}
-
 /* vine-squash reading tar_fd, its words going to words_fd. */
 static int spawn_builder(const struct packing *p, int tar_fd, int words_fd, pid_t *pid,
                          struct vine_err *err)
@@ -87,7 +70,7 @@ static int spawn_builder(const struct packing *p, int tar_fd, int words_fd, pid_
     sigset_t pipe_signal;
     int result;
 
-    find_builder(program);
+    image_builder_find(program);
     image_builder_argv(&builder, &argv);
     (void)sigemptyset(&pipe_signal);
     (void)sigaddset(&pipe_signal, SIGPIPE);
@@ -218,6 +201,8 @@ static int add_info(struct packing *p, struct vine_err *err)
     (void)snprintf(info->created_by, sizeof(info->created_by),
                    "vine-env " VINE_VERSION);
     info->activate = p->totals.activate;
+    info->env = p->totals.env;
+    info->files = p->totals.files;
     info->entries = p->totals.entries;
     info->bytes = p->totals.bytes;
     return image_info_write(p->fd, info, &p->object_size, err);
@@ -316,6 +301,8 @@ int image_pack_local(const struct image_pack_options *options,
         result->entries = p->totals.entries;
         result->bytes = p->totals.bytes;
         result->activate = p->totals.activate;
+        result->env = p->totals.env;
+        result->files = p->totals.files;
     }
     if (p->fd >= 0) {
         (void)unlink(p->temporary); /* gone already when all went well */

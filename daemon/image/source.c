@@ -100,16 +100,24 @@ static int end_key(struct image_source *s, struct vine_sha *sha, struct vine_err
     return 0;
 }
 
-static enum image_activate activation_of(const struct tree *tree)
+static bool has(const struct tree *tree, const char *path, bool directory)
 {
-    uint32_t conda = tree_find(tree, "conda-meta");
-    uint32_t venv = tree_find(tree, "pyvenv.cfg");
+    uint32_t i = tree_find(tree, path);
 
-    if (conda != UINT32_MAX && S_ISDIR(tree->entry[conda].mode))
-        return IMAGE_ACTIVATE_CONDA;
-    if (venv != UINT32_MAX && !S_ISDIR(tree->entry[venv].mode))
-        return IMAGE_ACTIVATE_VENV;
-    return IMAGE_ACTIVATE_NONE;
+    return i != UINT32_MAX && S_ISDIR(tree->entry[i].mode) == directory;
+}
+
+static void find_kind_of_env(const struct tree *tree, struct image_source_facts *facts)
+{
+    const struct image_marks marks = {
+        .conda_meta = has(tree, "conda-meta", true),
+        .pixi = has(tree, "conda-meta/pixi", false),
+        .conda_unpack = has(tree, "bin/conda-unpack", false),
+        .pyvenv = has(tree, "pyvenv.cfg", false),
+    };
+
+    facts->activate = image_activate_of(&marks);
+    facts->env = image_env_of(&marks);
 }
 
 /* Did something change so recently that a further change could carry the same time?
@@ -164,7 +172,8 @@ static int resolve_dir(struct image_source *s, struct vine_err *err)
     f->root_uid = s->tree->entry[0].uid;
     f->root_gid = s->tree->entry[0].gid;
     f->root_mtime = s->tree->entry[0].mtime;
-    f->activate = activation_of(s->tree);
+    f->files = s->tree->files;
+    find_kind_of_env(s->tree, f);
     sha = begin_key(s, s->tree->world);
     if (sha != NULL)
         tree_hash(s->tree, sha);
@@ -216,6 +225,7 @@ static int resolve_image(struct image_source *s, struct vine_err *err)
     if (image_info_read(s->fd, s->facts.object_size, info, &found, err) < 0)
         return -1;
     s->facts.activate = info->activate;
+    s->facts.env = info->env;
     return 0;
 }
 
@@ -466,7 +476,9 @@ int image_source_build(struct image_source *s, int fd, const struct image_base *
 {
     struct image_totals counted = {.entries = s->facts.entries,
                                    .bytes = s->facts.bytes,
-                                   .activate = s->facts.activate};
+                                   .files = s->facts.files,
+                                   .activate = s->facts.activate,
+                                   .env = s->facts.env};
     struct tar_out *tar;
     int result;
 

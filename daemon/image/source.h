@@ -34,6 +34,8 @@ struct image_source_facts {
     uint32_t root_mode, root_uid, root_gid;
     int64_t root_mtime;
     enum image_activate activate;
+    enum image_env env;
+    uint64_t files; /* directories */
     uint64_t manifest_bytes, object_size;
     struct vine_digest signature;
     bool is_signed;
@@ -61,7 +63,9 @@ struct image_progress {
 struct image_totals {
     uint64_t written;        /* bytes given to fd */
     uint64_t entries, bytes; /* of the tree, archives too */
+    uint64_t files;          /* regular ones of these, hard links once */
     enum image_activate activate;
+    enum image_env env;
     uint64_t listing_bytes;          /* written to listing_fd; 0: none */
     uint64_t same_files, same_bytes; /* not read */
 };

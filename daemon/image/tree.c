@@ -95,6 +95,7 @@ int tree_finish(struct tree *tree, const struct walk_options *options,
         if (e->size > limit || tree->bytes > limit - e->size)
             return vine_err_set(err, VINE_ELIMIT, "'%s' has more than %llu bytes",
                                 options->name, (unsigned long long)limit);
+        tree->files++;
         tree->bytes += e->size;
         tree->alloc += e->alloc;
     }

@@ -35,9 +35,9 @@ struct tree_entry {
 
 struct tree {
     struct tree_entry *entry;
-    uint32_t count;        /* the root included */
-    uint64_t bytes, alloc; /* of files, hard links once */
-    uint64_t skipped;      /* sockets, fifos, devices */
+    uint32_t count;               /* the root included */
+    uint64_t files, bytes, alloc; /* regular ones, hard links once */
+    uint64_t skipped;             /* sockets, fifos, devices */
     uint64_t same_files, same_bytes;
     int64_t ended_ms; /* wall clock, when the walk ended: all is read after it */
     bool world;       /* everybody may read every entry */

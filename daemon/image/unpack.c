@@ -30,6 +30,7 @@ struct unpack {
     char path[VINE_PATH_MAX];
     char link_to[VINE_PATH_MAX];
     uint64_t bytes;
+    struct image_marks marks;
     struct vine_err *err;
 };
 
@@ -82,15 +83,18 @@ static int put_data(struct unpack *u, uint64_t size)
     return tar_out_zeros(u->tar, size - at, u->err);
 }
 
-static void note_activation(struct unpack *u, enum name_type type)
+static void note_marks(struct unpack *u, enum name_type type)
 {
-    if (type == NAME_DIR && strcmp(u->path, "conda-meta") == 0)
-        u->totals->activate = IMAGE_ACTIVATE_CONDA;
-    else if (type == NAME_FILE && strncmp(u->path, "conda-meta/", 11) == 0)
-        u->totals->activate = IMAGE_ACTIVATE_CONDA;
-    else if (type == NAME_FILE && strcmp(u->path, "pyvenv.cfg") == 0 &&
-             u->totals->activate == IMAGE_ACTIVATE_NONE)
-        u->totals->activate = IMAGE_ACTIVATE_VENV;
+    struct image_marks *marks = &u->marks;
+
+    if (type == NAME_DIR)
+        marks->conda_meta |= strcmp(u->path, "conda-meta") == 0;
+    if (type != NAME_FILE)
+        return;
+    marks->conda_meta |= strncmp(u->path, "conda-meta/", 11) == 0;
+    marks->pixi |= strcmp(u->path, "conda-meta/pixi") == 0;
+    marks->conda_unpack |= strcmp(u->path, "bin/conda-unpack") == 0;
+    marks->pyvenv |= strcmp(u->path, "pyvenv.cfg") == 0;
 }
 
 static enum name_type type_of(struct archive_entry *e)
@@ -165,7 +169,8 @@ static int put_named(struct unpack *u, struct archive_entry *e)
     if (type == NAME_OTHER || again)
         return 0;
     u->totals->entries++;
-    note_activation(u, type);
+    note_marks(u, type);
+    u->totals->files += type == NAME_FILE;
     if (type == NAME_FILE)
         return put_file(u, e, &header);
     if (type == NAME_LINK) {
@@ -283,12 +288,14 @@ int unpack_to_tar(int fd, const struct unpack_options *options, struct tar_out *
         u->totals = totals;
         u->err = err;
         u->names = names_new();
-        totals->entries = 0;
+        totals->entries = totals->files = 0;
         if (u->names == NULL)
             vine_err_set(err, VINE_ENOMEM, "out of memory");
         else if (open_archive(u, fd) == 0)
             result = put_all(u, fd);
         totals->bytes = u->bytes;
+        totals->activate = image_activate_of(&u->marks);
+        totals->env = image_env_of(&u->marks);
         if (u->archive != NULL)
             archive_read_free(u->archive);
         names_free(u->names);

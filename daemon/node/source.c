@@ -219,6 +219,8 @@ void source_line(struct source *s, const json_t *line)
             s->bytes = number(line, "source_bytes");
             (void)image_activate_parse(word(line, "activate"), &s->activate);
         }
+        s->files = number(line, "files");
+        (void)image_env_parse(word(line, "env"), &s->env);
         if (s->building)
             build_child_done(s, line);
     } else if (strcmp(event, "error") == 0) {

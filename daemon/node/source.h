@@ -47,6 +47,8 @@ struct source {
     char *canonical; /* raw bytes */
     uint64_t entries, bytes, estimate, object_size, manifest_bytes;
     enum image_activate activate;
+    enum image_env env; /* this and files: after built */
+    uint64_t files;
     struct manifest manifest; /* packed images; after built: of the object */
     bool has_manifest;
 

@@ -135,6 +135,8 @@ static void fill_info(const struct source *s, struct image_info *info)
     (void)snprintf(info->created_by, sizeof(info->created_by),
                    "vine-env " VINE_VERSION);
     info->activate = s->activate;
+    info->env = s->env;
+    info->files = s->files;
     info->entries = s->entries;
     info->bytes = s->bytes;
 }

@@ -108,11 +108,13 @@ static int do_build(struct session *s, const struct command *c,
     close(s->bulk);
     s->bulk = -1;
     control_send(&s->control,
-                 json_pack("{s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:I}", "event", "done",
-                           "bytes", (json_int_t)totals.written, "entries",
-                           (json_int_t)totals.entries, "source_bytes",
+                 json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:I}",
+                           "event", "done", "bytes", (json_int_t)totals.written,
+                           "entries", (json_int_t)totals.entries, "files",
+                           (json_int_t)totals.files, "source_bytes",
                            (json_int_t)totals.bytes, "activate",
-                           image_activate_name(totals.activate), "listing_bytes",
+                           image_activate_name(totals.activate), "env",
+                           image_env_name(totals.env), "listing_bytes",
                            (json_int_t)totals.listing_bytes, "same_files",
                            (json_int_t)totals.same_files, "same_bytes",
                            (json_int_t)totals.same_bytes));

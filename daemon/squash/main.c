@@ -11,6 +11,10 @@
  * at its path: it is taken from there, compressed as it is, and the image is the same
  * as if the tar had brought the bytes.
  *
+ *   vine-squash --list 4<IMAGE >LIST
+ *
+ * lists an image (list.h); `vine-env inspect` starts this one, as the calling user.
+ *
  * The owner of what is packed has written the tar, so nothing in it is believed; this
  * process runs as a user who has nothing but these descriptors. */
 #include <errno.h>
@@ -23,6 +27,7 @@
 #include <unistd.h>
 
 #include "daemon/squash/content.h"
+#include "daemon/squash/list.h"
 #include "daemon/squash/meta.h"
 #include "daemon/squash/tar_in.h"
 #include "vine/limits.h"
@@ -151,7 +156,8 @@ static int build(struct squash *s, unsigned jobs, bool has_base, struct vine_err
 static int usage(void)
 {
     fputs("usage: vine-squash [--jobs N] [--base] <TAR 3<>IMAGE [4<BASE]   (started by "
-          "vined and by 'vine-env pack')\n",
+          "vined and by 'vine-env pack')\n"
+          "       vine-squash --list 4<IMAGE   (started by 'vine-env inspect')\n",
           stderr);
     return 2;
 }
@@ -169,9 +175,22 @@ static int parse_jobs(const char *text, unsigned *jobs)
     return 0;
 }
 
+static int list(void)
+{
+    struct vine_err err = {0};
+
+    if (fcntl(BASE_FD, F_GETFL) < 0)
+        return usage();
+    if (list_image(BASE_FD, stdout, &err) == 0)
+        return 0;
+    fprintf(stderr, "vine-squash: %s\n", err.text);
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {{"base", no_argument, NULL, 'b'},
+                                            {"list", no_argument, NULL, 'l'},
                                             {"jobs", required_argument, NULL, 'j'},
                                             {NULL, 0, NULL, 0}};
     struct squash s = {.tar = NULL};
@@ -183,6 +202,8 @@ int main(int argc, char **argv)
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
         if (option == 'b')
             has_base = true;
+        else if (option == 'l')
+            return argc == 2 ? list() : usage();
         else if (option != 'j' || parse_jobs(optarg, &jobs) < 0)
             return usage();
     if (optind != argc || fcntl(IMAGE_FD, F_GETFL) < 0)

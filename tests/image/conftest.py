@@ -44,6 +44,18 @@ def cli() -> str:
     return str(path)
 
 
+def run_cli(
+    cli: str, *arguments: str | Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A command of vine-env; `env` is added to the environment."""
+    return subprocess.run(
+        [cli, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env} if env else None,
+    )
+
+
 @contextmanager
 def mounted(image: str | Path, at: Path) -> Iterator[Path]:
     """The image, mounted read-only by the kernel; gone at the end, loop device too."""

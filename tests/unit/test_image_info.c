@@ -16,6 +16,8 @@ static const struct image_info sample = {
     .tool = "vine-squash zstd level=3 131072",
     .created_by = "vine-env 0.1.0",
     .activate = IMAGE_ACTIVATE_CONDA,
+    .env = IMAGE_ENV_CONDA_PACK,
+    .files = 61003,
     .entries = 68492,
     .bytes = 1300000000,
 };
@@ -119,6 +121,9 @@ static void test_wrong_json_is_refused(void **state)
         "\"bytes\":2,\"created_by\":\"c\"}",
         "{\"prefix\":\"/p\",\"tool\":\"t\",\"activate\":\"none\",\"entries\":1.5,"
         "\"bytes\":2,\"created_by\":\"c\"}",
+        "{\"prefix\":\"/p\",\"env\":\"venv\"," REST "}",
+        "{\"prefix\":\"/p\",\"env\":\"venv\",\"files\":-1," REST "}",
+        "{\"prefix\":\"/p\",\"env\":7,\"files\":1," REST "}",
         "{\"prefix\":\"/p\"," REST "} trailing",
     };
     uint8_t block[IMAGE_INFO_BLOCK];
@@ -138,6 +143,45 @@ static void test_wrong_json_is_refused(void **state)
     assert_int_equal(decode(block, sizeof(block), info, &found, NULL), 0);
     assert_true(found);
     free(info);
+}
+
+static void test_an_unknown_environment_is_unknown(void **state)
+{
+    uint8_t block[IMAGE_INFO_BLOCK];
+    struct image_info *info = calloc(1, sizeof(*info));
+    bool found = false;
+
+    put_frame(block, "{\"prefix\":\"/p\",\"env\":\"later\",\"files\":3," REST "}");
+    assert_int_equal(decode(block, sizeof(block), info, &found, NULL), 0);
+    assert_int_equal(info->env, IMAGE_ENV_UNKNOWN);
+    assert_int_equal(info->files, 3);
+    put_frame(block, "{\"prefix\":\"/p\"," REST "}");
+    assert_int_equal(decode(block, sizeof(block), info, &found, NULL), 0);
+    assert_int_equal(info->env, IMAGE_ENV_UNKNOWN);
+    free(info);
+}
+
+static void test_marks_tell_what_made_a_tree(void **state)
+{
+    static const struct {
+        struct image_marks marks;
+        enum image_env env;
+        enum image_activate activate;
+    } cases[] = {
+        {{0}, IMAGE_ENV_NONE, IMAGE_ACTIVATE_NONE},
+        {{.pyvenv = true}, IMAGE_ENV_VENV, IMAGE_ACTIVATE_VENV},
+        {{.conda_meta = true, .pyvenv = true}, IMAGE_ENV_CONDA, IMAGE_ACTIVATE_CONDA},
+        {{.conda_meta = true, .conda_unpack = true},
+         IMAGE_ENV_CONDA_PACK,
+         IMAGE_ACTIVATE_CONDA},
+        {{.conda_meta = true, .pixi = true}, IMAGE_ENV_PIXI, IMAGE_ACTIVATE_CONDA},
+        {{.conda_unpack = true}, IMAGE_ENV_NONE, IMAGE_ACTIVATE_NONE},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        assert_int_equal(image_env_of(&cases[i].marks), cases[i].env);
+        assert_int_equal(image_activate_of(&cases[i].marks), cases[i].activate);
+    }
 }
 
 static void test_what_is_written_is_read_again(void **state)
@@ -189,6 +233,8 @@ int main(void)
         cmocka_unit_test(test_a_block_cut_anywhere_is_never_taken),
         cmocka_unit_test(test_any_changed_byte_is_refused_or_harmless),
         cmocka_unit_test(test_wrong_json_is_refused),
+        cmocka_unit_test(test_an_unknown_environment_is_unknown),
+        cmocka_unit_test(test_marks_tell_what_made_a_tree),
         cmocka_unit_test(test_what_is_written_is_read_again),
         cmocka_unit_test(test_the_longest_prefix_fits),
     };
