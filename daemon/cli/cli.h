@@ -26,6 +26,8 @@ struct cli_option {
     const char *help;
 };
 
+#define CLI_MANY_MAX 256
+
 struct cli;
 
 struct cli_command {
@@ -33,12 +35,15 @@ struct cli_command {
     int (*run)(struct cli *cli, int argc, char *argv[]); /* returns an exit code */
     int min_args, max_args;
     const struct cli_option *options; /* ends with a NULL name; NULL: none */
+    const char *many;                 /* the option that may be repeated; or NULL */
     const char *notes;                /* at the end of the help; NULL: none */
 };
 
 struct cli {
     const struct cli_command *command;
     const char *values[CLI_OPTIONS_MAX]; /* of command->options; "" for a given flag */
+    const char *many[CLI_MANY_MAX];      /* of the option that may be repeated */
+    unsigned many_count;
     bool json;
     const char *config_path;
     struct vine_conf conf;

@@ -158,7 +158,7 @@ static int print_text(struct inspection *in)
     if (info->entries > 0)
         printf(" (%llu entries)", (unsigned long long)info->entries);
     printf("\nuncompressed  %s", figure_bytes(info->bytes).text);
-    if (info->bytes > 0)
+    if (info->bytes >= in->object_size)
         printf(", the image has %.0f %% of it",
                100.0 * (double)in->object_size / (double)info->bytes);
     printf("\n");

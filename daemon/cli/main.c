@@ -179,12 +179,23 @@ static int index_of(const struct cli_command *c, int value)
     return count + COMMON_HELP;
 }
 
+/* CLI_MANY_MAX is more than any command takes: what takes them says so. */
+static void take_own(struct cli *cli, int index)
+{
+    const struct cli_command *c = cli->command;
+
+    cli->values[index] = optarg != NULL ? optarg : "";
+    if (c->many != NULL && strcmp(c->options[index].name, c->many) == 0 &&
+        cli->many_count < CLI_MANY_MAX)
+        cli->many[cli->many_count++] = optarg;
+}
+
 static void take_option(struct cli *cli, int index, bool *help)
 {
     int own = count_options(cli->command);
 
     if (index < own)
-        cli->values[index] = optarg != NULL ? optarg : "";
+        take_own(cli, index);
     else if (index == own + COMMON_JSON)
         cli->json = true;
     else if (index == own + COMMON_CONFIG)

@@ -15,12 +15,22 @@
 #include "daemon/cli/source.h"
 #include "daemon/cli/table.h"
 #include "daemon/image/image.h"
+#include "daemon/image/trace.h"
 
 struct packing {
     struct cli *cli;
     char *source, *output; /* absolute */
-    bool force;
+    bool force, quiet;
+    struct image_shape shape;
+    char *trace; /* absolute; shape.order */
     struct progress progress;
+};
+
+struct packed {
+    uint64_t size, entries, files, bytes;
+    const char *digest, *env;
+    bool is_signed;
+    double seconds;
 };
 
 /* The output need not exist, so realpath cannot be asked. */
@@ -40,25 +50,51 @@ static char *absolute_output(const char *path, struct vine_err *err)
     return out;
 }
 
-static int print_packed(const struct packing *p, uint64_t size, uint64_t entries,
-                        uint64_t bytes, const char *digest, bool is_signed,
-                        double seconds)
+static int print_packed(const struct packing *p, const struct packed *d)
 {
     if (p->cli->json) {
         char *escaped = vine_path_escape(p->output);
         json_t *document =
-            json_pack("{s:s,s:I,s:I,s:I,s:s,s:b,s:f}", "out",
-                      escaped != NULL ? escaped : "", "size", (json_int_t)size,
-                      "entries", (json_int_t)entries, "bytes", (json_int_t)bytes,
-                      "digest", digest, "signed", (int)is_signed, "seconds", seconds);
+            json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:b, s:f}", "out",
+                      escaped != NULL ? escaped : "", "size", (json_int_t)d->size,
+                      "entries", (json_int_t)d->entries, "files", (json_int_t)d->files,
+                      "bytes", (json_int_t)d->bytes, "env", d->env, "digest", d->digest,
+                      "signed", (int)d->is_signed, "seconds", d->seconds);
         free(escaped);
         return cli_print(document);
     }
-    printf("%s: %s from %llu entries of %s in %.1f s, digest %.12s, %s\n", p->output,
-           figure_bytes(size).text, (unsigned long long)entries,
-           figure_bytes(bytes).text, seconds, digest,
-           is_signed ? "signed" : "not signed");
+    if (!p->quiet)
+        printf("%s: %s from %llu entries of %s in %.1f s, digest %.12s, %s\n",
+               p->output, figure_bytes(d->size).text, (unsigned long long)d->entries,
+               figure_bytes(d->bytes).text, d->seconds, d->digest,
+               d->is_signed ? "signed" : "not signed");
     return CLI_OK;
+}
+
+static json_t *path_text(const char *path)
+{
+    char *escaped = vine_path_escape(path);
+    json_t *text = escaped != NULL ? json_string(escaped) : NULL;
+
+    free(escaped);
+    return text;
+}
+
+static int add_shape(json_t *request, const struct image_shape *shape)
+{
+    json_t *globs = json_array();
+    int result = globs != NULL ? 0 : -1;
+
+    for (unsigned i = 0; i < shape->exclude_count && result == 0; i++)
+        result = json_array_append_new(globs, path_text(shape->exclude[i]));
+    if (result == 0)
+        result = json_object_set(request, "exclude", globs);
+    if (result == 0 && shape->order != NULL)
+        result = json_object_set_new(request, "order", path_text(shape->order));
+    if (result == 0 && shape->overlay != NULL)
+        result = json_object_set_new(request, "overlay", path_text(shape->overlay));
+    json_decref(globs);
+    return result;
 }
 
 /* The daemon writes the file as this user, but knows nothing of this process's umask.
@@ -83,16 +119,26 @@ static int pack_by_daemon(struct packing *p)
         request = json_pack("{s:s,s:s,s:s,s:b,s:i}", "op", "pack", "path", source,
                             "out", output, "force", (int)p->force, "mode",
                             (int)(0666 & ~current_umask()));
+    if (request != NULL && add_shape(request, &p->shape) < 0) {
+        json_decref(request);
+        request = NULL;
+    }
     free(source);
     free(output);
     result = cli_ask(p->cli, request, progress_event, &p->progress, 0, &event, &err);
     progress_end(&p->progress);
     if (result < 0)
         return err.code == VINE_EDOWN ? -1 : cli_fail(p->cli, &err);
-    result = print_packed(p, cli_number(event, "size"), cli_number(event, "entries"),
-                          cli_number(event, "bytes"), cli_text(event, "digest"),
-                          json_is_true(json_object_get(event, "signed")),
-                          json_number_value(json_object_get(event, "seconds")));
+    result = print_packed(
+        p, &(struct packed){.size = cli_number(event, "size"),
+                            .entries = cli_number(event, "entries"),
+                            .files = cli_number(event, "files"),
+                            .bytes = cli_number(event, "bytes"),
+                            .env = cli_text(event, "env"),
+                            .digest = cli_text(event, "digest"),
+                            .is_signed = json_is_true(json_object_get(event, "signed")),
+                            .seconds =
+                                json_number_value(json_object_get(event, "seconds"))});
     json_decref(event);
     return result;
 }
@@ -117,21 +163,27 @@ static int pack_here(struct packing *p)
         .source = p->source,
         .output = p->output,
         .force = p->force,
+        .shape = &p->shape,
         .progress = on_local_progress,
         .ctx = &p->progress,
     };
-    struct image_pack_result packed = {0};
+    struct image_pack_result made = {0};
     struct vine_err err = {0};
     char digest[VINE_HEX_LEN + 1];
     double started = now_s();
-    int result = image_pack_local(&options, &packed, &err);
+    int result = image_pack_local(&options, &made, &err);
 
     progress_end(&p->progress);
     if (result < 0)
         return cli_fail(p->cli, &err);
-    vine_digest_hex(&packed.digest, digest);
-    return print_packed(p, packed.file_size, packed.entries, packed.bytes, digest,
-                        false, now_s() - started);
+    vine_digest_hex(&made.digest, digest);
+    return print_packed(p, &(struct packed){.size = made.file_size,
+                                            .entries = made.entries,
+                                            .files = made.files,
+                                            .bytes = made.bytes,
+                                            .env = image_env_name(made.env),
+                                            .digest = digest,
+                                            .seconds = now_s() - started});
 }
 
 static int pack(struct packing *p)
@@ -140,7 +192,7 @@ static int pack(struct packing *p)
 
     if (cli_value(p->cli, "local") == NULL) {
         result = pack_by_daemon(p);
-        if (result < 0)
+        if (result < 0 && !p->quiet)
             fprintf(stderr,
                     "vine-env pack: no daemon answers at '%s': packing here, "
                     "unsigned\n",
@@ -149,10 +201,33 @@ static int pack(struct packing *p)
     return result < 0 ? pack_here(p) : result;
 }
 
+/* Mistakes in globs and a trace are told before anything is begun. */
+static int take_shape(struct packing *p, struct vine_err *err)
+{
+    const char *order = cli_value(p->cli, "sort-by-trace");
+    struct trace trace = {.path = NULL};
+    struct globs *globs = globs_new(p->cli->many, p->cli->many_count, err);
+
+    if (globs == NULL)
+        return -1;
+    globs_free(globs);
+    memcpy(p->shape.exclude, p->cli->many, p->cli->many_count * sizeof(char *));
+    p->shape.exclude_count = p->cli->many_count;
+    if (order == NULL)
+        return 0;
+    if (trace_read(order, &trace, err) < 0)
+        return -1;
+    trace_free(&trace);
+    p->shape.order = p->trace = source_absolute(order, err);
+    return p->trace != NULL ? 0 : -1;
+}
+
 static int run_pack(struct cli *cli, int argc, char *argv[])
 {
     const char *output = cli_value(cli, "output");
-    struct packing p = {.cli = cli, .force = cli_value(cli, "force") != NULL};
+    struct packing p = {.cli = cli,
+                        .force = cli_value(cli, "force") != NULL,
+                        .quiet = cli_value(cli, "quiet") != NULL};
     struct vine_err err = {0};
     size_t len = output != NULL ? strlen(output) : 0;
     int result;
@@ -167,14 +242,15 @@ static int run_pack(struct cli *cli, int argc, char *argv[])
                          output);
     p.source = source_absolute(argv[0], &err);
     p.output = p.source != NULL ? absolute_output(output, &err) : NULL;
-    if (p.output != NULL) {
-        progress_begin(&p.progress, argv[0], cli->json);
+    if (p.output != NULL && take_shape(&p, &err) == 0) {
+        progress_begin(&p.progress, argv[0], cli->json || p.quiet);
         result = pack(&p);
     } else {
         result = cli_fail(cli, &err);
     }
     free(p.source);
     free(p.output);
+    free(p.trace);
     return result;
 }
 
@@ -182,16 +258,30 @@ static const struct cli_option options[] = {
     {"output", "FILE", 'o', "the image to write, FILE.sqsh"},
     {"force", NULL, 'f', "replace FILE if it exists"},
     {"local", NULL, 0, "pack here and unsigned, even if a daemon answers"},
+    {"exclude", "GLOB", 0, "leave out what fits; may be repeated"},
+    {"sort-by-trace", "TRACE", 0,
+     "what 'vine-env trace' saw comes first, in its order"},
+    {"quiet", NULL, 'q', "no progress, no result: only errors"},
     {0},
 };
 
 const struct cli_command cli_pack = {
     .name = "pack",
-    .arguments = "DIR -o FILE.sqsh [--force] [--local] [--json]",
+    .arguments = "SRC -o FILE.sqsh [--exclude GLOB]... [--sort-by-trace TRACE] "
+                 "[--force] [--local] [--quiet] [--json]",
     .summary = "Make one image file of a directory or an archive",
     .run = run_pack,
     .min_args = 1,
     .max_args = 1,
     .options = options,
-    .notes = "The image remembers DIR: --vine-env=FILE.sqsh mounts it there.\n",
+    .many = "exclude",
+    .notes =
+        "SRC is a directory (a conda prefix, a venv, any other), which the image\n"
+        "remembers: --vine-env=FILE.sqsh mounts it there. Or an archive of one, as of\n"
+        "conda-pack and venv-pack.\n"
+        "A GLOB without '/' is compared with every name, one with '/' with the path "
+        "from\n"
+        "SRC's root; '*', '?' and '[...]' stay within one name, '**' is any number of\n"
+        "directories; '/' at the end: directories only. With a directory goes all in "
+        "it.\n",
 };

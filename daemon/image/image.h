@@ -20,15 +20,17 @@
 #include "daemon/image/hash.h"
 #include "daemon/image/info.h"
 #include "daemon/image/pack.h"
+#include "daemon/image/shape.h"
 #include "vine/digest.h"
 #include "vine/err.h"
 
 struct image_pack_options {
-    const char *source;  /* directory or archive, absolute path */
-    const char *output;  /* FILE.sqsh; FILE.sqsh.tmp-PID is renamed to it */
-    bool force;          /* replace an existing output */
-    unsigned threads;    /* readers, 0 = 16 */
-    unsigned processors; /* compressing threads, 0 = all */
+    const char *source;              /* directory or archive, absolute path */
+    const char *output;              /* FILE.sqsh; FILE.sqsh.tmp-PID is renamed to it */
+    bool force;                      /* replace an existing output */
+    const struct image_shape *shape; /* NULL: as it is */
+    unsigned threads;                /* readers, 0 = 16 */
+    unsigned processors;             /* compressing threads, 0 = all */
     /* Called from one thread at most every 250 ms; may be NULL. bytes_total 0: unknown.
      * A return value other than 0 cancels (VINE_ECANCELED). */
     int (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_total,

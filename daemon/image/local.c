@@ -163,10 +163,12 @@ static int build(struct packing *p, struct vine_err *err)
 
 static int resolve_and_build(struct packing *p, struct vine_err *err)
 {
-    const struct image_source_options options = {.path = p->options->source,
-                                                 .threads = p->options->threads};
+    struct image_source_options options = {.path = p->options->source,
+                                           .threads = p->options->threads};
     const struct image_source_facts *facts;
 
+    if (p->options->shape != NULL)
+        options.shape = *p->options->shape;
     image_source_free(p->source);
     p->source = NULL;
     if (image_source_open(&options, &p->source, err) < 0)

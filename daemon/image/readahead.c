@@ -84,6 +84,7 @@ struct reader { /* one thread's own: the directory of the last file */
     int dir_fd;
     const char *dir;
     size_t dir_len;
+    bool over; /* below which root: tree_root_of */
 };
 
 static const struct tree_entry *file_of(const struct readahead *ra, uint32_t file)
@@ -107,10 +108,10 @@ static int open_file(struct reader *r, const struct tree_entry *e)
     const char *slash = strrchr(e->path, '/');
     size_t len = slash != NULL ? (size_t)(slash - e->path) : 0;
     int flags = O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
-    int fd, dir_fd = r->ra->root_fd;
+    int fd, dir_fd = tree_root_of(r->ra->tree, r->ra->root_fd, e);
 
-    if (slash != NULL &&
-        (r->dir == NULL || r->dir_len != len || memcmp(r->dir, e->path, len) != 0)) {
+    if (slash != NULL && (r->dir == NULL || r->dir_len != len || r->over != e->over ||
+                          memcmp(r->dir, e->path, len) != 0)) {
         char dir[VINE_PATH_MAX];
         memcpy(dir, e->path, len);
         dir[len] = '\0';
@@ -122,6 +123,7 @@ static int open_file(struct reader *r, const struct tree_entry *e)
             return -1;
         r->dir = e->path;
         r->dir_len = len;
+        r->over = e->over;
     }
     if (slash != NULL)
         dir_fd = r->dir_fd;
@@ -399,7 +401,8 @@ static int list_files(struct readahead *ra)
     ra->files = malloc((tree->count + 1) * sizeof(*ra->files));
     if (ra->files == NULL)
         return -1;
-    for (uint32_t i = 0; i < tree->count; i++) {
+    for (uint32_t k = 0; k < tree->count; k++) {
+        uint32_t i = tree_at(tree, k);
         const struct tree_entry *e = &tree->entry[i];
         if (S_ISREG(e->mode) && e->link_to == i && e->size > 0 && !e->same)
             ra->files[ra->file_count++] = i;

@@ -30,7 +30,8 @@
 struct image_source {
     struct image_source_options options; /* path: not kept */
     struct image_source_facts facts;
-    int fd;
+    struct globs *exclude;
+    int fd, overlay_fd;       /* -1: none */
     struct tree *tree;        /* directories */
     struct statx file;        /* archives and images */
     uint64_t manifest_offset; /* images */
@@ -53,8 +54,11 @@ void image_source_free(struct image_source *source)
     if (source == NULL)
         return;
     tree_free(source->tree);
+    globs_free(source->exclude);
     if (source->fd >= 0)
         close(source->fd);
+    if (source->overlay_fd >= 0)
+        close(source->overlay_fd);
     free(source);
 }
 
@@ -153,16 +157,34 @@ static int walk_settled(struct image_source *s, const struct walk_options *walk,
     return 0;
 }
 
+static int apply_shape(struct image_source *s, const struct walk_options *walk,
+                       struct vine_err *err)
+{
+    const struct image_shape *shape = &s->options.shape;
+
+    if (shape->overlay != NULL) {
+        s->overlay_fd = open(shape->overlay, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (s->overlay_fd < 0)
+            return vine_err_sys(err, "cannot open '%.300s'", shape->overlay);
+        if (shape_add_overlay(s->tree, s->overlay_fd, walk, err) < 0)
+            return -1;
+    }
+    return shape->order == NULL
+               ? 0
+               : shape_set_order(s->tree, shape->order, s->facts.canonical, err);
+}
+
 static int resolve_dir(struct image_source *s, struct vine_err *err)
 {
     const struct walk_options walk = {.caching = s->options.caching,
                                       .threads = s->options.threads,
                                       .max_bytes = s->options.max_bytes,
-                                      .name = s->facts.canonical};
+                                      .name = s->facts.canonical,
+                                      .exclude = s->exclude};
     struct image_source_facts *f = &s->facts;
     struct vine_sha *sha;
 
-    if (walk_settled(s, &walk, err) < 0)
+    if (walk_settled(s, &walk, err) < 0 || apply_shape(s, &walk, err) < 0)
         return -1;
     f->entries = s->tree->count - 1;
     f->bytes = s->tree->bytes;
@@ -285,6 +307,27 @@ static int find_kind(const char *path, enum image_source_kind *kind,
     return 0;
 }
 
+/* What can be done with a directory cannot be done with all. */
+static int check_shape(struct image_source *s, struct vine_err *err)
+{
+    const struct image_shape *shape = &s->options.shape;
+
+    if (s->facts.kind == IMAGE_SOURCE_IMAGE &&
+        (shape->exclude_count > 0 || shape->order != NULL || shape->overlay != NULL))
+        return vine_err_set(err, VINE_EINVAL, "'%s' is an image already",
+                            s->facts.canonical);
+    if (s->facts.kind == IMAGE_SOURCE_ARCHIVE &&
+        (shape->order != NULL || shape->overlay != NULL))
+        return vine_err_set(err, VINE_EINVAL,
+                            "'%s' is an archive, whose files come as they are and in "
+                            "its order: unpack it, and pack the directory",
+                            s->facts.canonical);
+    if (shape->exclude_count == 0)
+        return 0;
+    s->exclude = globs_new(shape->exclude, shape->exclude_count, err);
+    return s->exclude != NULL ? 0 : -1;
+}
+
 static int open_source(struct image_source *s, const char *path, struct vine_err *err)
 {
     struct image_source_facts *f = &s->facts;
@@ -317,10 +360,12 @@ int image_source_open(const struct image_source_options *options,
 
     if (s == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    s->fd = -1;
+    s->fd = s->overlay_fd = -1;
     s->options = *options;
     s->options.path = NULL;
     result = open_source(s, options->path, err);
+    if (result == 0)
+        result = check_shape(s, err);
     if (result == 0)
         result = s->facts.kind == IMAGE_SOURCE_DIR ? resolve_dir(s, err)
                                                    : resolve_file(s, err);
@@ -394,6 +439,11 @@ static int put_entry(const struct tree *tree, uint32_t i, struct readahead *ra,
                                .same = e->same};
     struct readahead_part part;
 
+    if (e->over) { /* it belongs to the environment, whoever made it now */
+        header.uid = tree->entry[0].uid;
+        header.gid = tree->entry[0].gid;
+        header.mtime = tree->entry[0].mtime;
+    }
     if (e->link_to != i)
         header.link_to = tree->entry[e->link_to].path;
     else if (S_ISREG(e->mode) && header.size > 0) {
@@ -414,12 +464,13 @@ static int put_tree(struct image_source *s, struct tar_out *tar,
     uint64_t bytes = 0;
     int result = ra != NULL ? 0 : -1;
 
-    for (uint32_t i = 0; i < tree->count && result == 0; i++) {
+    for (uint32_t k = 0; k < tree->count && result == 0; k++) {
+        uint32_t i = tree_at(tree, k);
         const struct tree_entry *e = &tree->entry[i];
         result = put_entry(tree, i, ra, tar, err);
         bytes += e->link_to == i ? e->size : 0;
         if (result == 0)
-            result = tell(progress, bytes, i, err);
+            result = tell(progress, bytes, k, err);
     }
     readahead_free(ra);
     return result;
@@ -452,6 +503,7 @@ static int build_archive(struct image_source *s, struct tar_out *tar,
 {
     const struct unpack_options options = {
         .name = s->facts.canonical,
+        .exclude = s->exclude,
         .max_bytes = s->options.max_bytes > 0 ? s->options.max_bytes : VINE_OBJECT_MAX,
         .uid = s->facts.root_uid,
         .gid = s->facts.root_gid,

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "daemon/image/info.h"
+#include "daemon/image/shape.h"
 #include "daemon/image/tree.h"
 #include "vine/digest.h"
 #include "vine/err.h"
@@ -24,6 +25,7 @@ struct image_source_options {
     enum tree_caching caching;
     bool
         key_first; /* of an image file only look at the file: image_source_look reads */
+    struct image_shape shape; /* archives: no more than `exclude`; images: none */
 };
 
 struct image_source_facts {

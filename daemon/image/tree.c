@@ -108,6 +108,7 @@ void tree_free(struct tree *tree)
         return;
     tree_blocks_free(tree->blocks);
     free(tree->entry);
+    free(tree->order);
     free(tree);
 }
 
@@ -162,7 +163,8 @@ static void recheck_one(struct recheck *r, const struct tree_entry *e,
 {
     struct statx now;
 
-    if (tree_stat(r->root_fd, e->path, r->tree->fresh, &now) == 0 &&
+    if (tree_stat(tree_root_of(r->tree, r->root_fd, e), e->path, r->tree->fresh,
+                  &now) == 0 &&
         tree_entry_same(e, &now))
         return;
     (void)vine_err_set(err, VINE_ECHANGED, "'%s%s%s' changed while it was read",

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "daemon/image/globs.h"
 #include "vine/digest.h"
 #include "vine/err.h"
 
@@ -31,6 +32,8 @@ struct tree_entry {
     uint32_t mode, uid, gid, nlink;
     uint32_t link_to; /* index of the first name of this inode; own index if first */
     bool same;        /* as in an older image: not read (tree_listing.h) */
+    bool over;        /* below tree->over_fd instead of the root */
+    bool replaced;    /* by one of these: taken out */
 };
 
 struct tree {
@@ -39,10 +42,13 @@ struct tree {
     uint64_t files, bytes, alloc; /* regular ones, hard links once */
     uint64_t skipped;             /* sockets, fifos, devices */
     uint64_t same_files, same_bytes;
-    int64_t ended_ms; /* wall clock, when the walk ended: all is read after it */
-    bool world;       /* everybody may read every entry */
-    bool fresh;       /* attributes were asked of the server, not of a cache */
-    bool strict;      /* and are to be asked of it again after a file was read */
+    int64_t ended_ms;     /* wall clock, when the walk ended: all is read after it */
+    bool world;           /* everybody may read every entry */
+    bool fresh;           /* attributes were asked of the server, not of a cache */
+    bool strict;          /* and are to be asked of it again after a file was read */
+    int over_fd;          /* borrowed; of no meaning if no entry is `over` */
+    uint32_t *order;      /* [count]: contents come in this order; NULL: as they are */
+    uint32_t order_first; /* files that a trace named */
     struct tree_block *blocks;
 };
 
@@ -55,9 +61,10 @@ enum tree_caching { TREE_CACHING_AUTO, TREE_CACHING_COHERENT, TREE_CACHING_STRIC
 
 struct walk_options {
     enum tree_caching caching;
-    unsigned threads;   /* 0 = TREE_THREADS_DEFAULT */
-    uint64_t max_bytes; /* 0 = VINE_OBJECT_MAX */
-    const char *name;   /* of the root, for messages */
+    unsigned threads;            /* 0 = TREE_THREADS_DEFAULT */
+    uint64_t max_bytes;          /* 0 = VINE_OBJECT_MAX */
+    const char *name;            /* of the root, for messages */
+    const struct globs *exclude; /* NULL: nothing */
 };
 
 /* Walk below root_fd (a directory, O_RDONLY), as the calling user. Everything must be
@@ -69,6 +76,19 @@ void tree_free(struct tree *tree);
 
 /* Index of `path`, or UINT32_MAX. */
 uint32_t tree_find(const struct tree *tree, const char *path);
+
+/* The descriptor below which the entry's path is. */
+static inline int tree_root_of(const struct tree *tree, int root_fd,
+                               const struct tree_entry *entry)
+{
+    return entry->over ? tree->over_fd : root_fd;
+}
+
+/* The index of what comes as number `place`. */
+static inline uint32_t tree_at(const struct tree *tree, uint32_t place)
+{
+    return tree->order != NULL ? tree->order[place] : place;
+}
 
 /* Does what statx says now (TREE_STATX_MASK) belong to this entry, unchanged? */
 bool tree_entry_same(const struct tree_entry *entry, const struct statx *now);

@@ -121,6 +121,10 @@ static int put_hard_link(struct unpack *u, const char *target)
 
     if (wrong != NULL)
         return wrong_entry(u, u->path, "it is a hard link out of the archive");
+    if (globs_match_above(u->options->exclude, u->link_to, false))
+        return wrong_entry(u, u->path,
+                           "it is a hard link to a file that is to be left out: leave "
+                           "out both or none");
     type = names_find(u->names, u->link_to);
     if (type != NAME_FILE && type != NAME_LINK)
         return wrong_entry(u, u->path,
@@ -193,6 +197,8 @@ static int put_one(struct unpack *u, struct archive_entry *e)
     if (wrong != NULL)
         return wrong_entry(u, name, wrong);
     if (u->path[0] == '\0') /* the root: its attributes are the archive file's */
+        return 0;
+    if (globs_match_above(u->options->exclude, u->path, type_of(e) == NAME_DIR))
         return 0;
     if (archive_entry_is_encrypted(e))
         return wrong_entry(u, name, "it is encrypted");

@@ -6,8 +6,9 @@
 #include "daemon/image/tar_out.h"
 
 struct unpack_options {
-    const char *name;   /* of the archive, for messages */
-    uint64_t max_bytes; /* of all files together */
+    const char *name;            /* of the archive, for messages */
+    const struct globs *exclude; /* NULL: nothing */
+    uint64_t max_bytes;          /* of all files together */
     /* Owner of every entry, and time of directories the archive does not list: those of
      * the archive file, as if its owner had unpacked it. */
     uint32_t uid, gid;

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
@@ -54,6 +55,7 @@ struct identity {
 
 struct walk {
     const char *name;
+    const struct globs *exclude;
     struct identity who;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -334,6 +336,20 @@ static int push_list(struct walker *w, struct dir *dir, const char *name)
     return 0;
 }
 
+static bool is_excluded(const struct walker *w, const struct dir *dir, const char *name,
+                        bool directory)
+{
+    char path[VINE_PATH_MAX];
+    int n;
+
+    if (w->walk->exclude == NULL)
+        return false;
+    n = snprintf(path, sizeof(path), "%s%s%s", dir->path,
+                 dir->path[0] != '\0' ? "/" : "", name);
+    return n > 0 && (size_t)n < sizeof(path) &&
+           globs_match(w->walk->exclude, path, directory);
+}
+
 static int look_at(struct walker *w, struct dir *dir, const char *name)
 {
     const char *path = keep_path(w, dir, name), *target = NULL;
@@ -344,7 +360,7 @@ static int look_at(struct walker *w, struct dir *dir, const char *name)
     if (tree_stat(dir->fd, name, w->walk->tree->fresh, &st) < 0)
         return failed(w, "look at", path);
     if (S_ISDIR(st.stx_mode)) /* readdir did not say so */
-        return push_list(w, dir, name);
+        return is_excluded(w, dir, name, true) ? 0 : push_list(w, dir, name);
     if (S_ISLNK(st.stx_mode)) {
         target = read_target(w, dir->fd, name, path);
         if (target == NULL)
@@ -366,6 +382,8 @@ static int list_names(struct walker *w, struct dir *dir, const char *bytes, size
 
         at += d->d_reclen;
         if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)
+            continue;
+        if (is_excluded(w, dir, d->d_name, d->d_type == DT_DIR))
             continue;
         if (d->d_type == DT_DIR) {
             if (push_list(w, dir, d->d_name) < 0)
@@ -609,7 +627,8 @@ int tree_walk(int root_fd, const struct walk_options *options, struct tree **out
               struct vine_err *err)
 {
     struct tree *tree = calloc(1, sizeof(*tree));
-    struct walk walk = {.name = options->name, .tree = tree};
+    struct walk walk = {
+        .name = options->name, .exclude = options->exclude, .tree = tree};
     struct timespec now;
     int result = -1;
 

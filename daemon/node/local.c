@@ -490,7 +490,6 @@ static int op_stage_nodes(struct client *c, const json_t *request, struct vine_e
 
 static int op_pack(struct client *c, const json_t *request, struct vine_err *err)
 {
-    const json_t *mode = json_object_get(request, "mode");
     char *path = NULL, *out = NULL;
     int result = -1;
 
@@ -500,8 +499,7 @@ static int op_pack(struct client *c, const json_t *request, struct vine_err *err
              need_text(request, "out", &out, err) == 0) {
         if (path[0] == '/' && out[0] == '/' && strlen(path) < VINE_PATH_MAX &&
             strlen(out) < VINE_PATH_MAX) {
-            packing_begin(c, path, out, json_is_true(json_object_get(request, "force")),
-                          mode != NULL ? json_integer_value(mode) & 0777 : 0600);
+            packing_begin(c, request, path, out);
             result = 0;
         } else {
             vine_err_set(err, VINE_EINVAL, "'path' and 'out' take absolute paths");

@@ -42,8 +42,9 @@ json_t *staged_document(struct client *c, const struct node_result *results,
                         uint32_t count);
 
 /* packing.c */
-void packing_begin(struct client *c, const char *path, const char *out, bool force,
-                   uint32_t mode);
+/* request: all but its paths is looked at here. */
+void packing_begin(struct client *c, const json_t *request, const char *path,
+                   const char *out);
 void packing_end(struct client *c); /* the client is going */
 
 #endif

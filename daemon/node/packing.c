@@ -28,6 +28,7 @@ struct packing {
     struct vined *vined;
     struct source *source;
     char *out;
+    char **more; /* arguments of vine-source; ends with NULL */
     bool force, is_signed, ended, freed;
     uint32_t mode; /* permission bits of the output */
     uint64_t start_ms, told_ms, object_size, file_size;
@@ -47,6 +48,9 @@ static void free_if_unused(struct packing *p)
 {
     if (p->handles > 0 || !p->freed)
         return;
+    for (size_t i = 0; p->more != NULL && p->more[i] != NULL; i++)
+        free(p->more[i]);
+    free(p->more);
     free(p->out);
     free(p);
 }
@@ -71,8 +75,8 @@ static void free_late(struct vined *vined, void *arg)
         (void)close(p->trailer_fd);
     if (p->spawned) {
         uv_close((uv_handle_t *)&p->control, on_handle_closed);
-        if (!p->exporter_ended)
-            (void)uv_process_kill(&p->process, SIGKILL); /* closed when it has ended */
+        /* The end of that socket ends it: killed, it would leave its unfinished file.
+         */
         if (!p->exporter_ended && vined->stopping)
             uv_unref((uv_handle_t *)&p->process);
     }
@@ -162,11 +166,13 @@ static void packed(struct packing *p)
     vine_digest_hex(&p->digest, hex);
     if (p->client != NULL)
         client_send(p->client,
-                    json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:b, s:f}", "event",
-                              "packed", "size", (json_int_t)p->file_size, "object_size",
-                              (json_int_t)p->object_size, "entries",
-                              (json_int_t)s->entries, "bytes", (json_int_t)s->bytes,
-                              "digest", hex, "signed", p->is_signed, "seconds",
+                    json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:b, s:f}",
+                              "event", "packed", "size", (json_int_t)p->file_size,
+                              "object_size", (json_int_t)p->object_size, "entries",
+                              (json_int_t)s->entries, "files", (json_int_t)s->files,
+                              "bytes", (json_int_t)s->bytes, "env",
+                              image_env_name(s->env), "digest", hex, "signed",
+                              p->is_signed, "seconds",
                               (double)(vined_now(p->vined) - p->start_ms) / 1000));
     end(p);
 }
@@ -314,32 +320,82 @@ static const struct source_ops packing_ops = {
     .failed = on_failed,
 };
 
-void packing_begin(struct client *c, const char *path, const char *out, bool force,
-                   uint32_t mode)
+static int add_argument(struct packing *p, size_t *count, const char *option,
+                        const json_t *value, struct vine_err *err)
 {
+    char *text = json_is_string(value) ? strdup(json_string_value(value)) : NULL;
+
+    if (text == NULL || vine_path_unescape(text) < 0 || strlen(text) >= VINE_PATH_MAX ||
+        *count + 2 > SOURCE_ARGS_MAX) {
+        free(text);
+        return vine_err_set(
+            err, VINE_EINVAL,
+            "'exclude', 'order' and 'overlay' take at most %d globs and "
+            "a path each",
+            GLOBS_MAX);
+    }
+    p->more[*count] = strdup(option);
+    if (p->more[*count] == NULL) {
+        free(text);
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    }
+    p->more[*count + 1] = text;
+    *count += 2;
+    return 0;
+}
+
+/* What of the source goes in, in the words of vine-source; it alone opens the paths. */
+static int take_shape(struct packing *p, const json_t *request, struct vine_err *err)
+{
+    const json_t *globs = json_object_get(request, "exclude");
+    const json_t *order = json_object_get(request, "order");
+    const json_t *overlay = json_object_get(request, "overlay"), *glob;
+    size_t count = 0, i;
+
+    p->more = calloc(SOURCE_ARGS_MAX + 1, sizeof(*p->more));
+    if (p->more == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    json_array_foreach(globs, i, glob)
+    {
+        if (add_argument(p, &count, "--exclude", glob, err) < 0)
+            return -1;
+    }
+    if (order != NULL && add_argument(p, &count, "--order", order, err) < 0)
+        return -1;
+    return overlay == NULL ? 0 : add_argument(p, &count, "--overlay", overlay, err);
+}
+
+void packing_begin(struct client *c, const json_t *request, const char *path,
+                   const char *out)
+{
+    const json_t *mode = json_object_get(request, "mode");
     struct packing *p = calloc(1, sizeof(*p));
     struct vine_err err = {0};
 
     if (p != NULL)
         p->out = strdup(out);
-    if (p == NULL || p->out == NULL) {
-        free(p);
+    if (p == NULL || p->out == NULL)
         vine_err_set(&err, VINE_ENOMEM, "out of memory");
+    if (err.code != VINE_OK || take_shape(p, request, &err) < 0) {
         client_error(c, &err);
+        if (p != NULL) {
+            p->freed = true;
+            free_if_unused(p);
+        }
         return;
     }
     p->image_fd = p->trailer_fd = -1;
     p->client = c;
     p->vined = c->vined;
-    p->force = force;
-    p->mode = mode;
+    p->force = json_is_true(json_object_get(request, "force"));
+    p->mode = mode != NULL ? json_integer_value(mode) & 0777 : 0600;
     p->uid = c->uid;
     p->gid = c->gid;
     p->start_ms = vined_now(c->vined);
     c->packing = p;
     /* Tickets of the core are small numbers; a client's are marked by the top bit. */
     p->source = source_new(c->vined, c->id | 1ull << 63, c->uid, c->gid, path, false,
-                           &packing_ops, p, &err);
+                           &packing_ops, p, (const char *const *)p->more, &err);
     if (p->source == NULL)
         fail(p, &err);
 }

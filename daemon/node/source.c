@@ -238,7 +238,8 @@ void source_line(struct source *s, const json_t *line)
 
 struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
                           uint32_t gid, const char *path, bool key_first,
-                          const struct source_ops *ops, void *ctx, struct vine_err *err)
+                          const struct source_ops *ops, void *ctx,
+                          const char *const *more, struct vine_err *err)
 {
     struct source *s = calloc(1, sizeof(*s));
 
@@ -256,6 +257,7 @@ struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
     s->uid = uid;
     s->gid = gid;
     s->key_first = key_first;
+    s->more = more;
     s->temp_fd = -1;
     s->pins = 1;
     if (child_start(s, err) < 0) {

@@ -14,6 +14,8 @@
 #include "daemon/image/image.h"
 #include "daemon/node/vined.h"
 
+#define SOURCE_ARGS_MAX (2 * (GLOBS_MAX + 2))
+
 enum source_kind { SOURCE_DIR, SOURCE_ARCHIVE, SOURCE_IMAGE };
 
 struct source;
@@ -38,6 +40,7 @@ struct source {
     uint64_t ticket;
     uint32_t uid, gid;
     char *path;
+    const char *const *more; /* arguments for vine-source; borrowed, NULL: none */
 
     /* After resolved. */
     enum source_kind kind;
@@ -68,10 +71,12 @@ struct source {
     int pins; /* workers and handles that still point here */
 };
 
+/* more: borrowed while it lives; ends with NULL, at most SOURCE_ARGS_MAX. NULL: none.
+ */
 struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
                           uint32_t gid, const char *path, bool key_first,
                           const struct source_ops *ops, void *ctx,
-                          struct vine_err *err);
+                          const char *const *more, struct vine_err *err);
 int source_look(struct source *s, struct vine_err *err);
 /* Read all of the packed image; does it hold what its manifest says? */
 int source_begin_proof(struct source *s, struct vine_err *err);

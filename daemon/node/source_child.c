@@ -342,21 +342,25 @@ static int spawn(struct source *s, struct source_child *c, int control_fd, int b
                  struct vine_err *err)
 {
     char uid[16], gid[16], threads[24];
-    char *args[] = {"vine-source",
-                    "--uid",
-                    uid,
-                    "--gid",
-                    gid,
-                    "--path",
-                    s->path,
-                    "--threads",
-                    threads,
-                    "--caching",
-                    s->vined->conf.source_caching,
-                    s->key_first ? "--key-first" : NULL,
-                    NULL};
+    char *args[13 + SOURCE_ARGS_MAX] = {"vine-source",
+                                        "--uid",
+                                        uid,
+                                        "--gid",
+                                        gid,
+                                        "--path",
+                                        s->path,
+                                        "--threads",
+                                        threads,
+                                        "--caching",
+                                        s->vined->conf.source_caching};
+    size_t count = 11;
     int result;
 
+    for (size_t i = 0; s->more != NULL && s->more[i] != NULL && i < SOURCE_ARGS_MAX;
+         i++)
+        args[count++] = (char *)s->more[i];
+    if (s->key_first)
+        args[count++] = (char *)"--key-first"; /* `more` is of those that pack */
     (void)snprintf(uid, sizeof(uid), "%u", s->uid);
     (void)snprintf(gid, sizeof(gid), "%u", s->gid);
     (void)snprintf(threads, sizeof(threads), "%llu",

@@ -236,7 +236,8 @@ void source_resolve(struct vined *vined, uint64_t ticket, uint32_t uid, uint32_t
     o->ticket = ticket;
     o->vined = vined;
     o->asked = ASKED_KEY;
-    o->source = source_new(vined, ticket, uid, gid, path, true, &origin_ops, o, &err);
+    o->source =
+        source_new(vined, ticket, uid, gid, path, true, &origin_ops, o, NULL, &err);
     if (o->source == NULL) {
         free(o);
         fail_later(vined, ticket, ASKED_KEY, &err);

@@ -29,6 +29,7 @@ struct arguments {
     uint64_t uid, gid, threads, max_bytes;
     const char *path, *caching, *kind;
     bool key_first;
+    struct image_shape shape;
 };
 
 struct session {
@@ -255,6 +256,9 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         {"caching", required_argument, NULL, 'c'},
         {"kind", required_argument, NULL, 'k'},
         {"key-first", no_argument, NULL, 'f'},
+        {"exclude", required_argument, NULL, 'x'},
+        {"order", required_argument, NULL, 'o'},
+        {"overlay", required_argument, NULL, 'v'},
         {NULL, 0, NULL, 0},
     };
     int c, bad = 0;
@@ -276,6 +280,12 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
             a->kind = optarg;
         else if (c == 'f')
             a->key_first = true;
+        else if (c == 'x' && a->shape.exclude_count < GLOBS_MAX)
+            a->shape.exclude[a->shape.exclude_count++] = optarg;
+        else if (c == 'o')
+            a->shape.order = optarg;
+        else if (c == 'v')
+            a->shape.overlay = optarg;
         else
             bad = 1;
     }
@@ -307,7 +317,8 @@ static void prepare_process(void)
 int main(int argc, char **argv)
 {
     static struct session session;
-    struct arguments a = {UINT64_MAX, UINT64_MAX, 0, 0, NULL, "auto", "auto", false};
+    struct arguments a = {
+        .uid = UINT64_MAX, .gid = UINT64_MAX, .caching = "auto", .kind = "auto"};
     struct vine_err err = {0};
     pid_t parent = getppid();
 
@@ -324,6 +335,7 @@ int main(int argc, char **argv)
     session.options.threads = (unsigned)a.threads;
     session.options.max_bytes = a.max_bytes;
     session.options.key_first = a.key_first;
+    session.options.shape = a.shape;
     session.exporting = strcmp(a.kind, "export") == 0;
     pthread_mutex_init(&session.lock, NULL);
     pthread_cond_init(&session.changed, NULL);

@@ -62,7 +62,7 @@ def test_wrong_usage_is_told_with_the_right_form(vine: Cluster, words: str) -> N
 def test_help_of_all_commands(vine: Cluster) -> None:
     whole = cli(vine, "--help")
     assert whole.code == 0
-    for command in ("status", "ls", "stage", "pack", "evict", "doctor"):
+    for command in ("status", "ls", "stage", "pack", "inspect", "evict", "doctor"):
         assert f"\n  {command}" in whole.out
         result = cli(vine, command, "--help")
         assert result.code == 0
@@ -171,6 +171,30 @@ def test_pack_by_the_daemon_is_signed(vine: Cluster, env: str) -> None:
     assert done["size"] > 0
     owner = vine.run("n1", "stat", "-c", "%U", image).out
     assert owner.strip() == "vine1"
+
+
+def test_the_daemon_leaves_out_and_sorts(vine: Cluster, env: str) -> None:
+    home = "/home/vine1"
+    vine.sh(
+        "n1", f"printf '# vine-env trace 1\\npyvenv.cfg\\n' >{home}/t", user="vine1"
+    )
+    shape = ["--exclude", "[Aa]ctivate*", "--sort-by-trace", f"{home}/t"]
+    words = ["pack", env, "-o", f"{home}/shaped.sqsh", "--force", "--json", *shape]
+    done = document(cli(vine, *words, user="vine1"))
+    whole = document(
+        cli(vine, *words[:3], f"{home}/whole.sqsh", *words[4:6], user="vine1")
+    )
+    assert done["signed"] is True
+    assert 0 < done["files"] < whole["files"]
+    seen = document(cli(vine, "inspect", done["out"], "--json", user="vine1"))
+    assert (seen["files"], seen["bytes"]) == (done["files"], done["bytes"])
+    assert (seen["prefix"], seen["env"], seen["signed"]) == (env, done["env"], True)
+    # The trace is opened with the caller's rights.
+    vine.sh("n1", f"chmod 700 {home}; chmod 600 {home}/t", user="vine1")
+    words[3] = "/home/vine2/x.sqsh"
+    refused = cli(vine, *words, user="vine2")
+    assert refused.code == 1
+    assert f"cannot open the trace '{home}/t'" in refused.err
 
 
 # --- doctor -------------------------------------------------------------------------
