@@ -397,6 +397,7 @@ static int dispatch(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
     case MSG_STAGE:
         return mgr_stage_begin(mgr, node, m, err);
     case MSG_URGENT:
+    case MSG_AWAITED:
         return mgr_lazy_urgent(mgr, node, m, err);
     case MSG_TOUCHED:
         return mgr_lazy_touched(mgr, node, m, err);

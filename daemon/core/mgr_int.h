@@ -97,7 +97,8 @@ struct intake {      /* what a holder needs while it receives */
     uint64_t *asked; /* by flights and feeds */
     uint32_t asked_count;
     uint32_t outstanding; /* pieces of flights */
-    uint64_t *urgent;     /* tasks wait for these; NULL: none ever */
+    uint64_t *urgent;     /* tasks will need these first; NULL: none ever */
+    uint64_t *awaited;    /* of those, tasks wait for these; NULL: none ever */
     bool held;            /* plan only what is urgent, or was so for others */
     struct flight *flight;
     uint32_t flights, room;
@@ -199,7 +200,9 @@ struct object {
     uint32_t slow_out;         /* holders that send slowly, then */
     uint32_t urgents;          /* holders with urgent pieces */
     uint32_t held;             /* holders that are held */
-    uint64_t *soon;            /* pieces that were urgent for anybody; NULL: none */
+    uint64_t *soon;            /* pieces that tasks anywhere read; NULL: none */
+    uint32_t *read_at;         /* of those, which was read when: 1, 2, .. */
+    uint32_t reads;            /* pieces in it */
     struct list senders, receivers; /* who may send now, has room now */
     struct list last_senders;       /* such that are asked when no other does */
     struct feeding feed;
@@ -481,6 +484,7 @@ void mgr_source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code co
 void mgr_source_free_all(struct mgr *mgr);
 
 /* mgr_lazy.c */
+/* URGENT or AWAITED. */
 int mgr_lazy_urgent(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                     struct vine_err *err);
 int mgr_lazy_touched(struct mgr *mgr, struct mgr_node *node, const struct msg *m,

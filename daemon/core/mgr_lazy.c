@@ -1,14 +1,17 @@
 /* mgr_lazy.c - jobs that start before their object is there.
  *
- * A node names pieces that its tasks wait for: they are planned before all others to
- * that node (mgr_plan.c), and an origin that streams the object reads them first. Which
- * pieces the start of a job reads is remembered for the objects used last, and told to
- * nodes that will need it. Both are hints: no answer, no promise, and forgetting them
- * costs time only.
+ * A node names pieces that its tasks wait for, and others that they will need first:
+ * they are planned before all others to that node (mgr_plan.c), and an origin that
+ * streams the object reads them first. Which pieces the start of a job reads is
+ * remembered for the objects used last, and told to nodes that will need it. All are
+ * hints: no answer, no promise, and forgetting them costs time only.
+ *
+ * Nodes start the same job, so what tasks read on the one they will read on the others,
+ * and in that order. Who waits least, the node with the source, tells what it reads:
+ * the others get it before they ask.
  *
  * While tasks start on a node it holds (node_hold.c): it is given what is urgent there
- * or was so for another node, and nothing else. The others' share makes a swarm of
- * nodes that read the same at the same time. */
+ * or was read by others, and nothing else. */
 #include <string.h>
 
 #include "daemon/core/mgr_int.h"
@@ -24,36 +27,51 @@ static int ranges_check(const struct msg *m, uint32_t pieces, struct vine_err *e
     return 0;
 }
 
-/* Returns how many were not in it. */
-static uint32_t ranges_set(uint64_t *set, const struct msg *m)
+static void ranges_set(uint64_t *set, const struct msg *m)
 {
-    uint32_t added = 0;
-
     for (uint32_t i = 0; i < m->range_count; i++) {
         uint32_t end = m->ranges[i].first + m->ranges[i].count;
-        for (uint32_t p = m->ranges[i].first; p < end; p++) {
-            added += !bits_get(set, p);
+        for (uint32_t p = m->ranges[i].first; p < end; p++)
             bits_set(set, p);
-        }
     }
-    return added;
 }
 
 /* Who streams the object reads these first. */
 static void origins_tell(struct mgr *mgr, const struct object *o,
-                         const struct mgr_node *but, const struct msg *m)
+                         const struct mgr_node *but, struct msg m)
 {
+    m.type = MSG_URGENT;
     for (const struct source *s = o->sources; s != NULL; s = s->object_next)
         if (s->streaming && s->origin != NULL && s->origin != but)
-            mgr_send(mgr, s->origin, m);
+            mgr_send(mgr, s->origin, &m);
 }
 
-/* Nodes start the same job: what the first one needs the others will need soon. */
-static void soon_add(struct mgr *mgr, struct object *o, const struct msg *m)
+static int soon_begin(struct object *o)
 {
     if (o->soon == NULL)
         o->soon = bits_new(o->pieces);
-    if (o->soon == NULL || ranges_set(o->soon, m) == 0)
+    if (o->read_at == NULL)
+        o->read_at = calloc(o->pieces, sizeof(*o->read_at));
+    return o->soon == NULL || o->read_at == NULL ? -1 : 0;
+}
+
+/* What tasks on one node read, those on the others will read soon. */
+static void soon_add(struct mgr *mgr, struct object *o, const struct msg *m)
+{
+    uint32_t before = o->reads;
+
+    if (soon_begin(o) < 0)
+        return;
+    for (uint32_t i = 0; i < m->range_count; i++) {
+        uint32_t end = m->ranges[i].first + m->ranges[i].count;
+        for (uint32_t p = m->ranges[i].first; p < end; p++) {
+            if (bits_get(o->soon, p))
+                continue;
+            bits_set(o->soon, p);
+            o->read_at[p] = ++o->reads;
+        }
+    }
+    if (o->reads == before)
         return;
     for (struct holder *h = o->holders; h != NULL && o->held > 0; h = h->object_next)
         if (h->in != NULL && h->in->held)
@@ -72,6 +90,16 @@ void mgr_lazy_waits(struct mgr *mgr, struct object *o, int more)
             mgr_holder_changed(mgr, h);
 }
 
+/* They are urgent, too. */
+static void awaited_add(struct mgr *mgr, struct holder *h, const struct msg *m)
+{
+    if (h->in->awaited == NULL)
+        h->in->awaited = bits_new(h->object->pieces);
+    if (h->in->awaited != NULL)
+        ranges_set(h->in->awaited, m);
+    soon_add(mgr, h->object, m);
+}
+
 int mgr_lazy_urgent(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                     struct vine_err *err)
 {
@@ -88,9 +116,10 @@ int mgr_lazy_urgent(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
             return 0;
         mgr_lazy_waits(mgr, o, 1);
     }
-    (void)ranges_set(h->in->urgent, m);
-    soon_add(mgr, o, m);
-    origins_tell(mgr, o, node, m);
+    ranges_set(h->in->urgent, m);
+    if (m->type == MSG_AWAITED)
+        awaited_add(mgr, h, m);
+    origins_tell(mgr, o, node, *m);
     mgr_holder_changed(mgr, h);
     return 0;
 }
@@ -130,6 +159,8 @@ int mgr_lazy_touched(struct mgr *mgr, struct mgr_node *node, const struct msg *m
         return 0;
     if (ranges_check(m, o->pieces, err) < 0)
         return -1;
+    if (o->active)
+        soon_add(mgr, o, m);
     if (t == NULL) {
         t = touched_place(mgr);
         t->set = bits_new(o->pieces);
@@ -140,7 +171,7 @@ int mgr_lazy_touched(struct mgr *mgr, struct mgr_node *node, const struct msg *m
     }
     t->used_ms = mgr->now_ms;
     if (t->pieces == o->pieces)
-        (void)ranges_set(t->set, m);
+        ranges_set(t->set, m);
     return 0;
 }
 

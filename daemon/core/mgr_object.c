@@ -175,7 +175,10 @@ static void object_deactivate(struct mgr *mgr, struct object *o)
     free(o->spread);
     o->copies = o->spread = NULL;
     free(o->soon);
+    free(o->read_at);
     o->soon = NULL;
+    o->read_at = NULL;
+    o->reads = 0;
 }
 
 struct object *mgr_object_find(const struct mgr *mgr, const struct vine_digest *digest)
@@ -405,6 +408,7 @@ static void intake_free(struct mgr *mgr, struct holder *h)
         mgr_lazy_waits(mgr, h->object, -1);
     mgr_lazy_unhold(h);
     free(h->in->urgent);
+    free(h->in->awaited);
     free(h->in->asked);
     free(h->in->flight);
     free(h->in);

@@ -29,6 +29,15 @@
 #define TRIES_AT_ONCE 3u        /* of one piece */
 #define FORGOTTEN_FACTOR 30u    /* times slow_ms: nobody is that slow, ask again */
 #define WINDOW_BESIDE_URGENT 2u /* other pieces out while a task waits for one */
+#define WINDOW_AWAITED 2u /* kept free, while tasks start, for what these wait for */
+#define READS_A_COPY 32u  /* a piece read so much later goes before one with a copy */
+#define FLIGHTS_A_COPY 2u /* at a time; the others get it sooner from those */
+
+enum level {                /* of what is looked for */
+             LEVEL_AWAITED, /* tasks wait for it */
+             LEVEL_URGENT,  /* they will need it, or are likely to */
+             LEVEL_ANY,
+};
 
 static uint32_t slots_of(const struct mgr *mgr, const struct holder *h)
 {
@@ -52,20 +61,11 @@ bool mgr_plan_may_send(const struct mgr *mgr, const struct holder *h)
            h->node->sending < slots_of(mgr, h);
 }
 
-/* Somebody at `to` waits for a piece that is not even asked for. */
-static bool urgent_waits(const struct object *o, const struct holder *to)
+/* A piece of `among` (NULL: none) is neither at `to` nor asked for. */
+static bool lacks(const struct holder *to, const uint64_t *among)
 {
-    for (uint32_t i = 0; to->in->urgent != NULL && i < bits_words(o->pieces); i++)
-        if ((to->in->urgent[i] & ~to->have[i] & ~to->in->asked[i]) != 0)
-            return true;
-    return false;
-}
-
-/* Others needed a piece that is not even asked for: it will be needed here, too. */
-static bool soon_waits(const struct object *o, const struct holder *to)
-{
-    for (uint32_t i = 0; o->soon != NULL && i < bits_words(o->pieces); i++)
-        if ((o->soon[i] & ~to->have[i] & ~to->in->asked[i]) != 0)
+    for (uint32_t i = 0; among != NULL && i < bits_words(to->object->pieces); i++)
+        if ((among[i] & ~to->have[i] & ~to->in->asked[i]) != 0)
             return true;
     return false;
 }
@@ -76,22 +76,36 @@ static uint32_t window_of(const struct mgr *mgr, const struct mgr_node *node)
                                                              : mgr->limits.window;
 }
 
+/* Room for what no task waits for. */
+static bool has_room_beside(const struct mgr *mgr, const struct holder *h)
+{
+    uint32_t window = window_of(mgr, h->node);
+
+    if (h->in->held && window > 2 * WINDOW_AWAITED)
+        window -= WINDOW_AWAITED;
+    return h->node->receiving < window;
+}
+
 bool mgr_plan_has_room(const struct mgr *mgr, const struct holder *h)
 {
     const struct feeding *feed = &h->object->feed;
 
-    if (h->in == NULL || h->complete || h->node->receiving >= window_of(mgr, h->node))
+    if (h->in == NULL || h->complete)
         return false;
     if (!bits_get(h->have, 0))
-        return h->in->outstanding == 0;
+        return h->in->outstanding == 0 && has_room_beside(mgr, h);
     if (h->reusing)
         return false;
+    if (lacks(h, h->in->awaited))
+        return h->node->receiving < window_of(mgr, h->node);
+    if (!has_room_beside(mgr, h))
+        return false;
     if (h->in->held)
-        return urgent_waits(h->object, h) || soon_waits(h->object, h);
+        return lacks(h, h->in->urgent) || lacks(h, h->object->soon);
     if (feed->state == FEED_GATHER ||
         h->have_count + h->in->asked_count >= h->object->pieces)
         return false;
-    if (feed->state != FEED_ON || urgent_waits(h->object, h))
+    if (feed->state != FEED_ON || lacks(h, h->in->urgent))
         return true;
     if (h->in->order == 0 || feed->next >= h->object->pieces)
         return true;
@@ -122,13 +136,26 @@ static uint64_t fed_word(const struct holder *to, uint32_t i)
     return word;
 }
 
-/* The rarest piece that `from` has and `to` neither has nor awaits, and that is in
- * `among` (NULL: any); pieces: none. */
+struct choice {
+    const uint64_t *among;   /* NULL: any piece */
+    const uint32_t *read_at; /* NULL: in no order */
+    uint32_t a_copy;         /* flights; 0: any number */
+};
+
+/* Nodes that start the same job wait for the same piece at the same time: sent to all
+ * of them by the one that has it, it would come late to all. */
+static bool is_crowded(const struct object *o, uint32_t piece, uint32_t a_copy)
+{
+    return a_copy > 0 && o->spread[piece] >= (a_copy + 1) * o->copies[piece];
+}
+
+/* The rarest piece that `from` has and `to` neither has nor awaits; of what was read
+ * some time, the rarest of the first ones. pieces: none. */
 static uint32_t rarest_piece(const struct object *o, const struct holder *from,
-                             const struct holder *to, const uint64_t *among)
+                             const struct holder *to, struct choice choice)
 {
     uint32_t best = o->pieces, words = bits_words(o->pieces);
-    uint32_t best_spread = UINT32_MAX;
+    uint64_t best_cost = UINT64_MAX;
     /* From who is slow only what others may not have; or when nothing else comes. */
     uint32_t most =
         from->node->out.slow && to->in->flights > 0 ? o->slow_out : UINT32_MAX;
@@ -136,16 +163,19 @@ static uint32_t rarest_piece(const struct object *o, const struct holder *from,
     for (uint32_t i = 0; i < words; i++) {
         uint64_t has = from->complete ? bits_full_word(o->pieces, i) : from->have[i];
         uint64_t left = has & ~to->have[i] & ~to->in->asked[i];
-        if (among != NULL)
-            left &= among[i];
+        if (choice.among != NULL)
+            left &= choice.among[i];
         else if (o->feed.state == FEED_ON)
             left &= fed_word(to, i);
         for (; left != 0; left &= left - 1) {
             uint32_t piece = i * 64 + (uint32_t)__builtin_ctzll(left);
-            if (o->copies[piece] > most)
+            uint64_t cost = o->spread[piece];
+            if (o->copies[piece] > most || is_crowded(o, piece, choice.a_copy))
                 continue;
-            if (o->spread[piece] < best_spread) {
-                best_spread = o->spread[piece];
+            if (choice.read_at != NULL)
+                cost = cost * READS_A_COPY + choice.read_at[piece];
+            if (cost < best_cost) {
+                best_cost = cost;
                 best = piece;
             }
         }
@@ -153,11 +183,36 @@ static uint32_t rarest_piece(const struct object *o, const struct holder *from,
     return best;
 }
 
+/* What tasks at `to` will need: first what they or others read, in its order. */
+static uint32_t pick_urgent(const struct object *o, const struct holder *from,
+                            const struct holder *to)
+{
+    uint32_t piece = o->pieces;
+
+    if (o->soon != NULL && (to->in->held || to->in->urgent != NULL))
+        piece = rarest_piece(o, from, to,
+                             (struct choice){o->soon, o->read_at, FLIGHTS_A_COPY});
+    if (piece == o->pieces && to->in->urgent != NULL)
+        piece = rarest_piece(o, from, to,
+                             (struct choice){to->in->urgent, NULL, FLIGHTS_A_COPY});
+    return piece;
+}
+
+struct search {
+    bool h_sends;     /* the other side receives */
+    enum level level; /* no less than that */
+    bool again;       /* nothing was found for pairs that have nothing under way */
+    uint32_t tries;   /* pairs looked at */
+    uint32_t a_copy;  /* flights of what a task waits for; 0: any number */
+};
+
 /* What tasks at `to` wait for comes first; while such a piece is still to be had, the
  * way is kept short for it. */
-static uint32_t pick_piece(const struct object *o, const struct holder *from,
-                           const struct holder *to, bool urgent_only)
+static uint32_t pick_piece(const struct mgr *mgr, const struct holder *from,
+                           const struct holder *to, const struct search *how)
 {
+    const struct object *o = from->object;
+    enum level level = how->level;
     uint32_t piece = o->pieces;
 
     /* Few at a time are sooner at the next ones, as long as few have it. */
@@ -165,17 +220,20 @@ static uint32_t pick_piece(const struct object *o, const struct holder *from,
         o->holder_count >= CROWD && 2 * o->copies[0] < o->holder_count)
         return o->pieces;
     if (!bits_get(to->have, 0))
-        return !urgent_only && mgr_holder_has(from, 0) && !bits_get(to->in->asked, 0)
+        return level == LEVEL_ANY && mgr_holder_has(from, 0) &&
+                       !bits_get(to->in->asked, 0)
                    ? 0
                    : o->pieces;
-    if (to->in->urgent != NULL)
-        piece = rarest_piece(o, from, to, to->in->urgent);
-    if (piece < o->pieces || urgent_only ||
-        (to->in->outstanding >= WINDOW_BESIDE_URGENT && urgent_waits(o, to)))
+    if (to->in->awaited != NULL)
+        piece = rarest_piece(o, from, to,
+                             (struct choice){to->in->awaited, NULL, how->a_copy});
+    if (piece < o->pieces || level == LEVEL_AWAITED || !has_room_beside(mgr, to))
         return piece;
-    if (to->in->held)
-        return o->soon != NULL ? rarest_piece(o, from, to, o->soon) : o->pieces;
-    return rarest_piece(o, from, to, NULL);
+    piece = pick_urgent(o, from, to);
+    if (piece < o->pieces || level == LEVEL_URGENT || to->in->held ||
+        (to->in->outstanding >= WINDOW_BESIDE_URGENT && lacks(to, to->in->urgent)))
+        return piece;
+    return rarest_piece(o, from, to, (struct choice){0});
 }
 
 static struct flight *flight_push(struct intake *in)
@@ -217,13 +275,6 @@ static bool assign(struct mgr *mgr, struct holder *from, struct holder *to,
     return true;
 }
 
-struct search {
-    bool h_sends;     /* the other side receives */
-    bool urgent_only; /* what tasks wait for */
-    bool again;       /* nothing was found for pairs that have nothing under way */
-    uint32_t tries;   /* pairs looked at */
-};
-
 static bool pair_ok(const struct mgr *mgr, const struct holder *from,
                     const struct holder *to)
 {
@@ -251,7 +302,7 @@ static bool pair_has_room(const struct mgr *mgr, const struct holder *from,
 {
     uint32_t others = to->object->holder_count - 1, most = 1, count = 0;
 
-    if (how->urgent_only || (how->again && has_little_to_do(mgr, from)))
+    if (how->level < LEVEL_ANY || (how->again && has_little_to_do(mgr, from)))
         return true;
     if (others > 0 && others < mgr->limits.window)
         most = (mgr->limits.window + others - 1) / others;
@@ -264,11 +315,21 @@ static bool pair_has_room(const struct mgr *mgr, const struct holder *from,
 static uint32_t pair_piece(const struct mgr *mgr, const struct holder *from,
                            const struct holder *to, const struct search *how)
 {
-    bool kept = mgr_plan_is_top(from) && !how->urgent_only;
+    bool kept = mgr_plan_is_top(from) && how->level == LEVEL_ANY;
 
     if (kept || !pair_ok(mgr, from, to) || !pair_has_room(mgr, from, to, how))
         return from->object->pieces;
-    return pick_piece(from->object, from, to, how->urgent_only);
+    return pick_piece(mgr, from, to, how);
+}
+
+/* Of receivers the poorest; of senders who sends least, if a task waits. */
+static bool is_better(const struct search *how, const struct holder *other,
+                      const struct holder *best)
+{
+    if (best == NULL)
+        return true;
+    return how->h_sends ? other->have_count < best->have_count
+                        : other->node->sending < best->node->sending;
 }
 
 /* One flight between `h` and one of these, from somewhere in the middle on: the first
@@ -277,14 +338,15 @@ static bool match_among(struct mgr *mgr, struct holder *h, const struct list *ot
                         struct search *how)
 {
     uint32_t i = others->count > 0 ? (mgr->turn += TURN) % others->count : 0;
-    uint32_t piece = h->object->pieces, fits = how->h_sends ? FITS : 1;
+    uint32_t piece = h->object->pieces;
+    uint32_t fits = how->h_sends || how->level == LEVEL_AWAITED ? FITS : 1;
     struct holder *best = NULL;
 
     for (uint32_t n = 0; n < others->count && how->tries > 0 && fits > 0; n++) {
         struct holder *other = others->at[i];
         struct holder *from = how->h_sends ? h : other, *to = how->h_sends ? other : h;
         uint32_t found = h->object->pieces;
-        if (best == NULL || other->have_count < best->have_count)
+        if (is_better(how, other, best))
             found = pair_piece(mgr, from, to, how);
         if (found < h->object->pieces) {
             best = other;
@@ -309,29 +371,30 @@ static bool match_once(struct mgr *mgr, struct holder *h, struct search how)
            match_among(mgr, h, &o->last_senders, &how);
 }
 
-static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, bool urgent_only,
+static bool match_one(struct mgr *mgr, struct holder *h, bool h_sends, enum level level,
                       uint32_t tries)
 {
-    struct search how = {h_sends, urgent_only, false, tries};
+    struct search how = {h_sends, level, false, tries, FLIGHTS_A_COPY};
+
+    if (tries == UINT32_MAX) /* some time has passed: who has it now may be slow */
+        how.a_copy = 0;
 
     if (match_once(mgr, h, how))
         return true;
-    how.again = !urgent_only && (!h_sends || has_little_to_do(mgr, h));
+    how.again = level == LEVEL_ANY && (!h_sends || has_little_to_do(mgr, h));
     return how.again && match_once(mgr, h, how);
 }
 
 static void plan_for(struct mgr *mgr, struct holder *h, uint32_t tries)
 {
-    bool urgent = h->object->urgents > 0;
+    enum level first = h->object->urgents > 0 ? LEVEL_AWAITED : LEVEL_ANY;
 
-    while (urgent && h->send.list != NULL && match_one(mgr, h, true, true, tries))
-        ;
-    while (h->send.list != NULL && match_one(mgr, h, true, false, tries))
-        ;
-    while (urgent && h->receive.list != NULL && match_one(mgr, h, false, true, tries))
-        ;
-    while (h->receive.list != NULL && match_one(mgr, h, false, false, tries))
-        ;
+    for (enum level l = first; l <= LEVEL_ANY; l++)
+        while (h->send.list != NULL && match_one(mgr, h, true, l, tries))
+            ;
+    for (enum level l = first; l <= LEVEL_ANY; l++)
+        while (h->receive.list != NULL && match_one(mgr, h, false, l, tries))
+            ;
 }
 
 /* A FETCH that is sent when it is full, and at the end. */

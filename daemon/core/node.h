@@ -246,9 +246,10 @@ void node_lazy_lost(struct node *node, const struct vine_digest *digest,
                     uint64_t now_ms);
 /* A mount of a daemon before us still reads from it. */
 void node_lazy_adopt(struct node *node, const struct vine_digest *digest);
-/* Tasks read from it: to be said a few times a second while they do. */
+/* Tasks read these pieces, which are there: to be said of the first read of each, and
+ * a few times a second while they read. */
 void node_lazy_read(struct node *node, const struct vine_digest *digest,
-                    uint64_t now_ms);
+                    struct msg_range range, uint64_t now_ms);
 /* A task waits for these pieces. */
 void node_lazy_need(struct node *node, const struct vine_digest *digest,
                     struct msg_range range, uint64_t now_ms);

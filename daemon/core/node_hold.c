@@ -105,12 +105,21 @@ void node_hold_tick(struct node *node)
             node_hold_check(node, o);
 }
 
-/* The manager has forgotten it, or nobody wants the object any more. */
-void node_hold_forget(struct node_object *o, bool over)
+/* Nobody wants the object any more, or it is complete. */
+void node_hold_forget(struct node_object *o)
 {
     o->holding = false;
-    if (over)
-        o->hold_since_ms = 0;
+    o->hold_since_ms = 0;
+}
+
+/* One job's source failed: the manager has forgotten this, or goes on for another job
+ * and must not hold back what nobody holds any more. */
+void node_hold_drop(struct node *node, struct node_object *o)
+{
+    if (!o->holding)
+        return;
+    o->holding = false;
+    tell(node, o);
 }
 
 uint64_t node_hold_deadline(const struct node *node)

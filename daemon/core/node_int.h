@@ -91,6 +91,7 @@ struct node_object {
     struct msg_range tables; /* LAZY_TABLES */
     uint64_t *first;         /* pieces wanted before others; NULL: none */
     uint64_t *touched;       /* pieces that starts read; NULL: not known */
+    uint64_t *read;          /* told that this start read them; NULL: none */
     struct msg_range ahead;  /* what was wanted beside the last piece waited for */
     uint64_t ahead_bytes;
     bool holding;            /* the manager is to plan what is urgent, and no more */
@@ -351,7 +352,8 @@ bool node_hold_stream(const struct node_object *o);
 void node_hold_message(struct node *node, struct node_object *o, bool hold);
 void node_hold_tell_all(struct node *node); /* after REGISTER */
 void node_hold_manager_down(struct node *node);
-void node_hold_forget(struct node_object *o, bool over);
+void node_hold_forget(struct node_object *o);
+void node_hold_drop(struct node *node, struct node_object *o);
 void node_hold_tick(struct node *node);
 uint64_t node_hold_deadline(const struct node *node);
 

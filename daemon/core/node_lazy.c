@@ -3,10 +3,11 @@
  * A trusted object that somebody wants to start on lazily: first the piece with the
  * superblock and those with the file system's tables, then the edge mounts it and
  * serves what is there. Each of these, and whatever a task waits for after that, is
- * told to the manager as urgent and, where this node streams the object from its
- * source, read first. Who asks for a piece is likely to ask for the next ones: they go
- * with it. What starts read of an object is remembered, and is urgent the next time as
- * soon as the tables are here.
+ * told to the manager as urgent (what a task waits for, as awaited) and, where this
+ * node streams the object from its source, read first. Who asks for a piece is likely
+ * to ask for the next ones: they go with it. Who streams the object has it before the
+ * others, which start the same job: what is read here is told, too. What starts read of
+ * an object is remembered, and is urgent the next time as soon as the tables are here.
  *
  * All of it is about order. That every piece comes in the end is the business of the
  * rest; the object is complete, published and mounted by the same rules. What must
@@ -77,13 +78,13 @@ static void stream_advance(struct node *node, struct node_object *o)
         node_origin_advance(node, o->stream);
 }
 
-/* These before others, here and, by the manager, at peers. again: say also what was
- * said before. */
+/* These before others, here and, by the manager, at peers. What is awaited is said each
+ * time. */
 static void want_first(struct node *node, struct node_object *o, struct msg_range range,
-                       bool again)
+                       enum msg_type type)
 {
     struct msg_range ranges[64];
-    struct msg m = {.type = MSG_URGENT, .digest = o->digest, .ranges = ranges};
+    struct msg m = {.type = type, .digest = o->digest, .ranges = ranges};
     uint32_t end = range.first + range.count;
 
     if (o->first == NULL)
@@ -92,7 +93,7 @@ static void want_first(struct node *node, struct node_object *o, struct msg_rang
         return;
     for (uint32_t p = range.first; p < end; p++) {
         struct msg_range *last = m.range_count > 0 ? &ranges[m.range_count - 1] : NULL;
-        if (node_object_has(o, p) || (bits_get(o->first, p) && !again))
+        if (node_object_has(o, p) || (bits_get(o->first, p) && type != MSG_AWAITED))
             continue;
         bits_set(o->first, p);
         if (last != NULL && last->first + last->count == p)
@@ -182,8 +183,8 @@ void node_lazy_advance(struct node *node, struct node_object *o)
             o->have_count == o->pieces || !somebody_asked(node, o))
             return;
         o->lazy = LAZY_WAITING;
-        want_first(node, o, tables_guess(o), false);
-        want_first(node, o, (struct msg_range){1, 1}, false);
+        want_first(node, o, tables_guess(o), MSG_URGENT);
+        want_first(node, o, (struct msg_range){1, 1}, MSG_URGENT);
         stream_advance(node, o);
     }
     if (o->lazy == LAZY_WAITING && node_object_has(o, 0) && node_object_has(o, 1)) {
@@ -214,7 +215,9 @@ void node_lazy_leave(struct node *node, struct node_object *o)
     o->trouble = (struct vine_err){0};
     o->lazy = LAZY_OFF;
     node_hold_check(node, o); /* the manager may know another job that wants it */
-    node_hold_forget(o, true);
+    node_hold_forget(o);
+    free(o->read);
+    o->read = NULL;
     if (!mounts || node_mount_find(o, NODE_ANY_UID) == NULL)
         return;
     o->lazy_leaving = true;
@@ -231,16 +234,19 @@ void node_lazy_complete(struct node_object *o)
 {
     o->lazy = LAZY_OFF;
     o->lazy_served = false;
-    node_hold_forget(o, true);
+    node_hold_forget(o);
     o->retry_ms = 0;
     o->trouble = (struct vine_err){0};
     free(o->first);
     o->first = NULL;
+    free(o->read);
+    o->read = NULL;
 }
 
 void node_lazy_free(struct node_object *o)
 {
     free(o->first);
+    free(o->read);
     free(o->touched);
 }
 
@@ -259,7 +265,7 @@ void node_lazy_tables(struct node *node, const struct vine_digest *digest,
     }
     o->tables = data_pieces(o, tables);
     o->lazy = LAZY_TABLES;
-    want_first(node, o, o->tables, false);
+    want_first(node, o, o->tables, MSG_URGENT);
     stream_advance(node, o);
     node_lazy_advance(node, o);
 }
@@ -312,14 +318,36 @@ void node_lazy_adopt(struct node *node, const struct vine_digest *digest)
         o->lazy_served = true;
 }
 
+/* Who has the source waits less than the others, which will read the same: what is read
+ * here is told them, in its order. */
+static void tell_read(struct node *node, struct node_object *o, struct msg_range range)
+{
+    struct msg m = {
+        .type = MSG_TOUCHED, .digest = o->digest, .ranges = &range, .range_count = 1};
+    bool news = false;
+
+    if (o->read == NULL)
+        o->read = bits_new(o->pieces);
+    for (uint32_t p = 0; o->read != NULL && p < range.count; p++) {
+        news |= !bits_get(o->read, range.first + p);
+        bits_set(o->read, range.first + p);
+    }
+    if (news)
+        node_send(node, &m);
+}
+
 void node_lazy_read(struct node *node, const struct vine_digest *digest,
-                    uint64_t now_ms)
+                    struct msg_range range, uint64_t now_ms)
 {
     struct node_object *o = node_object_find(node, digest);
 
     node_time(node, now_ms);
-    if (o != NULL && o->lazy == LAZY_MOUNTED)
-        node_hold_busy(node, o, false);
+    if (o == NULL || o->lazy != LAZY_MOUNTED)
+        return;
+    node_hold_busy(node, o, false);
+    range = data_pieces(o, range);
+    if (o->stream != NULL && range.count > 0)
+        tell_read(node, o, range);
 }
 
 static struct msg_range read_ahead(struct node_object *o, struct msg_range range)
@@ -349,8 +377,8 @@ void node_lazy_need(struct node *node, const struct vine_digest *digest,
     range = data_pieces(o, range);
     if (range.count == 0)
         return;
-    want_first(node, o, range, true);
-    want_first(node, o, read_ahead(o, range), false);
+    want_first(node, o, range, MSG_AWAITED);
+    want_first(node, o, read_ahead(o, range), MSG_URGENT);
     stream_advance(node, o);
     if (o->lazy == LAZY_MOUNTED)
         node_hold_busy(node, o, false);
@@ -444,7 +472,7 @@ bool node_lazy_keeps(struct node *node, struct job_source *s,
              (unsigned long long)s->job->job, err->text);
     o->trouble = *err;
     o->retry_ms = node->now_ms + RETRY_MS;
-    node_hold_forget(o, false);
+    node_hold_drop(node, o);
     return true;
 }
 

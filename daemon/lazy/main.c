@@ -112,6 +112,7 @@ static void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     size_t len = size < READ_MAX ? size : READ_MAX;
     struct waiting *w;
     uint32_t first, last;
+    bool news = false;
 
     lazy.reads++;
     if (offset >= lazy.pieces.size || len == 0) {
@@ -121,10 +122,12 @@ static void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     if (len > lazy.pieces.size - offset)
         len = (size_t)(lazy.pieces.size - offset);
     pieces_span(&lazy.pieces, offset, len, &first, &last);
-    for (uint32_t p = first; p <= last; p++)
+    for (uint32_t p = first; p <= last; p++) {
+        news |= !lazy.pieces.touched[p];
         lazy.pieces.touched[p] = true;
+    }
     if (pieces_missing(&lazy.pieces, first, last) == 0) {
-        if (now >= lazy.told_ms + LAZY_READ_MS) {
+        if (news || now >= lazy.told_ms + LAZY_READ_MS) {
             lazy.told_ms = now;
             tell(LAZY_READ, first, last);
         }

@@ -135,9 +135,9 @@ void lazy_on_need(struct lazy *l, struct msg_range range)
     vined_update(l->vined);
 }
 
-void lazy_on_read(struct lazy *l)
+void lazy_on_read(struct lazy *l, struct msg_range range)
 {
-    node_lazy_read(l->vined->core, &l->digest, vined_now(l->vined));
+    node_lazy_read(l->vined->core, &l->digest, range, vined_now(l->vined));
     vined_update(l->vined);
 }
 

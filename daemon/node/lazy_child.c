@@ -184,7 +184,7 @@ static void take_packet(struct lazy *l, const struct lazy_report *packet, size_t
     if (m->type == LAZY_NEED)
         lazy_on_need(l, range);
     else if (m->type == LAZY_READ)
-        lazy_on_read(l);
+        lazy_on_read(l, range);
     else if (m->type == LAZY_EXPIRED)
         lazy_on_expired(l, range);
 }

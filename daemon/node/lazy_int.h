@@ -70,7 +70,7 @@ void lazy_note_failure(struct lazy *l, const char *text);
 
 /* lazy.c, called by lazy_child.c */
 void lazy_on_need(struct lazy *l, struct msg_range range);
-void lazy_on_read(struct lazy *l);
+void lazy_on_read(struct lazy *l, struct msg_range range);
 void lazy_on_expired(struct lazy *l, struct msg_range range);
 void lazy_on_report(struct lazy *l, const struct lazy_report *report);
 void lazy_on_gone(struct lazy *l); /* the connection ended */

@@ -158,6 +158,7 @@ const struct message_type message_types[MSG_TYPES] = {
     [MSG_ASK_STATUS] = {"ask_status", 0, 1, {R(ticket)}},
     /* either direction */
     [MSG_URGENT] = {"urgent", 0, 2, {R(digest), R(ranges)}},
+    [MSG_AWAITED] = {"awaited", 0, 2, {R(digest), R(ranges)}},
     [MSG_TOUCHED] = {"touched", 0, 2, {R(digest), R(ranges)}},
     [MSG_HOLD] = {"hold", 0, 2, {R(digest), R(hold)}},
     /* manager -> node */

@@ -10,7 +10,8 @@
  *                        LAZY_END                answer with LAZY_REPORT, then exit
  *   vine-lazy -> vined   LAZY_NEED first count   a read waits for these; repeated
  *                        LAZY_READ first count   these are read now, and are there;
- *                                                said once in a while
+ *                                                said of the first read of a piece,
+ *                                                and else once in a while
  *                        LAZY_EXPIRED first count  a read of these got EIO: nothing at
  *                                                all had arrived for so long
  *                        LAZY_REPORT             counters, and the pieces that were

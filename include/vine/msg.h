@@ -45,10 +45,13 @@ enum msg_type {
     MSG_PING,    /* keep-alive, either direction; answered with MSG_PONG */
     MSG_PONG,
     MSG_ASK_STATUS, /* ticket */
-    MSG_URGENT,     /* digest ranges[]: a task waits for these pieces, plan them before
-                       others. To the origin of a stream: read these first */
+    MSG_URGENT,     /* digest ranges[]: tasks will need these pieces first, plan them
+                       before others. To the origin of a stream: read these first */
+    MSG_AWAITED, /* digest ranges[]: a task stands still until it has these; before all
+                    that is urgent */
     MSG_TOUCHED, /* digest ranges[]: what the start of a job reads of it, for those who
-                    start before they have it whole. Either direction; a hint only */
+                    start before they have it whole. Either direction; a hint only. Said
+                    while a start goes on, in the order of its reads, too */
 
     MSG_HOLD, /* digest hold: while tasks start on it, this node wants what is urgent
                  and nothing else; until a HOLD without it. To the origin of a stream:

@@ -111,7 +111,8 @@ static void task_step(struct sim *sim, struct event *e)
     t->piece = 0;
     t->done++;
     if (!whole && h->core != NULL && h->frozen_until_us == 0) {
-        node_lazy_read(h->core, &sim->things[t->thing].digest, now_ms(sim));
+        node_lazy_read(h->core, &sim->things[t->thing].digest,
+                       (struct msg_range){piece, 1}, now_ms(sim));
         host_timer(sim, h);
     }
     at(sim, sim->now_us + MS + draw(sim, chance(sim, 5) ? 4 * SECOND : 100 * MS),

@@ -174,9 +174,100 @@ static void test_what_one_needs_the_others_get_too(void **state)
     assert_int_equal(have(w, 2, 1, 0, 1), 0);
     assert_int_equal(have(w, 3, 1, 0, 1), 0);
     w->log.count = 0;
-    assert_int_equal(tell(w, 2, MSG_URGENT, 40, 1), 0);
+    assert_int_equal(tell(w, 2, MSG_AWAITED, 40, 1), 0);
     assert_int_equal(sent_last(&w->log, 2, MSG_FETCH)->assigns[0].range.first, 40);
     assert_int_equal(sent_last(&w->log, 3, MSG_FETCH)->assigns[0].range.first, 40);
+    end(w);
+}
+
+static uint32_t first_piece(struct world *w, uint32_t conn)
+{
+    const struct sent *s = sent_last(&w->log, conn, MSG_FETCH);
+
+    return s == NULL ? UINT32_MAX : s->assigns[0].range.first;
+}
+
+/* What is urgent fills the window but for what tasks wait for. */
+static void test_awaited_pieces_pass_urgent_ones(void **state)
+{
+    struct world *w = begin_seeded(1, MANY);
+
+    assert_int_equal(hold(w, 2, true), 0);
+    assert_int_equal(tell(w, 2, MSG_URGENT, 10, 30), 0);
+    assert_int_equal(have(w, 2, 1, 0, 1), 0);
+    w->log.count = 0;
+    assert_int_equal(tell(w, 2, MSG_AWAITED, 90, 1), 0);
+    assert_int_equal(first_piece(w, 2), 90);
+    w->log.count = 0;
+    assert_int_equal(tell(w, 2, MSG_URGENT, 80, 1), 0);
+    assert_null(sent_last(&w->log, 2, MSG_FETCH));
+    end(w);
+}
+
+/* Whoever has read it first is followed, in its order. */
+static void test_what_is_read_on_one_node_comes_to_the_others(void **state)
+{
+    struct world *w = begin_seeded(1, MANY);
+
+    assert_int_equal(hold(w, 2, true), 0);
+    assert_int_equal(have(w, 2, 1, 0, 1), 0);
+    w->log.count = 0;
+    assert_int_equal(tell(w, 1, MSG_TOUCHED, 60, 1), 0);
+    assert_int_equal(first_piece(w, 2), 60);
+    assert_int_equal(tell(w, 1, MSG_TOUCHED, 50, 1), 0);
+    assert_int_equal(tell(w, 1, MSG_TOUCHED, 40, 1), 0);
+    assert_int_equal(tell(w, 1, MSG_TOUCHED, 30, 9), 0);
+    assert_int_equal(first_piece(w, 2), 30);
+    assert_int_equal(next_piece(w, 2, 60), 31);
+    end(w);
+}
+
+/* Those that have it next send it on: sooner than one that sends it to all. */
+static void test_what_many_wait_for_spreads_from_those_that_have_it(void **state)
+{
+    struct world *w = begin_seeded(1, MANY);
+    uint32_t sent = 0, one = 0;
+
+    for (uint32_t conn = 3; conn <= 6; conn++) {
+        join(w, conn);
+        want(w, conn, JOB, 5);
+    }
+    for (uint32_t conn = 2; conn <= 6; conn++) {
+        assert_int_equal(hold(w, conn, true), 0);
+        assert_int_equal(have(w, conn, 1, 0, 1), 0);
+    }
+    w->log.count = 0;
+    for (uint32_t conn = 2; conn <= 6; conn++)
+        assert_int_equal(tell(w, conn, MSG_AWAITED, 40, 1), 0);
+    for (uint32_t conn = 2; conn <= 6; conn++)
+        if (first_piece(w, conn) == 40) {
+            one = conn;
+            sent++;
+        }
+    assert_int_equal(sent, 2);
+    assert_int_equal(have(w, one, 1, 40, 1), 0);
+    for (uint32_t conn = 2; conn <= 6; conn++)
+        assert_int_equal(first_piece(w, conn), 40);
+    end(w);
+}
+
+/* Whoever gets it now may be slow, or gone: then it is asked for without them. */
+static void test_nobody_waits_long_for_others_to_have_it(void **state)
+{
+    struct world *w = begin_seeded(1, MANY);
+
+    for (uint32_t conn = 2; conn <= 6; conn++) {
+        if (conn > 2) {
+            join(w, conn);
+            want(w, conn, JOB, 5);
+        }
+        assert_int_equal(hold(w, conn, true), 0);
+        assert_int_equal(have(w, conn, 1, 0, 1), 0);
+        assert_int_equal(tell(w, conn, MSG_AWAITED, 40, 1), 0);
+    }
+    wait_ms(w, 500);
+    for (uint32_t conn = 2; conn <= 6; conn++)
+        assert_int_equal(first_piece(w, conn), 40);
     end(w);
 }
 
@@ -214,6 +305,10 @@ int main(void)
         cmocka_unit_test(test_who_holds_gets_what_is_urgent_and_no_more),
         cmocka_unit_test(test_who_holds_and_reuses_gets_nothing),
         cmocka_unit_test(test_what_one_needs_the_others_get_too),
+        cmocka_unit_test(test_awaited_pieces_pass_urgent_ones),
+        cmocka_unit_test(test_what_is_read_on_one_node_comes_to_the_others),
+        cmocka_unit_test(test_what_many_wait_for_spreads_from_those_that_have_it),
+        cmocka_unit_test(test_nobody_waits_long_for_others_to_have_it),
         cmocka_unit_test(test_an_origin_is_told_when_all_hold),
     };
 
