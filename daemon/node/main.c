@@ -86,47 +86,6 @@ void vined_defer(struct vined *vined, void (*run)(struct vined *vined, void *arg
     (void)uv_timer_start(&d->timer, on_deferred, 0, 0);
 }
 
-/* Syncing in the background. */
-struct sync_job {
-    uv_work_t work;
-    struct vined *vined;
-    struct store_object *object;
-    struct vine_err err;
-};
-
-static void run_sync(uv_work_t *work)
-{
-    struct sync_job *job = work->data;
-
-    (void)store_sync(job->vined->store, job->object, &job->err);
-}
-
-static void after_sync(uv_work_t *work, int status)
-{
-    struct sync_job *job = work->data;
-
-    if (job->err.code == VINE_OK)
-        store_synced(job->vined->store, job->object);
-    else if (job->err.code != VINE_ENOENT) /* evicted meanwhile */
-        vine_log(VINE_LOG_WARNING, "event=sync-failed reason=%s",
-                 vine_q(job->err.text));
-    store_put(job->object);
-    free(job);
-}
-
-void vined_sync_object(struct vined *vined, struct store_object *object)
-{
-    struct sync_job *job = calloc(1, sizeof(*job));
-
-    if (job == NULL)
-        return; /* unsynced: the next start hashes it */
-    job->vined = vined;
-    job->object = object;
-    job->work.data = job;
-    store_get(object);
-    (void)uv_queue_work(&vined->loop, &job->work, run_sync, after_sync);
-}
-
 /* The core's ops. */
 static void op_send(void *ctx, const struct msg *m)
 {
@@ -207,7 +166,7 @@ static void publish_late(struct vined *vined, void *arg)
     } else if (!object->complete &&
                store_publish(vined->store, object, p->trusted, &err) == 0) {
         lazy_published(vined, object);
-        vined_sync_object(vined, object);
+        sync_object(vined, object);
     }
     node_published(vined->core, &p->digest, err.code != VINE_OK ? &err : NULL,
                    vined_now(vined));
@@ -249,8 +208,10 @@ static void op_remove(void *ctx, const struct vine_digest *digest)
 
     lazy_remove(vined, digest);
     mount_remove(vined, digest);
-    if (object != NULL)
-        store_remove(vined->store, object);
+    if (object == NULL)
+        return;
+    sync_forget(vined, object);
+    store_remove(vined->store, object);
 }
 
 static void op_lazy_look(void *ctx, const struct vine_digest *digest)
@@ -520,7 +481,8 @@ static int start(struct vined *vined, struct vine_err *err)
         mounts_start(vined, err) < 0 || start_core(vined, err) < 0 ||
         lazies_start(vined, err) < 0 || buffers_start(vined, err) < 0 ||
         transfers_start(vined, err) < 0 || sources_start(vined, err) < 0 ||
-        fetch_start(vined, err) < 0 || jobs_start(vined, err) < 0)
+        syncs_start(vined, err) < 0 || fetch_start(vined, err) < 0 ||
+        jobs_start(vined, err) < 0)
         return -1;
     daemon_alarm_start(&vined->alarm, &vined->loop, vined, next_deadline, tick);
     if (serve_start(vined, err) < 0 || local_start(vined, err) < 0)
@@ -543,6 +505,7 @@ static void stop(void *ctx)
     fetch_stop(vined);
     jobs_stop(vined);
     sources_stop(vined);
+    syncs_stop(vined);
     lazies_stop(vined);
     mounts_stop(vined);
 }

@@ -20,6 +20,7 @@
 #define BATCH_CHUNKS 128u
 #define BATCH_LOOKUPS 8192u /* so that a large manifest does not hold up the loop */
 #define BATCHES 2u
+#define RUN_BYTES (256u << 10) /* at once: what a processor's cache holds */
 
 struct reuse {
     struct vined *vined;
@@ -81,17 +82,45 @@ bool reuse_knows(const struct vined *vined, const struct store_object *object,
     return look_up(vined, object, chunk, &found);
 }
 
+/* How many from `at` on follow one another in both objects: one read and one write. */
+static uint32_t count_run(const struct batch *b, uint32_t at)
+{
+    const struct manifest_chunk *wanted = b->object->manifest.chunk;
+    const struct reuse_chunk *first = &b->chunk[at];
+    uint32_t count = 1, length = wanted[first->chunk].length;
+
+    for (; at + count < b->count; count++) {
+        const struct reuse_chunk *c = &b->chunk[at + count];
+        if (c->from != first->from || c->chunk != first->chunk + count ||
+            c->from_chunk != first->from_chunk + count ||
+            length + wanted[c->chunk].length > RUN_BYTES)
+            break;
+        length += wanted[c->chunk].length;
+    }
+    return count;
+}
+
+static enum vine_code take_run(const struct batch *b, uint32_t at, uint32_t count)
+{
+    const struct reuse_chunk *c = &b->chunk[at];
+    struct vine_err err = {0};
+
+    (void)store_take_chunks(b->object, c->chunk, count, c->from, c->from_chunk,
+                            b->buffer, &err);
+    return err.code;
+}
+
 static void run_batch(uv_work_t *work)
 {
     struct batch *b = work->data;
-    struct store_object *object = b->object;
 
-    for (uint32_t i = 0; i < b->count; i++) {
-        struct reuse_chunk *c = &b->chunk[i];
-        struct vine_err err = {0};
-        (void)store_take_chunk(object, c->chunk, c->from, c->from_chunk, b->buffer,
-                               &err);
-        c->code = err.code;
+    for (uint32_t at = 0; at < b->count;) {
+        uint32_t end = at + count_run(b, at);
+        bool whole = take_run(b, at, end - at) == VINE_OK;
+
+        /* Else one by one, to tell which are wrong. */
+        for (; at < end; at++)
+            b->chunk[at].code = whole ? VINE_OK : take_run(b, at, 1);
     }
 }
 

@@ -180,7 +180,7 @@ static void on_built(void *ctx, struct source *s)
     vined->same_bytes += s->same_bytes;
     store_add_key(vined->store, stored, &s->key);
     lazy_published(vined, stored); /* perhaps it was being fetched too */
-    vined_sync_object(vined, stored);
+    sync_object(vined, stored);
     object = (struct msg_object){.digest = stored->manifest.digest,
                                  .size = stored->manifest.size,
                                  .pieces = stored->pieces,

@@ -83,11 +83,12 @@ int store_write_chunk(struct store_object *object, uint32_t chunk, const void *b
 int store_read_chunk(const struct store_object *object, uint32_t chunk, void *buf,
                      struct vine_err *err);
 
-/* (worker) Write a chunk with the bytes of another object's, of the same digest. They
- * are checked again, but for a part's: it came or was made a moment ago. */
-int store_take_chunk(struct store_object *object, uint32_t chunk,
-                     const struct store_object *from, uint32_t from_chunk, void *buf,
-                     struct vine_err *err);
+/* (worker) Write chunks that follow one another with the bytes of as many of another
+ * object's, of the same digests; buf holds them all. They are checked again, all before
+ * the first is written, but for a part's: it came or was made a moment ago. */
+int store_take_chunks(struct store_object *object, uint32_t first, uint32_t count,
+                      const struct store_object *from, uint32_t from_first, void *buf,
+                      struct vine_err *err);
 
 /* Are chunks in the page cache, so that sending them will not wait for the disk? A
  * guess from some of their pages. If not: (worker) read them, so that they are. */

@@ -212,15 +212,18 @@ void store_mark_part(struct store *store, struct store_object *object)
         (void)close(fd);
 }
 
-int store_take_chunk(struct store_object *object, uint32_t chunk,
-                     const struct store_object *from, uint32_t from_chunk, void *buf,
-                     struct vine_err *err)
+int store_take_chunks(struct store_object *object, uint32_t first, uint32_t count,
+                      const struct store_object *from, uint32_t from_first, void *buf,
+                      struct vine_err *err)
 {
-    const struct manifest_chunk *c = &object->manifest.chunk[chunk];
+    const struct manifest_chunk *c = &object->manifest.chunk[first];
+    const struct manifest_chunk *last = c + count - 1;
+    uint32_t length = (uint32_t)(last->offset + last->length - c->offset);
 
-    if (store_read_chunk(from, from_chunk, buf, err) < 0)
+    if (disk_pread_all(from->image_fd, buf, length,
+                       from->manifest.chunk[from_first].offset, err) < 0)
         return -1;
     if (!from->part)
-        return store_write_chunk(object, chunk, buf, c->length, err);
-    return disk_pwrite_all(object->image_fd, buf, c->length, c->offset, err);
+        return store_write_chunks(object, first, count, buf, length, err);
+    return disk_pwrite_all(object->image_fd, buf, length, c->offset, err);
 }

@@ -13,6 +13,7 @@
  *   local.c      the Unix socket for plugin and CLI; status.c its documents; packing.c
  *   jobs.c       which jobs live; leases on disk
  *   store*.c     objects on disk
+ *   sync.c       when they are made to last
  *
  * All of it runs on one loop thread, which alone touches the core; blocking work goes
  * to libuv's thread pool with a reference to what it uses. */
@@ -38,6 +39,7 @@ struct lazies;
 struct local;
 struct jobs;
 struct metrics;
+struct syncs;
 
 struct vined {
     uv_loop_t loop;
@@ -63,6 +65,7 @@ struct vined {
     struct local *local;
     struct jobs *jobs;
     struct metrics *metrics;
+    struct syncs *syncs;
     uint64_t same_files, same_bytes; /* that builds took from older images */
     uint64_t bytes_served;           /* to other nodes */
     uint64_t results[VINE_CODES];    /* sources that steps were answered about */
@@ -82,9 +85,6 @@ void vined_measure(struct vined *vined);
 /* Call `run` from the loop soon, not from inside the current call. */
 void vined_defer(struct vined *vined, void (*run)(struct vined *vined, void *arg),
                  void *arg);
-
-/* Sync a published object in the background and note that it is. */
-void vined_sync_object(struct vined *vined, struct store_object *object);
 
 /* manager.c */
 int manager_start(struct vined *vined, struct vine_err *err);
@@ -158,6 +158,13 @@ bool reuse_knows(const struct vined *vined, const struct store_object *object,
 /* Chunks of a transfer from older objects, all or none -> transfer_took_older. */
 void reuse_take(struct vined *vined, uint64_t id, struct store_object *object,
                 struct chunk_run run);
+
+/* sync.c */
+int syncs_start(struct vined *vined, struct vine_err *err);
+/* Sync a published object in the background, later, and note that it is. */
+void sync_object(struct vined *vined, struct store_object *object);
+void sync_forget(struct vined *vined, const struct store_object *object); /* removed */
+void syncs_stop(struct vined *vined);
 
 /* fetch.c */
 int fetch_start(struct vined *vined, struct vine_err *err);

@@ -216,3 +216,23 @@ def test_a_known_digest_gives_no_ones_bytes(vine: Cluster, env: Environment) -> 
     vine.srun("-N2", "-w", "n1,n2", option, other.script, user="vine2")
     found = [o for n in ("n1", "n2") for o in vine.status(n)["objects"]]
     assert max(o["bytes_reused"] for o in found if o["digest"] not in known) > 0
+
+
+def test_objects_reach_the_disk_when_the_rush_is_over(
+    vine: Cluster, env: Environment
+) -> None:
+    """A removed one is not kept until then: its space is free at once."""
+    run(vine, env, "n1,n2")
+    vine.run("n2", "vine-env", "evict", "--all")
+    held = "ls -l /proc/$(pidof vined)/fd | grep -c 'objects/.*(deleted)' || true"
+    vine.wait_for(lambda: vine.sh("n2", held).strip() == "0", 5, "free space")
+    assert not vine.status("n2")["objects"]
+    metas = "cat /local/vine/objects/*/meta.json"
+    vine.wait_for(
+        lambda: (
+            vine.sh("n1", metas).count('"synced":true')
+            == len(vine.status("n1")["objects"])
+        ),
+        30,
+        "all objects to be synced",
+    )

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -286,6 +287,37 @@ static void break_and_restart(struct fixture *f, const char *name, bool truncate
     assert_int_equal(access(path, F_OK), -1);
 }
 
+/* All are right, or none is written. */
+static void test_chunks_are_taken_together(void **state)
+{
+    struct fixture *f = *state;
+    struct store_object *from = create_published(f, true);
+    uint8_t *buf = malloc(VINE_CHUNK_MAX), *zeros = calloc(1, VINE_CHUNK_MAX);
+    const struct manifest_chunk *c = &from->manifest.chunk[1];
+    uint32_t length = c[0].length + c[1].length;
+    char hex[VINE_HEX_LEN + 1], path[256];
+    struct store_object o = *from;
+    struct vine_err err = {0};
+
+    assert_true(from->manifest.count > 3 && length <= VINE_CHUNK_MAX);
+    vine_digest_hex(&from->manifest.digest, hex);
+    path_in(f, "objects", hex, "image", path);
+    o.image_fd = memfd_create("taken", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(o.image_fd, OBJECT_BYTES), 0);
+    damage(path, (off_t)c[1].offset);
+    assert_int_equal(store_take_chunks(&o, 1, 2, from, 1, buf, &err), -1);
+    assert_int_equal(err.code, VINE_ECORRUPT);
+    assert_int_equal(pread(o.image_fd, buf, length, (off_t)c->offset), length);
+    assert_memory_equal(buf, zeros, length);
+    damage(path, (off_t)c[1].offset);
+    assert_int_equal(store_take_chunks(&o, 1, 2, from, 1, buf, NULL), 0);
+    assert_int_equal(pread(o.image_fd, buf, length, (off_t)c->offset), length);
+    assert_memory_equal(buf, f->bytes + c->offset, length);
+    (void)close(o.image_fd);
+    free(buf);
+    free(zeros);
+}
+
 static void test_any_file_missing_or_short(void **state)
 {
     static const char *const names[] = {"image", "manifest", "meta.json"};
@@ -466,7 +498,7 @@ static void test_parts_that_were_taken_back_are_copied_from(void **state)
     char path[256];
 
     assert_false(o->adopted || store_has_chunk(o, 1));
-    assert_int_equal(store_take_chunk(o, 1, a, 0, buf, NULL), 0);
+    assert_int_equal(store_take_chunks(o, 1, 1, a, 0, buf, NULL), 0);
     memset(buf, 0, VINE_CHUNK_MAX);
     assert_int_equal(store_read_chunk(o, 1, buf, NULL), 0);
     assert_memory_equal(buf, f->bytes + o->manifest.chunk[1].offset,
@@ -503,6 +535,7 @@ int main(void)
         T(test_claimed_piece_is_hashed_again),
         T(test_published_object_comes_back),
         T(test_unsynced_damage_is_found),
+        T(test_chunks_are_taken_together),
         T(test_any_file_missing_or_short),
         T(test_foreign_names_are_removed),
         T(test_removed_object_lives_until_put),
