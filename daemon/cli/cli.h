@@ -35,8 +35,9 @@ struct cli_command {
     int (*run)(struct cli *cli, int argc, char *argv[]); /* returns an exit code */
     int min_args, max_args;
     const struct cli_option *options; /* ends with a NULL name; NULL: none */
-    const char *many;                 /* the option that may be repeated; or NULL */
-    const char *notes;                /* at the end of the help; NULL: none */
+    bool stops;       /* options end with the first argument: the rest is a command's */
+    const char *many; /* the option that may be repeated; or NULL */
+    const char *notes; /* at the end of the help; NULL: none */
 };
 
 struct cli {
@@ -52,7 +53,7 @@ struct cli {
 };
 
 extern const struct cli_command cli_status, cli_ls, cli_stage, cli_pack, cli_inspect,
-    cli_evict, cli_doctor;
+    cli_trace, cli_evict, cli_doctor;
 
 /* The value of an option of the command's own table, "" for a flag; NULL: not given. */
 const char *cli_value(const struct cli *cli, const char *name);

@@ -13,7 +13,8 @@
 #include "daemon/cli/cli.h"
 
 static const struct cli_command *const commands[] = {
-    &cli_status, &cli_ls, &cli_stage, &cli_pack, &cli_inspect, &cli_evict, &cli_doctor,
+    &cli_status,  &cli_ls,    &cli_stage, &cli_pack,
+    &cli_inspect, &cli_trace, &cli_evict, &cli_doctor,
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 
@@ -137,7 +138,7 @@ const char *cli_value(const struct cli *cli, const char *name)
 
 struct tables {
     struct option longs[CLI_OPTIONS_MAX + COMMON_COUNT + 1];
-    char letters[2 * (CLI_OPTIONS_MAX + COMMON_COUNT) + 2];
+    char letters[2 * (CLI_OPTIONS_MAX + COMMON_COUNT) + 3];
 };
 
 static void add_option(struct tables *t, int index, const struct cli_option *o)
@@ -159,7 +160,7 @@ static void make_tables(const struct cli_command *c, struct tables *t)
     int count = count_options(c);
 
     memset(t, 0, sizeof(*t));
-    (void)snprintf(t->letters, sizeof(t->letters), ":");
+    (void)snprintf(t->letters, sizeof(t->letters), c->stops ? "+:" : ":");
     for (int i = 0; i < count; i++)
         add_option(t, i, &c->options[i]);
     for (int i = 0; i < COMMON_COUNT; i++)

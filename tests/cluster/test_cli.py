@@ -62,7 +62,16 @@ def test_wrong_usage_is_told_with_the_right_form(vine: Cluster, words: str) -> N
 def test_help_of_all_commands(vine: Cluster) -> None:
     whole = cli(vine, "--help")
     assert whole.code == 0
-    for command in ("status", "ls", "stage", "pack", "inspect", "evict", "doctor"):
+    for command in (
+        "status",
+        "ls",
+        "stage",
+        "pack",
+        "inspect",
+        "trace",
+        "evict",
+        "doctor",
+    ):
         assert f"\n  {command}" in whole.out
         result = cli(vine, command, "--help")
         assert result.code == 0
