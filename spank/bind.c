@@ -31,6 +31,12 @@
 #define READ_ONLY_FLAGS (MS_RDONLY | MS_NOSUID | MS_NODEV)
 #define READ_ONLY_SEEN (ST_RDONLY | ST_NOSUID | ST_NODEV)
 
+/* What is to be bound. */
+struct opened {
+    int fd; /* O_PATH; -1: none */
+    bool file;
+};
+
 struct fd_path {
     char text[32];
 };
@@ -98,13 +104,51 @@ static int mount_private_dir(const struct bind_place *place, struct vine_err *er
     return 0;
 }
 
+/* A directory, or if `may_be_file` a regular file; else -1 with errno. Directories are
+ * asked for first: that is what sets off an automount. */
+static struct opened open_path(const char *path, bool may_be_file, int flags)
+{
+    struct opened o = {.fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC | flags)};
+    struct stat st;
+
+    if (o.fd >= 0 || errno != ENOTDIR || !may_be_file)
+        return o;
+    o.file = true;
+    o.fd = open(path, O_PATH | O_CLOEXEC | flags);
+    if (o.fd >= 0 && (fstat(o.fd, &st) < 0 || !S_ISREG(st.st_mode))) {
+        (void)close(o.fd);
+        o.fd = -1;
+        errno = EINVAL;
+    }
+    return o;
+}
+
+/* In the private tmpfs: `path` for a file, and what is above it. */
+static int make_file(const char *path, size_t from, struct vine_err *err)
+{
+    char above[VINE_PATH_MAX];
+    int fd;
+
+    (void)snprintf(above, sizeof(above), "%s", path);
+    *strrchr(above, '/') = '\0';
+    if (strlen(above) > from && make_dirs(above, from, err) < 0)
+        return -1;
+    fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0444);
+    if (fd < 0)
+        return vine_err_sys(err, "cannot make '%s'", path);
+    (void)close(fd);
+    return 0;
+}
+
 /* The tmpfs with all its directories, if any destination needs it: 1, else 0; or -1.
  * The tmpfs is root's and only ours to see, so its paths are safe to walk. */
 static int prepare_private(const struct bind_source *sources, unsigned count,
-                           const struct bind_place *place, struct vine_err *err)
+                           const struct opened from[], const struct bind_place *place,
+                           struct vine_err *err)
 {
     size_t len = strlen(place->private_dir);
     bool needed = false;
+    int result = 0;
 
     for (unsigned i = 0; i < count; i++)
         needed = needed || is_private(sources[i].dst, place);
@@ -112,67 +156,69 @@ static int prepare_private(const struct bind_source *sources, unsigned count,
         return 0;
     if (mount_private_dir(place, err) < 0)
         return -1;
-    for (unsigned i = 0; i < count; i++) {
-        if (is_private(sources[i].dst, place) &&
-            make_dirs(sources[i].dst, len, err) < 0) {
-            (void)umount2(place->private_dir, MNT_DETACH);
-            return -1;
-        }
-    }
-    return 1;
+    for (unsigned i = 0; i < count && result == 0; i++)
+        if (is_private(sources[i].dst, place))
+            result = from[i].file ? make_file(sources[i].dst, len, err)
+                                  : make_dirs(sources[i].dst, len, err);
+    if (result == 0)
+        return 1;
+    (void)umount2(place->private_dir, MNT_DETACH);
+    return -1;
 }
 
 /* The daemon's mount, made read-only in this namespace. */
-static int open_image(const char *mount_path, struct vine_err *err)
+static struct opened open_image(const struct bind_source *s, struct vine_err *err)
 {
-    int fd = open(mount_path, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    struct opened o = open_path(s->from, s->data, O_NOFOLLOW);
 
-    if (fd < 0)
-        return vine_err_sys(err, "cannot open the image's mount '%s'", mount_path);
-    /* EINVAL here means that nothing is mounted there any more. */
-    if (mount(NULL, path_of(fd).text, NULL, MS_BIND | MS_REMOUNT | READ_ONLY_FLAGS,
-              NULL) < 0) {
-        vine_err_sys(err, "cannot make the image's mount '%s' read-only", mount_path);
-        (void)close(fd);
-        return -1;
+    if (o.fd < 0) {
+        vine_err_sys(err, "cannot open the image's mount '%s'", s->from);
+        return o;
     }
-    return fd;
+    /* EINVAL here means that nothing is mounted there any more. */
+    if (mount(NULL, path_of(o.fd).text, NULL, MS_BIND | MS_REMOUNT | READ_ONLY_FLAGS,
+              NULL) < 0) {
+        vine_err_sys(err, "cannot make the image's mount '%s' read-only", s->from);
+        (void)close(o.fd);
+        o.fd = -1;
+    }
+    return o;
 }
 
-static int open_source(const struct bind_source *s, const struct bind_place *place,
-                       struct vine_err *err)
+static struct opened open_source(const struct bind_source *s,
+                                 const struct bind_place *place, struct vine_err *err)
 {
     struct identity_saved saved;
-    int fd;
+    struct opened o = {.fd = -1};
 
     if (!s->origin)
-        return open_image(s->from, err);
+        return open_image(s, err);
     if (identity_fs_become(&place->user, &saved, err) < 0)
-        return -1;
-    fd = open(s->from, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
+        return o;
+    o = open_path(s->from, s->data, 0);
+    if (o.fd < 0)
         vine_err_sys(err, "cannot open '%s' as uid %u", s->from,
                      (unsigned)place->user.uid);
-    if (identity_fs_restore(&saved, err) < 0 && fd >= 0) {
-        (void)close(fd);
-        fd = -1;
+    if (identity_fs_restore(&saved, err) < 0 && o.fd >= 0) {
+        (void)close(o.fd);
+        o.fd = -1;
     }
-    return fd;
+    return o;
 }
 
-static int open_target(const struct bind_source *s, const struct bind_place *place,
-                       struct vine_err *err)
+static int open_target(const struct bind_source *s, bool file,
+                       const struct bind_place *place, struct vine_err *err)
 {
     struct identity_saved saved;
     int fd;
 
     if (is_private(s->dst, place)) {
-        fd = open(s->dst, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        fd = open(s->dst, O_PATH | O_CLOEXEC | O_NOFOLLOW | (file ? 0 : O_DIRECTORY));
         return fd < 0 ? vine_err_sys(err, "cannot open '%s'", s->dst) : fd;
     }
     if (identity_fs_become(&place->user, &saved, err) < 0)
         return -1;
-    fd = target_open(s->dst, s->own_path, place->user.uid, place->node_name, err);
+    fd = target_open(s->dst, file, s->own_path, place->user.uid, place->node_name, err);
     if (identity_fs_restore(&saved, err) < 0 && fd >= 0) {
         (void)close(fd);
         fd = -1;
@@ -192,7 +238,7 @@ static int verify(const struct bind_source *s, const struct bind_place *place,
         return 0;
     if (identity_fs_become(&place->user, &saved, err) < 0)
         return -1;
-    fd = open(s->dst, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    fd = open_path(s->dst, s->data, 0).fd;
     if (fd < 0 || fstatvfs(fd, &seen) < 0)
         result = vine_err_sys(err, "cannot look at '%s' after mounting it", s->dst);
     else if ((seen.f_flag & READ_ONLY_SEEN) != READ_ONLY_SEEN)
@@ -211,7 +257,7 @@ static void undo_bind(const struct bind_source *s, const struct bind_place *plac
 
     if (identity_fs_become(&place->user, &saved, NULL) < 0)
         return;
-    fd = open(s->dst, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    fd = open_path(s->dst, s->data, 0).fd;
     (void)identity_fs_restore(&saved, NULL);
     if (fd < 0)
         return;
@@ -219,16 +265,15 @@ static void undo_bind(const struct bind_source *s, const struct bind_place *plac
     (void)close(fd);
 }
 
-static int bind_one(const struct bind_source *s, int source_fd,
+static int bind_one(const struct bind_source *s, struct opened from,
                     const struct bind_place *place, struct vine_err *err)
 {
-    int target_fd = open_target(s, place, err);
+    int target_fd = open_target(s, from.file, place, err);
     int result = -1;
 
     if (target_fd < 0)
         return -1;
-    if (mount(path_of(source_fd).text, path_of(target_fd).text, NULL, MS_BIND, NULL) <
-        0)
+    if (mount(path_of(from.fd).text, path_of(target_fd).text, NULL, MS_BIND, NULL) < 0)
         vine_err_sys(err, "cannot bind '%s' on '%s'", s->from, s->dst);
     else if (verify(s, place, err) < 0)
         undo_bind(s, place);
@@ -251,28 +296,29 @@ static void sort_by_depth(unsigned order[], const struct bind_source *sources,
     }
 }
 
-static int open_all(const struct bind_source *sources, unsigned count, int fds[],
-                    const struct bind_place *place, struct vine_err *err)
+static int open_all(const struct bind_source *sources, unsigned count,
+                    struct opened from[], const struct bind_place *place,
+                    struct vine_err *err)
 {
     for (unsigned i = 0; i < count; i++)
-        fds[i] = -1;
+        from[i].fd = -1;
     for (unsigned i = 0; i < count; i++) {
-        fds[i] = open_source(&sources[i], place, err);
-        if (fds[i] < 0)
+        from[i] = open_source(&sources[i], place, err);
+        if (from[i].fd < 0)
             return -1;
     }
     return 0;
 }
 
 static int bind_in_order(const struct bind_source *sources, unsigned count,
-                         const int fds[], const struct bind_place *place,
+                         const struct opened from[], const struct bind_place *place,
                          struct vine_err *err)
 {
     unsigned order[VINE_SOURCES_MAX] = {0}, done = 0;
 
     sort_by_depth(order, sources, count);
     while (done < count &&
-           bind_one(&sources[order[done]], fds[order[done]], place, err) == 0)
+           bind_one(&sources[order[done]], from[order[done]], place, err) == 0)
         done++;
     if (done == count)
         return 0;
@@ -284,21 +330,20 @@ static int bind_in_order(const struct bind_source *sources, unsigned count,
 int bind_sources(const struct bind_source *sources, unsigned count,
                  const struct bind_place *place, struct vine_err *err)
 {
-    int fds[VINE_SOURCES_MAX];
-    int private_dir, result;
+    struct opened from[VINE_SOURCES_MAX];
+    int private_dir = 0, result;
 
     if (count > VINE_SOURCES_MAX)
         return vine_err_set(err, VINE_ELIMIT, "%u sources, limit %d", count,
                             VINE_SOURCES_MAX);
-    private_dir = prepare_private(sources, count, place, err);
-    if (private_dir < 0)
-        return -1;
-    result = open_all(sources, count, fds, place, err);
+    result = open_all(sources, count, from, place, err);
     if (result == 0)
-        result = bind_in_order(sources, count, fds, place, err);
+        result = private_dir = prepare_private(sources, count, from, place, err);
+    if (result >= 0)
+        result = bind_in_order(sources, count, from, place, err);
     for (unsigned i = 0; i < count; i++)
-        if (fds[i] >= 0)
-            (void)close(fds[i]);
+        if (from[i].fd >= 0)
+            (void)close(from[i].fd);
     if (result < 0 && private_dir == 1)
         (void)umount2(place->private_dir, MNT_DETACH);
     return result;

@@ -13,11 +13,18 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { OPTION_ENV, OPTION_FALLBACK, OPTION_START, OPTION_QUIET, OPTION_COUNT };
+enum {
+    OPTION_ENV,
+    OPTION_DATA,
+    OPTION_FALLBACK,
+    OPTION_START,
+    OPTION_QUIET,
+    OPTION_COUNT
+};
 
 /* The client's values. One byte over the limit is enough to be refused as too long. */
 static struct {
-    char *spec, *fallback, *start;
+    char *spec, *data, *fallback, *start;
 } client;
 
 static int keep(char **slot, const char *value)
@@ -37,6 +44,8 @@ static int on_option(int val, const char *value, int remote)
         return 0;
     if (val == OPTION_ENV)
         return keep(&client.spec, value);
+    if (val == OPTION_DATA)
+        return keep(&client.data, value);
     if (val == OPTION_FALLBACK)
         return keep(&client.fallback, value);
     if (val == OPTION_START)
@@ -50,6 +59,11 @@ static struct spank_option table[OPTION_COUNT] = {
      (char *)"Use the environment at SRC (a directory, or an image made by 'vine-env "
              "pack') from this node's own disk, at its own path or at DST",
      1, OPTION_ENV, on_option},
+    {(char *)"vine-data", (char *)"SRC[:DST][,...]",
+     (char
+          *)"Use the data at SRC (a file or a directory) from this node's own disk, at "
+            "its own path or at DST",
+     1, OPTION_DATA, on_option},
     {(char *)"vine-fallback", (char *)"origin|fail",
      (char *)"When it cannot be staged: run from the source itself (origin), or fail",
      1, OPTION_FALLBACK, on_option},
@@ -59,8 +73,8 @@ static struct spank_option table[OPTION_COUNT] = {
             "mounted, while the rest is still on its way (lazy)",
      1, OPTION_START, on_option},
     {(char *)"vine-quiet", NULL,
-     (char *)"No progress lines while the environment is staged", 0, OPTION_QUIET,
-     on_option},
+     (char *)"No progress lines while environments and data are staged", 0,
+     OPTION_QUIET, on_option},
 };
 
 int options_register(spank_t sp)
@@ -82,18 +96,27 @@ static int check_present(const struct vine_source *source, struct vine_err *err)
     return vine_err_set(
         err, VINE_ENOENT,
         "source '%.200s' does not exist here: give the absolute path of "
-        "a directory or image as SRC[:DST][,SRC[:DST]...]",
-        source->path);
+        "a directory or %s as SRC[:DST][,SRC[:DST]...]",
+        source->path, source->data ? "file" : "image");
 }
 
-static int check_spec(const char *text, struct vine_err *err)
+/* The two halves, either NULL. */
+static int parse_both(const char *env, const char *data, struct vine_spec *spec,
+                      struct vine_err *err)
 {
-    struct vine_spec *spec = malloc(sizeof(*spec));
+    if (env != NULL && vine_spec_parse(env, spec, err) < 0)
+        return -1;
+    return data != NULL ? vine_spec_add_data(data, spec, err) : 0;
+}
+
+static int check_spec(const char *env, const char *data, struct vine_err *err)
+{
+    struct vine_spec *spec = calloc(1, sizeof(*spec));
     int result;
 
     if (spec == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    result = vine_spec_parse(text, spec, err);
+    result = parse_both(env, data, spec, err);
     for (unsigned i = 0; result == 0 && i < spec->count; i++)
         result = check_present(&spec->source[i], err);
     free(spec);
@@ -107,10 +130,13 @@ static bool is_start(const char *text)
 
 int options_check_client(struct vine_err *err)
 {
-    const char *text =
-        client.spec != NULL ? client.spec : getenv(OPTIONS_SPEC_VARIABLE);
+    const char *env = client.spec, *data = client.data;
     const char *start = getenv(OPTIONS_START_VARIABLE);
 
+    if (env == NULL)
+        env = getenv(OPTIONS_SPEC_VARIABLE);
+    if (data == NULL)
+        data = getenv(OPTIONS_DATA_VARIABLE);
     if (client.start != NULL && !is_start(client.start))
         return vine_err_set(err, VINE_EINVAL,
                             "--vine-start takes full or lazy, not '%.60s'",
@@ -125,25 +151,26 @@ int options_check_client(struct vine_err *err)
         return vine_err_set(err, VINE_EINVAL,
                             "--vine-fallback takes origin or fail, not '%.60s'",
                             client.fallback);
-    return text != NULL ? check_spec(text, err) : 0;
+    return check_spec(env, data, err);
 }
 
-static int spec_from_env(spank_t sp, char **text, struct vine_err *err)
+static int text_from_env(spank_t sp, const char *name, char **text,
+                         struct vine_err *err)
 {
     char *value = malloc(VINE_SPEC_MAX + 1);
     spank_err_t rc;
 
     if (value == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    rc = spank_getenv(sp, OPTIONS_SPEC_VARIABLE, value, VINE_SPEC_MAX + 1);
+    rc = spank_getenv(sp, name, value, VINE_SPEC_MAX + 1);
     if (rc == ESPANK_SUCCESS) {
         *text = value;
         return 0;
     }
     free(value);
     if (rc == ESPANK_NOSPACE)
-        return vine_err_set(err, VINE_EINVAL, "%s is over %d bytes",
-                            OPTIONS_SPEC_VARIABLE, VINE_SPEC_MAX);
+        return vine_err_set(err, VINE_EINVAL, "%s is over %d bytes", name,
+                            VINE_SPEC_MAX);
     return 0;
 }
 
@@ -162,19 +189,56 @@ static char *option_from_env(spank_t sp, const char *name)
     return NULL;
 }
 
-int options_spec_text(spank_t sp, bool env, char **text, struct vine_err *err)
+static const struct half {
+    int option;
+    const char *carried, *variable;
+} halves[2] = {
+    {OPTION_ENV, "vine_env", OPTIONS_SPEC_VARIABLE},
+    {OPTION_DATA, "vine_data", OPTIONS_DATA_VARIABLE},
+};
+
+/* *text: caller frees; NULL when this half was not asked for. */
+static int half_text(spank_t sp, const struct half *half, bool env, char **text,
+                     struct vine_err *err)
 {
     char *value = NULL;
 
     *text = NULL;
-    if (spank_option_getopt(sp, &table[OPTION_ENV], &value) == ESPANK_SUCCESS) {
+    if (spank_option_getopt(sp, &table[half->option], &value) == ESPANK_SUCCESS) {
         *text = strndup(value != NULL ? value : "", VINE_SPEC_MAX + 1);
         return *text != NULL ? 0 : vine_err_set(err, VINE_ENOMEM, "out of memory");
     }
     if (!env)
         return 0;
-    *text = option_from_env(sp, "vine_env");
-    return *text != NULL ? 0 : spec_from_env(sp, text, err);
+    *text = option_from_env(sp, half->carried);
+    return *text != NULL ? 0 : text_from_env(sp, half->variable, text, err);
+}
+
+int options_spec(spank_t sp, bool env, struct vine_spec **spec, struct vine_err *err)
+{
+    char *text[2] = {NULL, NULL};
+    struct vine_spec *made = NULL;
+    int result = -1;
+
+    *spec = NULL;
+    if (half_text(sp, &halves[0], env, &text[0], err) < 0 ||
+        half_text(sp, &halves[1], env, &text[1], err) < 0)
+        goto out;
+    result = 0;
+    if (text[0] == NULL && text[1] == NULL)
+        goto out;
+    made = calloc(1, sizeof(*made));
+    result = made != NULL ? parse_both(text[0], text[1], made, err)
+                          : vine_err_set(err, VINE_ENOMEM, "out of memory");
+    if (result == 0) {
+        *spec = made;
+        made = NULL;
+    }
+out:
+    free(made);
+    free(text[0]);
+    free(text[1]);
+    return result;
 }
 
 bool options_fallback_origin(spank_t sp, bool site_default)

@@ -10,6 +10,7 @@
 #include "vine/spec.h"
 
 #define OPTIONS_SPEC_VARIABLE "VINE_ENV_SPEC"
+#define OPTIONS_DATA_VARIABLE "VINE_DATA_SPEC"
 #define OPTIONS_START_VARIABLE "VINE_ENV_START"
 
 /* From slurm_spank_init. 0 or -1. */
@@ -19,10 +20,10 @@ int options_register(spank_t sp);
  * and no source is absent here. */
 int options_check_client(struct vine_err *err);
 
-/* Remote and job script contexts: the option's value, else (if `env`) the job's
- * variable OPTIONS_SPEC_VARIABLE. *text: caller frees; NULL when the user asked for
+/* Remote and job script contexts: what --vine-env and --vine-data name, each else (if
+ * `env`) the job's variable of that. *spec: caller frees; NULL when the user asked for
  * nothing. */
-int options_spec_text(spank_t sp, bool env, char **text, struct vine_err *err);
+int options_spec(spank_t sp, bool env, struct vine_spec **spec, struct vine_err *err);
 
 /* --vine-fallback, or the site's default; --vine-quiet. */
 bool options_fallback_origin(spank_t sp, bool site_default);

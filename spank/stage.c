@@ -47,27 +47,37 @@ static void pause_ms(int ms)
 
 /* ---- requests ---------------------------------------------------------------- */
 
+/* One half of the spec, if it is not empty; `text` (NULL: no memory) is freed. */
+static int add_half(json_t *request, const char *field, char *text)
+{
+    char *escaped = text != NULL ? vine_path_escape(text) : NULL;
+    int result = -1;
+
+    if (escaped != NULL)
+        result = *escaped == '\0'
+                     ? 0
+                     : json_object_set_new(request, field, json_string(escaped));
+    free(escaped);
+    free(text);
+    return result;
+}
+
 static json_t *make_request(const struct stage_request *r, const char *op,
                             struct vine_err *err)
 {
     char job[16];
-    char *text = vine_spec_text(r->spec);
-    char *escaped = text != NULL ? vine_path_escape(text) : NULL;
-    json_t *out = NULL;
+    json_t *out;
 
     (void)snprintf(job, sizeof(job), "%u", r->job);
-    if (escaped != NULL)
-        out = json_pack("{s:s,s:s,s:I,s:I,s:s}", "op", op, "job", job, "uid",
-                        (json_int_t)r->uid, "gid", (json_int_t)r->gid, "spec", escaped);
-    free(escaped);
-    free(text);
-    if (out != NULL && r->spec->lazy &&
-        json_object_set_new(out, "start", json_string("lazy")) < 0) {
+    out = json_pack("{s:s,s:s,s:I,s:I}", "op", op, "job", job, "uid",
+                    (json_int_t)r->uid, "gid", (json_int_t)r->gid);
+    if (out == NULL || add_half(out, "spec", vine_spec_text(r->spec)) < 0 ||
+        add_half(out, "data", vine_spec_data_text(r->spec)) < 0 ||
+        (r->spec->lazy && json_object_set_new(out, "start", json_string("lazy")) < 0)) {
         json_decref(out);
-        out = NULL;
-    }
-    if (out == NULL)
         vine_err_set(err, VINE_ENOMEM, "out of memory");
+        return NULL;
+    }
     return out;
 }
 
@@ -215,9 +225,13 @@ static void note_progress(struct wait *w, const json_t *event)
 /* The first source's name stands for all in the lines. */
 static void name_of(const struct wait *w, char name[VINE_PATH_MAX + 32])
 {
+    const struct vine_source *first = &w->request->spec->source[0];
     unsigned count = w->request->spec->count;
 
-    vine_source_name(w->request->spec->source[0].path, name);
+    if (first->data)
+        (void)snprintf(name, VINE_PATH_MAX, "%s", strrchr(first->path, '/') + 1);
+    else
+        vine_source_name(first->path, name);
     if (count > 1)
         (void)snprintf(name + strlen(name), 32, " and %u more", count - 1);
 }
@@ -287,6 +301,7 @@ static int read_staged(const json_t *source, struct stage_source *out)
         digest == NULL || strlen(digest) >= sizeof(out->digest))
         return vine_err_set(&out->err, VINE_EPROTO, "malformed answer from the daemon");
     (void)snprintf(out->digest, sizeof(out->digest), "%s", digest);
+    out->file = json_is_true(json_object_get(source, "file"));
     out->kind = environ_kind_of(json_string_value(json_object_get(source, "activate")));
     return 0;
 }

@@ -37,6 +37,7 @@ struct stage_source {
     bool cluster;        /* the error is the same on all nodes */
     char dst[VINE_PATH_MAX];
     char mount[VINE_PATH_MAX];
+    bool file; /* `mount` and `dst` are files */
     char digest[65];
     enum environ_kind kind;
 };

@@ -73,23 +73,9 @@ static int read_ids(spank_t sp)
 
 static int read_spec(spank_t sp)
 {
-    char *text = NULL;
+    int result = options_spec(sp, true, &step.spec, &step.refused);
 
-    if (options_spec_text(sp, true, &text, &step.refused) < 0) {
-        step.wanted = true;
-        return -1;
-    }
-    step.wanted = text != NULL;
-    if (text == NULL)
-        return -1;
-    step.spec = malloc(sizeof(*step.spec));
-    if (step.spec == NULL)
-        vine_err_set(&step.refused, VINE_ENOMEM, "out of memory");
-    else if (vine_spec_parse(text, step.spec, &step.refused) < 0) {
-        free(step.spec);
-        step.spec = NULL;
-    }
-    free(text);
+    step.wanted = result < 0 || step.spec != NULL;
     return step.spec != NULL ? 0 : -1;
 }
 
@@ -163,6 +149,12 @@ static void set_warned(spank_t sp)
     (void)spank_setenv(sp, WARNED_VARIABLE, value, 1);
 }
 
+/* A file or directory, which the job can use where it lies. */
+static bool runs_in_place(const struct vine_source *source)
+{
+    return source->data || vine_source_kind_of(source->path) == VINE_SOURCE_DIR;
+}
+
 /* The first failed source and how many there are; NULL: none. */
 static const struct stage_source *first_failure(unsigned *index, unsigned *count)
 {
@@ -201,19 +193,19 @@ static void warn(spank_t sp)
     char line[2 * TEXT_LINE_MAX], node[VINE_NAME_MAX + 8], more[32] = "";
     unsigned index = 0, count;
     const struct stage_source *failure = first_failure(&index, &count);
-    const char *path;
+    const struct vine_source *source;
 
     if (failure == NULL)
         return;
-    path = step.spec->source[index].path;
+    source = &step.spec->source[index];
     if (count > 1)
         (void)snprintf(more, sizeof(more), " (and %u more)", count - 1);
     if (!was_warned(sp) && may_speak(sp, failure->cluster)) {
         (void)snprintf(line, sizeof(line),
-                       vine_source_kind_of(path) == VINE_SOURCE_DIR
+                       runs_in_place(source)
                            ? "vine-env: warning: %s%s: running from '%.900s'%s instead"
                            : "vine-env: warning: %s%s: running without '%.900s'%s",
-                       where(failure, node), failure->err.text, path, more);
+                       where(failure, node), failure->err.text, source->path, more);
         text_clean(line);
         slurm_spank_log("%s", line);
     }
@@ -259,21 +251,22 @@ static const char *dst_of(unsigned i)
     return source->dst[0] != '\0' && !step.unplaced ? source->dst : source->path;
 }
 
-/* The mounts that this step needs: images, and directories that fall back but were
- * asked for at another path. */
+/* The mounts that this step needs: images and files, and directories and data that fall
+ * back but were asked for at another path. */
 static unsigned list_binds(struct bind_source binds[VINE_SOURCES_MAX])
 {
     unsigned count = 0;
 
     for (unsigned i = 0; i < step.spec->count; i++) {
-        const char *path = step.spec->source[i].path;
+        const struct vine_source *source = &step.spec->source[i];
+        const char *path = source->path;
         bool origin = step.results[i].err.code != VINE_OK;
 
-        if (origin && (strcmp(dst_of(i), path) == 0 ||
-                       vine_source_kind_of(path) != VINE_SOURCE_DIR))
+        if (origin && (strcmp(dst_of(i), path) == 0 || !runs_in_place(source)))
             continue;
         binds[count++] = (struct bind_source){
             .from = origin ? path : step.results[i].mount,
+            .data = source->data,
             .dst = dst_of(i),
             .origin = origin,
             .own_path = strcmp(dst_of(i), path) == 0,
@@ -383,28 +376,49 @@ static enum environ_kind kind_of(unsigned i)
     return ENVIRON_NONE;
 }
 
+/* Where the first of each kind is, and whether all of that kind are local. */
+static void tell_kind(spank_t sp, bool data, const char *const names[3])
+{
+    unsigned first = step.spec->count;
+    bool local = true;
+
+    for (unsigned i = step.spec->count; i-- > 0;) {
+        if (step.spec->source[i].data != data)
+            continue;
+        local = local && step.results[i].err.code == VINE_OK;
+        first = i;
+    }
+    if (first == step.spec->count)
+        return;
+    (void)set_variable(sp, names[0], dst_of(first));
+    (void)set_variable(sp, names[1], local ? "local" : "origin");
+    (void)set_variable(
+        sp, names[2],
+        step.results[first].err.code == VINE_OK ? step.results[first].digest : NULL);
+}
+
 void step_activate(spank_t sp)
 {
-    unsigned index = 0, failures;
-    bool local;
+    static const char *const of_env[] = {"VINE_ENV", "VINE_ENV_STATE",
+                                         "VINE_ENV_DIGEST"};
+    static const char *const of_data[] = {"VINE_DATA", "VINE_DATA_STATE",
+                                          "VINE_DATA_DIGEST"};
 
     if (!step.wanted || step.spec == NULL || step.results == NULL)
         return;
-    local = first_failure(&index, &failures) == NULL;
     /* From the last to the first, so that the first is in front. */
     for (unsigned i = step.spec->count; i-- > 0;) {
         char **env = NULL;
 
+        if (step.spec->source[i].data)
+            continue;
         if (spank_get_item(sp, S_JOB_ENV, &env) != ESPANK_SUCCESS)
             return;
         (void)environ_activate(kind_of(i), dst_of(i), environ_find(env, "PATH"),
                                set_variable, sp);
     }
-    (void)set_variable(sp, "VINE_ENV", dst_of(0));
-    (void)set_variable(sp, "VINE_ENV_STATE", local ? "local" : "origin");
-    (void)set_variable(sp, "VINE_ENV_DIGEST",
-                       step.results[0].err.code == VINE_OK ? step.results[0].digest
-                                                           : NULL);
+    tell_kind(sp, false, of_env);
+    tell_kind(sp, true, of_data);
 }
 
 /* ---- task_exit ---------------------------------------------------------------- */
@@ -448,12 +462,10 @@ static int number_from_env(const char *name, uint32_t *out)
 void step_job_begin(spank_t sp, const struct settings *settings)
 {
     struct stage_request request = {.socket_path = settings->socket_path};
-    struct vine_spec *spec = malloc(sizeof(*spec));
+    struct vine_spec *spec = NULL;
     struct vine_err err = {0};
-    char *text = NULL;
 
-    if (spec != NULL && options_spec_text(sp, false, &text, &err) == 0 &&
-        text != NULL && vine_spec_parse(text, spec, &err) == 0 &&
+    if (options_spec(sp, false, &spec, &err) == 0 && spec != NULL &&
         number_from_env("SLURM_JOB_ID", &request.job) == 0 &&
         number_from_env("SLURM_JOB_UID", &request.uid) == 0 &&
         number_from_env("SLURM_JOB_GID", &request.gid) == 0) {
@@ -463,7 +475,6 @@ void step_job_begin(spank_t sp, const struct settings *settings)
             slurm_info("vine-env: job %u is staged later, by its first step: %s",
                        request.job, err.text);
     }
-    free(text);
     free(spec);
 }
 

@@ -1,4 +1,4 @@
-/* target.c - may this user cover this directory?
+/* target.c - may this user cover this directory, or file?
  *
  * A mount made by root over any path the user names would be a way to become root: a
  * view in which /etc holds the user's own files, and su or sudo started in it. nosuid
@@ -9,7 +9,12 @@
  * the user: then the image's content came from that very directory; or
  *  - it lies on none of the file systems that hold the system, nor below the
  * directories that belong to it. The judgement is on the opened descriptor, so nothing
- * can be swapped afterwards. */
+ * can be swapped afterwards.
+ *
+ * Of files the same holds, with less: one in /etc or /usr is not covered at its own
+ * path either, since a job keeps the version it began with, and what su reads there
+ * must be today's; and one in /proc or /sys never is, since those belong to processes.
+ */
 #include "spank/target.h"
 
 #include <errno.h>
@@ -37,13 +42,22 @@ static bool is_below(const char *path, const char *tree)
     return strncmp(path, tree, len) == 0 && (path[len] == '/' || path[len] == '\0');
 }
 
+static bool is_in_system_tree(const char *real)
+{
+    for (size_t i = 0; i < sizeof(system_trees) / sizeof(system_trees[0]); i++)
+        if (is_below(real, system_trees[i]))
+            return true;
+    return false;
+}
+
 static bool is_system(const char *real, const struct stat *st)
 {
     struct stat other;
 
+    if (is_in_system_tree(real))
+        return true;
     for (size_t i = 0; i < sizeof(system_trees) / sizeof(system_trees[0]); i++)
-        if (is_below(real, system_trees[i]) ||
-            (stat(system_trees[i], &other) == 0 && other.st_dev == st->st_dev))
+        if (stat(system_trees[i], &other) == 0 && other.st_dev == st->st_dev)
             return true;
     for (size_t i = 0; i < sizeof(system_roots) / sizeof(system_roots[0]); i++)
         if (stat(system_roots[i], &other) == 0 && other.st_dev == st->st_dev)
@@ -94,16 +108,21 @@ static bool is_special(const char *real)
 {
     static const char *const trees[] = {"/dev", "/proc", "/sys", "/run"};
 
-    for (size_t i = 0; i < sizeof(trees) / sizeof(trees[0]); i++) {
-        size_t len = strlen(trees[i]);
-        if (strncmp(real, trees[i], len) == 0 &&
-            (real[len] == '/' || real[len] == '\0'))
+    for (size_t i = 0; i < sizeof(trees) / sizeof(trees[0]); i++)
+        if (is_below(real, trees[i]))
             return true;
-    }
     return false;
 }
 
-static int judge(int fd, const char *dst, bool own_path, uid_t uid,
+/* Its own path, and no way to put anything else there. */
+static bool is_safe_own_path(const char *real, const char *dst, bool file, uid_t uid)
+{
+    /* Not the special ones: without devices and sockets they are not the same. */
+    return strcmp(real, dst) == 0 && way_is_fixed(real, uid) && !is_special(real) &&
+           !(file && is_in_system_tree(real));
+}
+
+static int judge(int fd, const char *dst, bool file, bool own_path, uid_t uid,
                  struct vine_err *err)
 {
     char real[VINE_PATH_MAX];
@@ -111,41 +130,50 @@ static int judge(int fd, const char *dst, bool own_path, uid_t uid,
 
     if (fstat(fd, &st) < 0)
         return vine_err_sys(err, "cannot stat mount point '%s'", dst);
-    if (st.st_uid == uid)
-        return 0;
     if (real_path(fd, real, sizeof(real), err) < 0)
         return -1;
-    /* Not those: without devices and sockets they are not the same. */
-    if (own_path && strcmp(real, dst) == 0 && way_is_fixed(real, uid) &&
-        !is_special(real))
+    if (st.st_uid == uid &&
+        !(file && (is_below(real, "/proc") || is_below(real, "/sys"))))
+        return 0;
+    if (own_path && is_safe_own_path(real, dst, file, uid))
         return 0;
     if (!is_system(real, &st))
         return 0;
     return vine_err_set(err, VINE_EACCES,
-                        "mount point '%s' belongs to the system: give a directory of "
-                        "your own with SRC:DST",
-                        dst);
+                        "mount point '%s' belongs to the system: give a %s of your own "
+                        "with SRC:DST",
+                        dst, file ? "file" : "directory");
 }
 
-int target_open(const char *dst, bool own_path, uid_t uid, const char *node_name,
-                struct vine_err *err)
+static bool is_regular(int fd)
 {
-    int fd = open(dst, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+int target_open(const char *dst, bool file, bool own_path, uid_t uid,
+                const char *node_name, struct vine_err *err)
+{
+    int fd = open(dst, O_PATH | O_CLOEXEC | (file ? 0 : O_DIRECTORY));
+    bool other = fd < 0 ? errno == ENOTDIR : file && !is_regular(fd);
 
     if (fd < 0 && errno == ENOENT)
         return vine_err_set(err, VINE_ENOENT,
-                            "mount point '%s' does not exist on %s: create it, or give "
+                            "mount point '%s' does not exist on %s: create %s, or give "
                             "another with SRC:DST",
-                            dst, node_name);
-    if (fd < 0 && errno == ENOTDIR)
+                            dst, node_name, file ? "an empty file there" : "it");
+    if (other) {
+        if (fd >= 0)
+            (void)close(fd);
         return vine_err_set(err, VINE_EINVAL,
-                            "mount point '%s' on %s is no directory: give one with "
-                            "SRC:DST",
-                            dst, node_name);
+                            "mount point '%s' on %s is no %s: give one with SRC:DST",
+                            dst, node_name, file ? "regular file" : "directory");
+    }
     if (fd < 0)
         return vine_err_sys(err, "cannot reach mount point '%s' on %s as uid %u", dst,
                             node_name, (unsigned)uid);
-    if (judge(fd, dst, own_path, uid, err) < 0) {
+    if (judge(fd, dst, file, own_path, uid, err) < 0) {
         (void)close(fd);
         return -1;
     }

@@ -37,7 +37,9 @@
 #define MASK_STRICT (((1ull << 19) - 1) << 45)
 #define MASK_LOOSE (((1ull << 16) - 1) << 48)
 
-#define MAGIC "VNM1"
+#define MAGIC_IMAGE "VNM1"
+#define MAGIC_FILE "VNF1"
+#define MAGIC_LEN 4
 #define HEADER_LEN 16
 #define ENTRY_LEN (4 + VINE_DIGEST_LEN)
 
@@ -353,7 +355,7 @@ size_t manifest_encoded_size(uint32_t count)
 
 void manifest_encode(const struct manifest *m, uint8_t *out)
 {
-    memcpy(out, MAGIC, 4);
+    memcpy(out, m->file ? MAGIC_FILE : MAGIC_IMAGE, MAGIC_LEN);
     put_be(out + 4, m->size, 8);
     put_be(out + 12, m->count, 4);
     out += HEADER_LEN;
@@ -393,7 +395,8 @@ int manifest_decode(const uint8_t *buf, size_t len, struct manifest *m,
 {
     struct manifest made = {0};
 
-    if (len < HEADER_LEN || memcmp(buf, MAGIC, 4) != 0)
+    made.file = len >= HEADER_LEN && memcmp(buf, MAGIC_FILE, MAGIC_LEN) == 0;
+    if (len < HEADER_LEN || (!made.file && memcmp(buf, MAGIC_IMAGE, MAGIC_LEN) != 0))
         return vine_err_set(err, VINE_EPROTO, "manifest: bad magic or length %zu", len);
     made.size = get_be(buf + 4, 8);
     made.count = (uint32_t)get_be(buf + 12, 4);

@@ -31,14 +31,14 @@ static char *escape_grammar(const char *path)
     return text;
 }
 
-char *source_spec(const char *absolute, struct vine_err *err)
+char *source_spec(const char *absolute, bool data, struct vine_err *err)
 {
-    struct vine_spec *spec = malloc(sizeof(*spec));
+    struct vine_spec *spec = calloc(1, sizeof(*spec));
     char *text = escape_grammar(absolute), *escaped = NULL;
 
     if (spec == NULL || text == NULL)
         vine_err_set(err, VINE_ENOMEM, "out of memory");
-    else if (vine_spec_parse(text, spec, err) == 0) {
+    else if ((data ? vine_spec_add_data : vine_spec_parse)(text, spec, err) == 0) {
         escaped = vine_path_escape(text);
         if (escaped == NULL)
             vine_err_set(err, VINE_ENOMEM, "out of memory");

@@ -9,26 +9,26 @@
 #include "daemon/cli/source.h"
 #include "daemon/cli/table.h"
 
-/* {"op":"stage"...}; spec stolen. */
-static json_t *stage_request(char *spec)
-{
-    json_t *request = json_pack("{s:s,s:s,s:i,s:b}", "op", "stage", "spec", spec,
-                                "progress_ms", PROGRESS_MS, "wait", 1);
+/* What is to be staged: the field of requests that names it, and its text, owned. */
+struct wanted {
+    const char *field;
+    char *spec;
+};
 
-    free(spec);
-    return request;
+static json_t *stage_request(const struct wanted *wanted)
+{
+    return json_pack("{s:s,s:s,s:i,s:b}", "op", "stage", wanted->field, wanted->spec,
+                     "progress_ms", PROGRESS_MS, "wait", 1);
 }
 
-static json_t *nodes_request(char *spec, const struct hostlist *list)
+static json_t *nodes_request(const struct wanted *wanted, const struct hostlist *list)
 {
     json_t *names = json_array();
 
     for (size_t i = 0; i < list->count; i++)
         (void)json_array_append_new(names, json_string(list->names[i]));
-    json_t *request = json_pack("{s:s,s:s,s:i,s:o}", "op", "stage_nodes", "spec", spec,
-                                "progress_ms", PROGRESS_MS, "nodes", names);
-    free(spec);
-    return request;
+    return json_pack("{s:s,s:s,s:i,s:o}", "op", "stage_nodes", wanted->field,
+                     wanted->spec, "progress_ms", PROGRESS_MS, "nodes", names);
 }
 
 static int print_staged(const struct cli *cli, json_t *event)
@@ -57,23 +57,24 @@ static int print_staged(const struct cli *cli, json_t *event)
     return result;
 }
 
-static int stage_here(struct cli *cli, char *spec, struct progress *progress)
+static int stage_here(struct cli *cli, const struct wanted *wanted,
+                      struct progress *progress)
 {
     struct vine_err err = {0};
     json_t *event = NULL;
     int result =
-        cli_ask(cli, stage_request(spec), progress_event, progress, 0, &event, &err);
+        cli_ask(cli, stage_request(wanted), progress_event, progress, 0, &event, &err);
 
     progress_end(progress);
     return result < 0 ? cli_fail(cli, &err) : print_staged(cli, event);
 }
 
-static int stage_there(struct cli *cli, char *spec, const struct hostlist *list,
-                       struct progress *progress)
+static int stage_there(struct cli *cli, const struct wanted *wanted,
+                       const struct hostlist *list, struct progress *progress)
 {
     struct vine_err err = {0};
     json_t *event = NULL;
-    int result = cli_ask(cli, nodes_request(spec, list), progress_event, progress, 0,
+    int result = cli_ask(cli, nodes_request(wanted, list), progress_event, progress, 0,
                          &event, &err);
 
     progress_end(progress);
@@ -96,40 +97,47 @@ static int run_stage(struct cli *cli, int argc, char *argv[])
     struct hostlist list = {0};
     struct progress progress;
     struct vine_err err = {0};
-    char *absolute, *spec;
+    bool data = cli_value(cli, "data") != NULL;
+    struct wanted wanted = {.field = data ? "data" : "spec"};
+    char *absolute;
     int result;
 
     if (nodes != NULL && strcmp(nodes, "all") != 0 &&
         hostlist_parse(nodes, &list, &err) < 0)
         return cli_usage(cli, "%s", err.text);
     absolute = source_absolute(argv[0], &err);
-    spec = absolute != NULL ? source_spec(absolute, &err) : NULL;
-    if (spec == NULL) {
+    if (absolute != NULL)
+        wanted.spec = source_spec(absolute, data, &err);
+    if (wanted.spec == NULL) {
         result = cli_fail(cli, &err);
     } else {
         progress_begin(&progress, argv[0], cli->json);
-        result = nodes == NULL ? stage_here(cli, spec, &progress)
-                               : stage_there(cli, spec, &list, &progress);
+        result = nodes == NULL ? stage_here(cli, &wanted, &progress)
+                               : stage_there(cli, &wanted, &list, &progress);
     }
+    free(wanted.spec);
     free(absolute);
     hostlist_free(&list);
     return result;
 }
 
 static const struct cli_option options[] = {
+    {"data", NULL, 0, "PATH is data: a file is itself, whatever its name"},
     {"nodes", "LIST|all", 0, "these nodes, as n[1-4,7], instead of this one"},
     {0},
 };
 
 const struct cli_command cli_stage = {
     .name = "stage",
-    .arguments = "PATH [--nodes LIST|all] [--json]",
-    .summary = "Get an environment onto nodes' disks before a job asks for it",
+    .arguments = "PATH [--data] [--nodes LIST|all] [--json]",
+    .summary = "Get an environment or data onto nodes' disks before a job asks for it",
     .run = run_stage,
     .min_args = 1,
     .max_args = 1,
     .options = options,
     .notes =
-        "PATH is a directory, an image or an archive that you can read. It stays in\n"
-        "the store until the space is needed and no job uses it.\n",
+        "PATH is a directory, an image or an archive that you can read, as --vine-env\n"
+        "takes it; with --data a directory or a file, as --vine-data takes it. It "
+        "stays\n"
+        "in the store until the space is needed and no job uses it.\n",
 };

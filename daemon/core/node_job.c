@@ -301,8 +301,11 @@ static int job_sources(struct node *node, struct node_job *job,
                        const struct vine_spec *spec, struct job_source **sources,
                        struct vine_err *err)
 {
+    char id[VINE_PATH_MAX];
+
     for (unsigned i = 0; i < spec->count; i++) {
-        sources[i] = node_job_add_source(node, job, spec->source[i].path, err);
+        vine_source_id(&spec->source[i], id);
+        sources[i] = node_job_add_source(node, job, id, err);
         if (sources[i] == NULL)
             return -1;
     }

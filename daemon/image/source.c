@@ -33,11 +33,11 @@ struct image_source {
     struct globs *exclude;
     int fd, overlay_fd;       /* -1: none */
     struct tree *tree;        /* directories */
-    struct statx file;        /* archives and images */
+    struct statx file;        /* all but directories */
     uint64_t manifest_offset; /* images */
 };
 
-static const char *const kind_names[] = {"dir", "archive", "image"};
+static const char *const kind_names[] = {"dir", "archive", "image", "file"};
 
 const char *image_source_kind_name(enum image_source_kind kind)
 {
@@ -124,27 +124,44 @@ static void find_kind_of_env(const struct tree *tree, struct image_source_facts 
     facts->env = image_env_of(&marks);
 }
 
-/* Did something change so recently that a further change could carry the same time?
- * Clocks of file systems advance in ticks of some milliseconds. */
-static bool is_unsettled(const struct tree *tree)
+static int64_t in_ms(int64_t seconds, uint32_t nanoseconds)
+{
+    return seconds * 1000 + nanoseconds / 1000000;
+}
+
+/* Did it change so recently that a further change could carry the same time? Clocks of
+ * file systems advance in ticks of some milliseconds. */
+static bool is_recent(int64_t changed_ms)
 {
     struct timespec now;
-    int64_t now_ms, newest_ms = INT64_MIN;
+    int64_t now_ms;
 
     clock_gettime(CLOCK_REALTIME, &now);
-    now_ms = now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    now_ms = in_ms(now.tv_sec, (uint32_t)now.tv_nsec);
+    return changed_ms > now_ms - SETTLE_MS && changed_ms <= now_ms + SETTLE_MS;
+}
+
+static void settle(void)
+{
+    const struct timespec pause = {.tv_nsec = SETTLE_MS * 1000000};
+
+    (void)nanosleep(&pause, NULL);
+}
+
+static bool is_unsettled(const struct tree *tree)
+{
+    int64_t newest_ms = INT64_MIN;
+
     for (uint32_t i = 0; i < tree->count; i++) {
-        int64_t ms = tree->entry[i].ctime * 1000 + tree->entry[i].ctime_ns / 1000000;
+        int64_t ms = in_ms(tree->entry[i].ctime, (uint32_t)tree->entry[i].ctime_ns);
         newest_ms = ms > newest_ms ? ms : newest_ms;
     }
-    return newest_ms > now_ms - SETTLE_MS && newest_ms <= now_ms + SETTLE_MS;
+    return is_recent(newest_ms);
 }
 
 static int walk_settled(struct image_source *s, const struct walk_options *walk,
                         struct vine_err *err)
 {
-    const struct timespec pause = {.tv_nsec = SETTLE_MS * 1000000};
-
     for (int i = 0; i < SETTLE_TRIES; i++) {
         tree_free(s->tree);
         s->tree = NULL;
@@ -152,7 +169,7 @@ static int walk_settled(struct image_source *s, const struct walk_options *walk,
             return -1;
         if (!is_unsettled(s->tree))
             break;
-        (void)nanosleep(&pause, NULL);
+        settle();
     }
     return 0;
 }
@@ -262,13 +279,27 @@ int image_source_look(struct image_source *s, struct vine_err *err)
     return 0;
 }
 
+/* Data is often just written when its job starts. */
+static int look_settled(struct image_source *s, struct vine_err *err)
+{
+    for (int i = 0; i < SETTLE_TRIES; i++) {
+        if (tree_stat(s->fd, "", true, &s->file) < 0)
+            return vine_err_sys(err, "cannot look at '%s'", s->facts.canonical);
+        if (s->facts.kind != IMAGE_SOURCE_FILE ||
+            !is_recent(in_ms(s->file.stx_ctime.tv_sec, s->file.stx_ctime.tv_nsec)))
+            break;
+        settle();
+    }
+    return 0;
+}
+
 static int resolve_file(struct image_source *s, struct vine_err *err)
 {
     uint64_t limit =
         s->options.max_bytes > 0 ? s->options.max_bytes : (uint64_t)VINE_OBJECT_MAX;
 
-    if (tree_stat(s->fd, "", true, &s->file) < 0)
-        return vine_err_sys(err, "cannot look at '%s'", s->facts.canonical);
+    if (look_settled(s, err) < 0)
+        return -1;
     if (s->file.stx_size > limit)
         return vine_err_set(err, VINE_ELIMIT, "'%s' has more than %llu bytes",
                             s->facts.canonical, (unsigned long long)limit);
@@ -278,6 +309,8 @@ static int resolve_file(struct image_source *s, struct vine_err *err)
     s->facts.root_uid = s->file.stx_uid;
     s->facts.root_gid = s->file.stx_gid;
     s->facts.root_mtime = s->file.stx_mtime.tv_sec;
+    if (s->facts.kind == IMAGE_SOURCE_FILE)
+        s->facts.object_size = s->file.stx_size;
     s->facts.unread = s->facts.kind == IMAGE_SOURCE_IMAGE;
     if (s->facts.unread && !s->options.key_first && image_source_look(s, err) < 0)
         return -1;
@@ -285,7 +318,7 @@ static int resolve_file(struct image_source *s, struct vine_err *err)
 }
 
 /* Decide the kind before opening: opening a device can do things. */
-static int find_kind(const char *path, enum image_source_kind *kind,
+static int find_kind(const char *path, bool data, enum image_source_kind *kind,
                      struct vine_err *err)
 {
     struct stat st;
@@ -294,6 +327,13 @@ static int find_kind(const char *path, enum image_source_kind *kind,
         return vine_err_sys(err, "cannot look at '%s'", path);
     if (S_ISDIR(st.st_mode)) {
         *kind = IMAGE_SOURCE_DIR;
+        return 0;
+    }
+    if (data) {
+        *kind = IMAGE_SOURCE_FILE;
+        if (!S_ISREG(st.st_mode))
+            return vine_err_set(err, VINE_EINVAL,
+                                "'%s' is neither a directory nor a regular file", path);
         return 0;
     }
     *kind = vine_source_kind_of(path) == VINE_SOURCE_IMAGE ? IMAGE_SOURCE_IMAGE
@@ -334,7 +374,7 @@ static int open_source(struct image_source *s, const char *path, struct vine_err
     auto_free char *canonical = NULL;
     struct stat st;
 
-    if (find_kind(path, &f->kind, err) < 0)
+    if (find_kind(path, s->options.data, &f->kind, err) < 0)
         return -1;
     canonical = realpath(path, NULL);
     if (canonical == NULL)
@@ -534,8 +574,8 @@ int image_source_build(struct image_source *s, int fd, const struct image_base *
     struct tar_out *tar;
     int result;
 
-    if (s->facts.kind == IMAGE_SOURCE_IMAGE)
-        return vine_err_set(err, VINE_EINVAL, "'%s' is an image already",
+    if (s->facts.kind == IMAGE_SOURCE_IMAGE || s->facts.kind == IMAGE_SOURCE_FILE)
+        return vine_err_set(err, VINE_EINVAL, "'%s' is no tree: it is to be copied",
                             s->facts.canonical);
     tar = tar_out_new(fd, err);
     if (tar == NULL)
@@ -582,8 +622,8 @@ static int send_range(struct image_source *s, int fd, uint64_t offset, uint64_t 
 int image_source_copy(struct image_source *s, int fd, uint64_t offset, uint64_t length,
                       const struct image_progress *progress, struct vine_err *err)
 {
-    if (s->facts.kind != IMAGE_SOURCE_IMAGE || offset > s->facts.object_size ||
-        length > s->facts.object_size - offset)
+    if (s->facts.kind == IMAGE_SOURCE_DIR || s->facts.kind == IMAGE_SOURCE_ARCHIVE ||
+        offset > s->facts.object_size || length > s->facts.object_size - offset)
         return vine_err_set(err, VINE_EINVAL, "no such bytes in '%s'",
                             s->facts.canonical);
     return send_range(s, fd, offset, length, progress, err);

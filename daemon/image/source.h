@@ -1,8 +1,8 @@
 /* source.h - a source, opened and resolved by the user it belongs to.
  *
- * A directory, an archive or an image file becomes facts (what it is, and a key that
- * names exactly this content), and then bytes: a tar of it, or the object's own. All
- * calls block; none may be made while another runs on the same source. */
+ * A directory, an archive, an image or a file of data becomes facts (what it is, and a
+ * key that names exactly this content), and then bytes: a tar of it, or the object's
+ * own. All calls block; none may be made while another runs on the same source. */
 #ifndef VINE_IMAGE_SOURCE_H
 #define VINE_IMAGE_SOURCE_H
 
@@ -16,13 +16,19 @@
 #include "vine/err.h"
 #include "vine/limits.h"
 
-enum image_source_kind { IMAGE_SOURCE_DIR, IMAGE_SOURCE_ARCHIVE, IMAGE_SOURCE_IMAGE };
+enum image_source_kind {
+    IMAGE_SOURCE_DIR,
+    IMAGE_SOURCE_ARCHIVE,
+    IMAGE_SOURCE_IMAGE,
+    IMAGE_SOURCE_FILE,
+};
 
 struct image_source_options {
     const char *path;   /* absolute */
     unsigned threads;   /* 0 = default */
     uint64_t max_bytes; /* 0 = VINE_OBJECT_MAX */
     enum tree_caching caching;
+    bool data; /* a file is a file, whatever its name */
     bool
         key_first; /* of an image file only look at the file: image_source_look reads */
     struct image_shape shape; /* archives: no more than `exclude`; images: none */
@@ -85,7 +91,8 @@ int image_source_build(struct image_source *source, int fd,
                        const struct image_progress *progress,
                        struct image_totals *totals, struct vine_err *err);
 
-/* Images: bytes [offset, offset + length) of the object, or the manifest, to fd. */
+/* Images and files of data: bytes [offset, offset + length) of the object, or of an
+ * image the manifest, to fd. */
 int image_source_copy(struct image_source *source, int fd, uint64_t offset,
                       uint64_t length, const struct image_progress *progress,
                       struct vine_err *err);

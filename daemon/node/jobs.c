@@ -268,6 +268,7 @@ static void restore_one(struct vined *vined, const json_t *row)
     const char *job = json_string_value(json_object_get(row, "job"));
     const char *path = json_string_value(json_object_get(row, "path"));
     const char *hex = json_string_value(json_object_get(row, "digest"));
+    bool data;
     char *raw = path != NULL ? strdup(path) : NULL;
     struct msg_binding binding = {
         .job = job != NULL ? strtoull(job, NULL, 10) : 0,
@@ -277,8 +278,8 @@ static void restore_one(struct vined *vined, const json_t *row)
     struct vine_err err = {0};
 
     if (binding.job != 0 && raw != NULL && vine_path_unescape(raw) == 0 &&
-        raw[0] == '/' && strlen(raw) < VINE_PATH_MAX && hex != NULL &&
-        vine_digest_parse(hex, &binding.digest) == 0 &&
+        vine_source_id_path(raw, &data) != NULL && strlen(raw) < VINE_PATH_MAX &&
+        hex != NULL && vine_digest_parse(hex, &binding.digest) == 0 &&
         node_restore_binding(vined->core, &binding, gid, &err) < 0)
         vine_log(VINE_LOG_WARNING, "event=lease-lost job=%s reason=%s", job,
                  vine_q(err.text));

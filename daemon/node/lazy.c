@@ -400,6 +400,8 @@ static int find_tables(struct store_object *o, struct msg_range *out,
     uint8_t super[96];
     uint64_t used, start;
 
+    if (m->file)
+        return vine_err_set(err, VINE_EINVAL, "it is a file of data, no image");
     if (pread(o->image_fd, super, sizeof(super), 0) != sizeof(super))
         return vine_err_sys(err, "cannot read the image's superblock");
     if (!image_superblock_valid(super, m->size, &used))

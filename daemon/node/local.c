@@ -17,7 +17,6 @@
 #include "vine/client.h"
 #include "vine/log.h"
 
-#define MADE_UP_JOB (1ull << 63)
 #define PROGRESS_MIN_MS 200
 /* A few documents wait; more: the client does not read. */
 #define OUTPUT_MAX (4u << 20)
@@ -231,67 +230,6 @@ static void on_progress(uv_timer_t *timer)
                              (json_int_t)p.bytes_reused));
 }
 
-/* Fields of requests. */
-static int need_text(const json_t *request, const char *field, char **out,
-                     struct vine_err *err)
-{
-    const char *text = json_string_value(json_object_get(request, field));
-    char *copy = text != NULL ? strdup(text) : NULL;
-
-    if (copy == NULL || vine_path_unescape(copy) < 0) {
-        free(copy);
-        return vine_err_set(err, VINE_EINVAL, "request lacks the text '%s'", field);
-    }
-    *out = copy;
-    return 0;
-}
-
-static int need_id(const json_t *request, const char *field, uint32_t *out,
-                   struct vine_err *err)
-{
-    const json_t *value = json_object_get(request, field);
-    json_int_t n = json_integer_value(value);
-
-    if (!json_is_integer(value) || n < 0 || n >= UINT32_MAX)
-        return vine_err_set(err, VINE_EINVAL, "request lacks the number '%s'", field);
-    *out = (uint32_t)n;
-    return 0;
-}
-
-static int need_job(const json_t *request, uint64_t *out, struct vine_err *err)
-{
-    const char *text = json_string_value(json_object_get(request, "job"));
-    unsigned long long n;
-    char *end;
-
-    errno = 0;
-    n = text != NULL ? strtoull(text, &end, 10) : 0;
-    if (text == NULL || *text < '0' || *text > '9' || errno != 0 || *end != '\0' ||
-        n == 0 || n >= MADE_UP_JOB)
-        return vine_err_set(err, VINE_EINVAL, "request lacks the job id 'job'");
-    *out = n;
-    return 0;
-}
-
-static struct vine_spec *need_spec(const json_t *request, struct vine_err *err)
-{
-    struct vine_spec *spec = malloc(sizeof(*spec));
-    char *text = NULL;
-
-    if (spec == NULL)
-        vine_err_set(err, VINE_ENOMEM, "out of memory");
-    else if (need_text(request, "spec", &text, err) == 0 &&
-             vine_spec_parse(text, spec, err) == 0) {
-        const char *start = json_string_value(json_object_get(request, "start"));
-        spec->lazy = start != NULL && strcmp(start, "lazy") == 0;
-        free(text);
-        return spec;
-    }
-    free(text);
-    free(spec);
-    return NULL;
-}
-
 static int op_ping(struct client *c, const json_t *request, struct vine_err *err)
 {
     send_ok(c);
@@ -462,6 +400,7 @@ static int op_stage_nodes(struct client *c, const json_t *request, struct vine_e
     const json_t *list = json_object_get(request, "nodes");
     struct vine_spec *spec = need_spec(request, err);
     size_t count = json_array_size(list);
+    char source[VINE_PATH_MAX];
     const char **names;
     int result = -1;
 
@@ -477,10 +416,11 @@ static int op_stage_nodes(struct client *c, const json_t *request, struct vine_e
     c->asked = ASKED_NODES;
     if (names == NULL || spec->count != 1)
         vine_err_set(err, VINE_EINVAL, "one source, at most %d nodes", VINE_NODES_MAX);
+    vine_source_id(&spec->source[0], source);
     if (err->code == VINE_OK && vine_random(&c->job, sizeof(c->job), err) == 0)
-        result = node_cluster_stage(c->vined->core, c->id, c->uid, c->gid,
-                                    spec->source[0].path, names, (uint32_t)count,
-                                    c->job | MADE_UP_JOB, vined_now(c->vined), err);
+        result = node_cluster_stage(c->vined->core, c->id, c->uid, c->gid, source,
+                                    names, (uint32_t)count, c->job | MADE_UP_JOB,
+                                    vined_now(c->vined), err);
     if (result < 0)
         stop_waiting(c);
     free(names);

@@ -1,5 +1,5 @@
-/* local.h - one connection of the Unix socket; shared by local.c (requests), status.c
- * (documents) and packing.c. */
+/* local.h - one connection of the Unix socket; shared by local.c (requests), fields.c
+ * (what is in them), status.c (documents) and packing.c. */
 #ifndef VINE_NODE_LOCAL_H
 #define VINE_NODE_LOCAL_H
 
@@ -7,6 +7,8 @@
 
 #include "daemon/node/vined.h"
 #include "daemon/wire/local.h"
+
+#define MADE_UP_JOB (1ull << 63)
 
 struct packing;
 
@@ -35,6 +37,15 @@ void client_send(struct client *c, json_t *event);
 void client_error(struct client *c, const struct vine_err *err);
 void client_close(struct client *c);
 json_t *client_text(const char *text); /* a message as a JSON value, printable */
+
+/* fields.c: -1 or NULL with *err set: the request lacks it. Caller frees *out and the
+ * spec, which is of the fields "spec", "data" and "start". */
+int need_text(const json_t *request, const char *field, char **out,
+              struct vine_err *err);
+int need_id(const json_t *request, const char *field, uint32_t *out,
+            struct vine_err *err);
+int need_job(const json_t *request, uint64_t *out, struct vine_err *err);
+struct vine_spec *need_spec(const json_t *request, struct vine_err *err);
 
 /* status.c */
 json_t *status_document(struct client *c);

@@ -5,7 +5,8 @@
  * that user, and its mount lets only that user in (FUSE without allow_other). The
  * directory above is root's alone, so nobody walks to a mount; tasks get it by a bind
  * in their own mount namespace, which also keeps an evicted image alive until its last
- * task ends.
+ * task ends. A file of data is no image: it is bound there as it lies in the store,
+ * made readable for whoever is given the mount.
  *
  * The loop device is set up read-only with autoclear: it goes with its mount. */
 #include <dirent.h>
@@ -155,10 +156,46 @@ static void mount_by_fuse(struct mount_job *job)
     job->fuse_fd = fd;
 }
 
+void mount_undo(const char *path)
+{
+    if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL)
+        vine_log(VINE_LOG_WARNING, "event=unmount-failed path=%s reason=%s",
+                 vine_q(path), vine_q(strerror(errno)));
+    if (rmdir(path) < 0 && (errno != ENOTDIR || unlink(path) < 0) && errno != ENOENT)
+        vine_log(VINE_LOG_WARNING, "event=rmdir-failed path=%s reason=%s", vine_q(path),
+                 vine_q(strerror(errno)));
+}
+
+/* A file on a file. Its descriptor, not its path: the store may be moving it. */
+static void mount_file(struct mount_job *job)
+{
+    int image_fd = job->object->image_fd;
+    char from[32];
+    int at = open(job->path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (at < 0) {
+        vine_err_sys(&job->err, "cannot make '%s'", job->path);
+        return;
+    }
+    (void)close(at);
+    (void)snprintf(from, sizeof(from), "/proc/self/fd/%d", image_fd);
+    if (fchmod(image_fd, 0444) < 0)
+        vine_err_sys(&job->err, "cannot open the file to its users");
+    else if (mount(from, job->path, NULL, MS_BIND, NULL) < 0 ||
+             mount(NULL, job->path, NULL, MS_BIND | MS_REMOUNT | MOUNT_FLAGS, NULL) < 0)
+        vine_err_sys(&job->err, "cannot bind the file at '%s'", job->path);
+    if (job->err.code != VINE_OK)
+        mount_undo(job->path);
+}
+
 static void run_mount(uv_work_t *work)
 {
     struct mount_job *job = work->data;
 
+    if (job->object->manifest.file) {
+        mount_file(job);
+        return;
+    }
     if (mkdir(job->path, 0700) < 0 && errno != EEXIST) {
         vine_err_sys(&job->err, "cannot make '%s'", job->path);
         return;
@@ -169,16 +206,6 @@ static void run_mount(uv_work_t *work)
         mount_by_fuse(job);
     if (job->err.code != VINE_OK)
         (void)rmdir(job->path);
-}
-
-void mount_undo(const char *path)
-{
-    if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL)
-        vine_log(VINE_LOG_WARNING, "event=unmount-failed path=%s reason=%s",
-                 vine_q(path), vine_q(strerror(errno)));
-    if (rmdir(path) < 0 && errno != ENOENT)
-        vine_log(VINE_LOG_WARNING, "event=rmdir-failed path=%s reason=%s", vine_q(path),
-                 vine_q(strerror(errno)));
 }
 
 static void unlink_mounted(struct mounts *mounts, struct mounted *m)
@@ -269,7 +296,8 @@ static struct mounted *remember(struct mount_job *job)
     m->vined = job->vined;
     m->digest = job->object->manifest.digest;
     m->uid = job->uid;
-    if (!job->trusted && spawn_squashfuse(m, job, &job->err) < 0) {
+    if (!job->trusted && !job->object->manifest.file &&
+        spawn_squashfuse(m, job, &job->err) < 0) {
         /* uv_spawn has initialised the handle even when it failed. */
         m->gone = true;
         uv_close((uv_handle_t *)&m->squashfuse, on_process_closed);

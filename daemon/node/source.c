@@ -69,9 +69,11 @@ static int take_kind(struct source *s, const json_t *line)
         s->kind = SOURCE_ARCHIVE;
     else if (strcmp(kind, "image") == 0)
         s->kind = SOURCE_IMAGE;
+    else if (strcmp(kind, "file") == 0 && s->data)
+        s->kind = SOURCE_FILE;
     else
         return -1;
-    return 0;
+    return s->data && s->kind != SOURCE_FILE && s->kind != SOURCE_DIR ? -1 : 0;
 }
 
 static int take_resolved(struct source *s, const json_t *line)
@@ -96,9 +98,9 @@ static int take_resolved(struct source *s, const json_t *line)
     s->bytes = number(line, "bytes");
     s->object_size = number(line, "object_size");
     s->manifest_bytes = number(line, "manifest_bytes");
-    s->estimate = s->kind == SOURCE_IMAGE     ? s->object_size
+    s->estimate = s->kind == SOURCE_DIR       ? number(line, "alloc")
                   : s->kind == SOURCE_ARCHIVE ? s->bytes * ARCHIVE_FACTOR
-                                              : number(line, "alloc");
+                                              : s->object_size;
     if (s->object_size > VINE_OBJECT_MAX ||
         s->manifest_bytes > manifest_encoded_size(VINE_CHUNKS_MAX) ||
         (s->kind != SOURCE_IMAGE && (s->manifest_bytes > 0 || s->is_signed)))
@@ -122,7 +124,7 @@ static void manifest_read(struct source *s, void *arg)
     int result = manifest_decode(arg, s->manifest_bytes, &s->manifest, &err);
 
     free(arg);
-    if (result == 0 && s->manifest.size != s->object_size)
+    if (result == 0 && (s->manifest.file || s->manifest.size != s->object_size))
         result = vine_err_set(&err, VINE_ECORRUPT,
                               "'%.200s': its manifest is of %" PRIu64
                               " bytes, the image of %" PRIu64 ": pack it again",
@@ -154,7 +156,7 @@ static void take_key(struct source *s, const json_t *line)
 {
     struct vine_err err = {0};
 
-    if (!s->key_first || s->unopened || s->was_resolved ||
+    if (!s->key_first || s->data || s->unopened || s->was_resolved ||
         vine_digest_parse(word(line, "key"), &s->key) < 0) {
         fail_with(s, VINE_EPROTO, "vine-source wrote a malformed line");
         return;
@@ -237,13 +239,14 @@ void source_line(struct source *s, const json_t *line)
 }
 
 struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
-                          uint32_t gid, const char *path, bool key_first,
+                          uint32_t gid, const char *id, bool key_first,
                           const struct source_ops *ops, void *ctx,
                           const char *const *more, struct vine_err *err)
 {
     struct source *s = calloc(1, sizeof(*s));
+    const char *path;
 
-    if (s != NULL)
+    if (s != NULL && (path = vine_source_id_path(id, &s->data)) != NULL)
         s->path = strdup(path);
     if (s == NULL || s->path == NULL) {
         free(s);

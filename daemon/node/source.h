@@ -16,7 +16,7 @@
 
 #define SOURCE_ARGS_MAX (2 * (GLOBS_MAX + 2))
 
-enum source_kind { SOURCE_DIR, SOURCE_ARCHIVE, SOURCE_IMAGE };
+enum source_kind { SOURCE_DIR, SOURCE_ARCHIVE, SOURCE_IMAGE, SOURCE_FILE };
 
 struct source;
 
@@ -41,6 +41,7 @@ struct source {
     uint32_t uid, gid;
     char *path;
     const char *const *more; /* arguments for vine-source; borrowed, NULL: none */
+    bool data;
 
     /* After resolved. */
     enum source_kind kind;
@@ -71,10 +72,11 @@ struct source {
     int pins; /* workers and handles that still point here */
 };
 
-/* more: borrowed while it lives; ends with NULL, at most SOURCE_ARGS_MAX. NULL: none.
+/* id: as spec.h has it, a path or "data:" and a path.
+ * more: borrowed while it lives; ends with NULL, at most SOURCE_ARGS_MAX. NULL: none.
  */
 struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
-                          uint32_t gid, const char *path, bool key_first,
+                          uint32_t gid, const char *id, bool key_first,
                           const struct source_ops *ops, void *ctx,
                           const char *const *more, struct vine_err *err);
 int source_look(struct source *s, struct vine_err *err);

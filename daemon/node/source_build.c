@@ -4,7 +4,9 @@
  * vine-squash, which runs as the helper user: neither the job's user (who could trace a
  * process of his own) nor root writes an image the kernel will parse. Both must end
  * well before the file counts. Plain squashfs files of a user are copied and never
- * trusted. A worker thread then adds the info block, and cuts and hashes the object. */
+ * trusted. A file of data is copied too; nobody takes it for an image, since its
+ * manifest says what it is. A worker thread then adds the info block, and cuts and
+ * hashes the object. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -28,11 +30,11 @@ struct source_build {
     uv_process_t process;
     bool has_process, process_ended;
     int64_t status;
-    bool child_done;
+    bool child_done;             /* it said so: what was read is of one moment */
     struct image_follow *follow; /* NULL: none */
     struct source_base base;
     uint64_t begin_ms, whole_ms; /* when the builder began, and was done */
-    /* Plain images. */
+    /* Plain images and files of data. */
     uint64_t copied;
     char *step;
     size_t step_len;
@@ -51,15 +53,23 @@ struct finish_job {
     struct vine_err err;
 };
 
+static bool is_copied(const struct source *s)
+{
+    return s->kind == SOURCE_IMAGE || s->kind == SOURCE_FILE;
+}
+
 static void hash_file(struct finish_job *job)
 {
     struct stat st;
 
     if (fstat(job->fd, &st) < 0)
         vine_err_sys(&job->err, "cannot look at the new image");
-    else
-        (void)image_hash_file(job->fd, (uint64_t)st.st_size, &job->hash, &job->manifest,
-                              &job->err);
+    else if (image_hash_file(job->fd, (uint64_t)st.st_size, &job->hash, &job->manifest,
+                             &job->err) == 0 &&
+             job->source->kind == SOURCE_FILE) {
+        job->manifest.file = true;
+        (void)manifest_seal(&job->manifest, &job->err);
+    }
 }
 
 static void run_finish(uv_work_t *work)
@@ -164,7 +174,7 @@ static void finish(struct source *s)
     s->build->follow = NULL;
     job->base = s->build->base;
     s->build->base = (struct source_base){.listing_fd = -1};
-    job->add_info = s->kind != SOURCE_IMAGE;
+    job->add_info = !is_copied(s);
     fill_info(s, &job->info);
     job->work.data = job;
     s->pins++;
@@ -218,6 +228,8 @@ static void finish_if_whole(struct source *s)
         return;
     if (!b->child_done || (b->has_process && !b->process_ended))
         return;
+    if (is_copied(s) && b->copied < s->object_size)
+        return; /* the pipe still holds bytes */
     b->whole_ms = vined_now(s->vined);
     finish(s);
 }
@@ -226,11 +238,8 @@ void build_child_done(struct source *s, const json_t *line)
 {
     if (s->build == NULL || s->build->child_done)
         return;
-    if (s->kind == SOURCE_IMAGE && s->build->copied < s->object_size)
-        return; /* the pipe still holds bytes */
     s->build->child_done = true;
-    if (line != NULL)
-        base_take_done(&s->build->base, line);
+    base_take_done(&s->build->base, line);
     finish_if_whole(s);
 }
 
@@ -320,7 +329,7 @@ static void step_read(struct source *s, void *arg)
     b->copied += b->step_len;
     s->ops.progress(s->ctx, s, b->copied);
     if (b->copied == s->object_size)
-        build_child_done(s, NULL);
+        finish_if_whole(s);
     else if (copy_step(s, &err) < 0)
         source_fail(s, &err);
 }
@@ -360,8 +369,10 @@ int build_start(struct source *s, struct vine_err *err)
     s->build = b;
     if (store_temp(s->vined->store, s->ticket, s->temp_name, &s->temp_fd, err) < 0)
         return -1;
-    if (s->kind == SOURCE_IMAGE)
+    if (is_copied(s)) {
+        b->follow = image_follow_start(s->temp_fd);
         return start_copy(s, err);
+    }
     base_begin(s, &b->base);
     tar_fd = child_take_bulk_fd(s);
     result = spawn_builder(s, b, tar_fd, err);

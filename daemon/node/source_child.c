@@ -342,7 +342,7 @@ static int spawn(struct source *s, struct source_child *c, int control_fd, int b
                  struct vine_err *err)
 {
     char uid[16], gid[16], threads[24];
-    char *args[13 + SOURCE_ARGS_MAX] = {"vine-source",
+    char *args[15 + SOURCE_ARGS_MAX] = {"vine-source",
                                         "--uid",
                                         uid,
                                         "--gid",
@@ -352,8 +352,10 @@ static int spawn(struct source *s, struct source_child *c, int control_fd, int b
                                         "--threads",
                                         threads,
                                         "--caching",
-                                        s->vined->conf.source_caching};
-    size_t count = 11;
+                                        s->vined->conf.source_caching,
+                                        "--kind",
+                                        s->data ? "data" : "auto"};
+    size_t count = 13;
     int result;
 
     for (size_t i = 0; s->more != NULL && s->more[i] != NULL && i < SOURCE_ARGS_MAX;

@@ -111,7 +111,8 @@ static bool signature_ok(const struct source *s)
 }
 
 /* An image a user brought. What on_built gets from a directory or an archive our own
- * builder made; nothing else that a child says makes an object trusted. */
+ * builder made, and a file of data is no image; nothing else that a child says makes an
+ * object trusted. */
 static bool trusted_image(const struct source *s)
 {
     return s->vined->conf.trust_user_images || signature_ok(s);

@@ -50,7 +50,7 @@ static void destination(const struct vine_source *source, const struct image_inf
 
     if (source->dst[0] != '\0')
         (void)snprintf(out, VINE_PATH_MAX, "%s", source->dst);
-    else if (vine_source_kind_of(source->path) == VINE_SOURCE_DIR)
+    else if (source->data || vine_source_kind_of(source->path) == VINE_SOURCE_DIR)
         (void)snprintf(out, VINE_PATH_MAX, "%s", source->path);
     else if (info->prefix[0] == '/')
         (void)snprintf(out, VINE_PATH_MAX, "%s", info->prefix);
@@ -67,7 +67,7 @@ static json_t *staged_source(struct client *c, const struct vine_source *source,
     struct store_object *object = store_find(vined->store, &result->digest);
     struct image_info *info = calloc(1, sizeof(*info));
     char path[VINE_PATH_MAX];
-    bool found = false;
+    bool found = false, file = object != NULL && object->manifest.file;
     json_t *o =
         json_pack("{s:o, s:s, s:o, s:s, s:I}", "path", text_value(source->path), "code",
                   vine_code_name(result->code), "text",
@@ -78,7 +78,7 @@ static json_t *staged_source(struct client *c, const struct vine_source *source,
         free(info);
         return o;
     }
-    if (result->code == VINE_OK && object != NULL)
+    if (result->code == VINE_OK && object != NULL && !file)
         (void)image_info_read(object->image_fd, object->manifest.size, info, &found,
                               NULL);
     destination(source, info, vined->conf.run_dir, path);
@@ -87,6 +87,9 @@ static json_t *staged_source(struct client *c, const struct vine_source *source,
         mount_path(vined, &result->digest, result->mount_uid, path);
         (void)json_object_set_new(o, "mount", text_value(path));
         (void)json_object_set_new(o, "digest", digest_value(&result->digest));
+        (void)json_object_set_new(o, "file", json_boolean(file));
+        if (source->data)
+            info->activate = IMAGE_ACTIVATE_NONE;
         (void)json_object_set_new(o, "activate",
                                   json_string(image_activate_name(info->activate)));
     }

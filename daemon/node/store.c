@@ -461,7 +461,7 @@ void store_complete(struct store *store, struct store_object *object)
     object->complete = true;
     if (object->used_ms == 0)
         object->used_ms = wall_ms();
-    if (object->trusted && !object->part)
+    if (object->trusted && !object->part && !object->manifest.file)
         (void)listing_find(object->image_fd, object->manifest.size, &object->listing,
                            NULL);
     index_add(store->index, object);

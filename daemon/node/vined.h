@@ -10,7 +10,8 @@
  *   source*.c    sources this node is origin of: vine-source, vine-squash
  *   mount.c      images mounted
  *   lazy*.c      images mounted while they are on their way
- *   local.c      the Unix socket for plugin and CLI; status.c its documents; packing.c
+ *   local.c      the Unix socket for plugin and CLI; fields.c what requests hold;
+ *                status.c their documents; packing.c
  *   jobs.c       which jobs live; leases on disk
  *   store*.c     objects on disk
  *   sync.c       when they are made to last

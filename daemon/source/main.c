@@ -292,7 +292,10 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
     if (bad || optind != argc || a->uid == UINT64_MAX || a->gid == UINT64_MAX ||
         a->path == NULL || a->path[0] != '/')
         return -1;
-    return strcmp(a->kind, "auto") == 0 || strcmp(a->kind, "export") == 0 ? 0 : -1;
+    return strcmp(a->kind, "auto") == 0 || strcmp(a->kind, "data") == 0 ||
+                   strcmp(a->kind, "export") == 0
+               ? 0
+               : -1;
 }
 
 static bool is_open(int fd)
@@ -336,6 +339,7 @@ int main(int argc, char **argv)
     session.options.max_bytes = a.max_bytes;
     session.options.key_first = a.key_first;
     session.options.shape = a.shape;
+    session.options.data = strcmp(a.kind, "data") == 0;
     session.exporting = strcmp(a.kind, "export") == 0;
     pthread_mutex_init(&session.lock, NULL);
     pthread_cond_init(&session.changed, NULL);

@@ -17,6 +17,7 @@
 
 #include "daemon/wire/message.h"
 #include "daemon/wire/name.h"
+#include "vine/spec.h"
 
 #define N(table) (sizeof(table) / sizeof(*(table)))
 
@@ -225,7 +226,9 @@ int message_check_string(const struct place *p, enum field_kind kind, const char
 
 int message_check_path(const struct place *p, const char *path)
 {
-    if (path[0] != '/')
+    bool data;
+
+    if (vine_source_id_path(path, &data) == NULL)
         return message_refuse(p, "is not an absolute path");
     if (strlen(path) >= VINE_PATH_MAX)
         return message_refuse(p, "is too long for a path");

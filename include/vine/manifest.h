@@ -1,12 +1,15 @@
 /* manifest.h - what an object's bytes are: length and SHA-256 of each chunk.
  *
- * Canonical binary form (big-endian): "VNM1", u64 size, u32 count, count x
- * { u32 length, 32-byte SHA-256 }. The object's digest is the SHA-256 of this form.
+ * Canonical binary form (big-endian): "VNM1" for an image, "VNF1" for a file of data;
+ * u64 size, u32 count, count x { u32 length, 32-byte SHA-256 }. The object's digest is
+ * the SHA-256 of this form, so no digest ever names both: what a user gives as data
+ * cannot come to be mounted as an image.
  * Chunks are cut where a rolling gear hash says, so lengths vary between
  * VINE_CHUNK_MIN and VINE_CHUNK_MAX (the last may be shorter). No system calls. */
 #ifndef VINE_MANIFEST_H
 #define VINE_MANIFEST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +25,7 @@ struct manifest_chunk {
 
 struct manifest {
     uint64_t size; /* bytes of the object = sum of lengths */
+    bool file;     /* of data, as it is: nothing that could be mounted */
     uint32_t count;
     struct manifest_chunk *chunk;
     struct vine_digest digest; /* of the canonical form */

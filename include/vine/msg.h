@@ -96,7 +96,8 @@ struct msg_object {
     uint64_t size;
     uint32_t pieces;
     bool complete;
-    bool trusted;                   /* built by a daemon, so a kernel may mount it */
+    bool trusted;                   /* built by a daemon, so a kernel may mount it; or
+                                       a file of data, which nobody mounts */
     uint32_t key_count;             /* sources known to give this object */
     const struct vine_digest *keys; /* <= VINE_KEYS_MAX */
 };
@@ -113,7 +114,8 @@ struct msg {
     uint64_t ticket;
     uint64_t job; /* Slurm job id; top bit set: made up by a daemon for `stage` */
     uint32_t uid, gid;
-    const char *path; /* of a source; only ever opened by a child that is uid */
+    const char *path; /* a source's id (spec.h); its path is only ever opened by a child
+                         that is uid */
     const char *text; /* error text or document */
     enum vine_code code;
     bool has_digest, trusted, reusing, parts, hold;

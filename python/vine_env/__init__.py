@@ -9,7 +9,7 @@ Parsl configuration and says what keeps it from using vine-env well.
 
 from vine_env.doctor import Finding, doctor
 from vine_env.provider import VineSlurmProvider
-from vine_env.spec import Source, SpecError, parse_spec
+from vine_env.spec import Source, SpecError, parse_data, parse_spec
 
 __version__ = "0.1.0"
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "SpecError",
     "VineSlurmProvider",
     "doctor",
+    "parse_data",
     "parse_spec",
 ]

@@ -12,10 +12,13 @@ from typing import Any
 from parsl.config import Config
 from parsl.providers import SlurmProvider
 
-from vine_env.provider import VineSlurmProvider, sbatch_knows_vine_env
-from vine_env.spec import Source, SpecError, parse_spec
+from vine_env.provider import VineSlurmProvider, sbatch_knows
+from vine_env.spec import Source, SpecError, parse_data, parse_spec
 
-IN_OPTIONS = re.compile(r"^#SBATCH\s+\"?--vine-env=([^\"\n]*)", re.M)
+IN_OPTIONS = {
+    option: re.compile(rf"^#SBATCH\s+\"?--{option}=([^\"\n]*)", re.M)
+    for option in ("vine-env", "vine-data")
+}
 ACTIVATE = re.compile(
     r"^\s*(?:source|\.)\s+"
     r"(?:\"(/[^\"\n]+)|'(/[^'\n]+)|(/[^\s;\"']+))/bin/activate\b",
@@ -54,7 +57,7 @@ def _of_the_site() -> Iterator[Finding]:
         yield Finding(
             "error", "", "no sbatch in PATH: run this where jobs are submitted"
         )
-    elif not sbatch_knows_vine_env():
+    elif not sbatch_knows("--vine-env"):
         yield Finding(
             "error",
             "",
@@ -70,28 +73,41 @@ def _of_provider(provider: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401
         name = type(provider).__name__ if provider is not None else "no provider"
         yield "warning", f"{name}: vine-env works under Slurm; use VineSlurmProvider"
         return
-    text = _spec_of(provider)
-    if text is None:
+    text, data = _specs_of(provider)
+    if text is None and data is None:
         yield (
             "warning",
             "vine-env is not asked for: use VineSlurmProvider(vine_env=...) or "
             'scheduler_options="#SBATCH --vine-env=..."',
         )
         return
+    sources: list[Source] = []
     try:
-        sources = parse_spec(text)
+        sources = parse_spec(text) if text is not None else []
     except SpecError as error:
         yield "error", f"--vine-env={text}: {error}"
+        return
+    try:
+        sources += parse_data(data, sources) if data is not None else []
+    except SpecError as error:
+        yield "error", f"--vine-data={data}: {error}"
         return
     yield from _of_sources(sources)
     yield from _of_worker_init(provider.worker_init, sources)
 
 
-def _spec_of(provider: SlurmProvider) -> str | None:
-    if isinstance(provider, VineSlurmProvider) and provider.vine_env is not None:
-        return provider.vine_env
-    match = IN_OPTIONS.search(provider.scheduler_options)
-    return match[1] if match else None
+def _specs_of(provider: SlurmProvider) -> tuple[str | None, str | None]:
+    """What --vine-env and --vine-data will say."""
+
+    def by_hand(option: str) -> str | None:
+        match = IN_OPTIONS[option].search(provider.scheduler_options)
+        return match[1] if match else None
+
+    env, data = by_hand("vine-env"), by_hand("vine-data")
+    if isinstance(provider, VineSlurmProvider):
+        env = provider.vine_env if provider.vine_env is not None else env
+        data = provider.vine_data if provider.vine_data is not None else data
+    return env, data
 
 
 def _of_sources(sources: list[Source]) -> Iterator[tuple[str, str]]:

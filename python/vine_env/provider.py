@@ -9,7 +9,7 @@ from typing import Any
 
 from parsl.providers import SlurmProvider
 
-from vine_env.spec import parse_spec
+from vine_env.spec import parse_data, parse_spec
 
 logger = logging.getLogger(__name__)
 
@@ -26,17 +26,19 @@ class VineSlurmProvider(SlurmProvider):
     Args:
         vine_env: what the jobs run from, "SRC[:DST][,SRC[:DST]...]" as for
             `srun --vine-env`: a directory, or an image made by `vine-env pack`.
+        vine_data: data for the jobs in the same form, as for `srun --vine-data`: files
+            and directories.
         vine_start: "full" (tasks start when all of it is on the node) or "lazy" (as
             soon as it can be mounted); None: the site's default.
         vine_fallback: "origin" (run from the source where it cannot be staged) or
             "fail"; None: the site's default.
         vine_quiet: no progress lines in the jobs' output.
 
-    Where the cluster's sbatch does not know --vine-env, jobs are submitted without it,
-    and a warning says so once a provider.
+    Where the cluster's sbatch does not know these options, jobs are submitted without
+    them, and a warning says so once a provider.
 
     Raises:
-        SpecError: `vine_env` is not what the plugin would take.
+        SpecError: `vine_env` or `vine_data` is not what the plugin would take.
         ValueError: `vine_start` or `vine_fallback` is another word.
     """
 
@@ -44,17 +46,20 @@ class VineSlurmProvider(SlurmProvider):
         self,
         *args: Any,  # noqa: ANN401 - SlurmProvider's own
         vine_env: str | None = None,
+        vine_data: str | None = None,
         vine_start: str | None = None,
         vine_fallback: str | None = None,
         vine_quiet: bool = False,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        if vine_env is not None:
-            parse_spec(vine_env)
+        environments = parse_spec(vine_env) if vine_env is not None else []
+        if vine_data is not None:
+            parse_data(vine_data, environments)
         _check_word("vine_start", vine_start, STARTS)
         _check_word("vine_fallback", vine_fallback, FALLBACKS)
         super().__init__(*args, **kwargs)
         self.vine_env = vine_env
+        self.vine_data = vine_data
         self.vine_start = vine_start
         self.vine_fallback = vine_fallback
         self.vine_quiet = vine_quiet
@@ -62,9 +67,13 @@ class VineSlurmProvider(SlurmProvider):
 
     def vine_lines(self) -> str:
         """The lines that sbatch reads, "#SBATCH --vine-env=..." and its like."""
-        if self.vine_env is None:
+        if self.vine_env is None and self.vine_data is None:
             return ""
-        options = [f"--vine-env={self.vine_env}"]
+        options = []
+        if self.vine_env is not None:
+            options.append(f"--vine-env={self.vine_env}")
+        if self.vine_data is not None:
+            options.append(f"--vine-data={self.vine_data}")
         if self.vine_start is not None:
             options.append(f"--vine-start={self.vine_start}")
         if self.vine_fallback is not None:
@@ -87,10 +96,11 @@ class VineSlurmProvider(SlurmProvider):
 
     def _usable_lines(self) -> str:
         lines = self.vine_lines()
-        if not lines or sbatch_knows_vine_env():
+        option = "--vine-data" if self.vine_data is not None else "--vine-env"
+        if not lines or sbatch_knows(option):
             return lines
         warnings.warn(
-            "vine-env: sbatch has no option --vine-env here, so jobs run from the "
+            f"vine-env: sbatch has no option {option} here, so jobs run from the "
             "shared file system; ask an admin for the plugin (`vine-env doctor`)",
             stacklevel=4,
         )
@@ -110,7 +120,7 @@ def _quoted(option: str) -> str:
     return f'"{escaped}"'
 
 
-def sbatch_knows_vine_env() -> bool:
+def sbatch_knows(option: str) -> bool:
     """Has this cluster's sbatch the option? False also where there is no sbatch."""
     try:
         done = subprocess.run(
@@ -123,4 +133,4 @@ def sbatch_knows_vine_env() -> bool:
     except (OSError, subprocess.TimeoutExpired) as error:
         logger.warning("vine-env: cannot ask sbatch for its options: %s", error)
         return False
-    return "--vine-env" in done.stdout
+    return option in done.stdout

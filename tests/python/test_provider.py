@@ -27,7 +27,7 @@ def make_sbatch(folder: Path, options: str) -> None:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    make_sbatch(tmp_path, "--vine-env=SRC")
+    make_sbatch(tmp_path, "--vine-env=SRC --vine-data=SRC")
     return tmp_path
 
 
@@ -59,6 +59,19 @@ def test_the_options_reach_sbatch(site: Path) -> None:
     assert len(submitted(site, provider)) == 4
 
 
+def test_data_goes_with_an_environment_or_alone(site: Path) -> None:
+    data = "/shared/sets/a b.h5:/in"
+    both = VineSlurmProvider(vine_env="/shared/envs/ml", vine_data=data)
+    words = ["--vine-env=/shared/envs/ml", f"--vine-data={data}"]
+    assert submitted(site, both) == words
+    alone = VineSlurmProvider(vine_data=data, vine_quiet=True)
+    assert submitted(site, alone) == [words[1], "--vine-quiet"]
+    make_sbatch(site, "--vine-env=SRC")  # an older plugin
+    assert submitted(site, VineSlurmProvider(vine_env="/a")) == ["--vine-env=/a"]
+    with pytest.warns(UserWarning, match="sbatch has no option --vine-data here"):
+        assert submitted(site, VineSlurmProvider(vine_data=data)) == []
+
+
 def test_without_vine_env_it_is_a_slurm_provider(site: Path) -> None:
     assert submitted(site, VineSlurmProvider()) == []
 
@@ -71,6 +84,10 @@ def test_odd_paths_arrive(site: Path, text: str) -> None:
 def test_mistakes_are_refused_at_once() -> None:
     with pytest.raises(SpecError, match="is not an absolute path; write SRC"):
         VineSlurmProvider(vine_env="envs/ml")
+    with pytest.raises(SpecError, match="for example --vine-data="):
+        VineSlurmProvider(vine_data="a.h5")
+    with pytest.raises(SpecError, match="destination '/a' is named twice"):
+        VineSlurmProvider(vine_env="/a", vine_data="/b:/a")
     with pytest.raises(ValueError, match="vine_start takes full or lazy, not 'fast'"):
         VineSlurmProvider(vine_env="/a", vine_start="fast")
     with pytest.raises(ValueError, match="vine_fallback takes origin or fail"):
@@ -101,6 +118,8 @@ def test_doctor_is_content(site: Path) -> None:
     ]
     by_hand = SlurmProvider(scheduler_options=f"#SBATCH --vine-env={site}")
     assert findings(by_hand)[1:] == [f"ok: vine: source '{site}'"]
+    with_data = VineSlurmProvider(vine_data=f"{site}/sbatch", worker_init=init)
+    assert findings(with_data)[1] == f"ok: vine: source '{site}/sbatch'"
 
 
 def test_doctor_names_what_is_wrong(
@@ -118,6 +137,8 @@ def test_doctor_names_what_is_wrong(
     assert (
         "error: vine: --vine-env=rel: 'rel' is not an absolute" in findings(wrong)[-1]
     )
+    wrong_data = SlurmProvider(scheduler_options="#SBATCH --vine-data=rel\n")
+    assert "error: vine: --vine-data=rel: 'rel' is not" in findings(wrong_data)[-1]
     make_sbatch(site, "")
     assert findings(wrong)[0].startswith("error: sbatch has no option --vine-env")
     (site / "sbatch").unlink()

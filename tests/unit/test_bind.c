@@ -36,7 +36,7 @@ static void make_owned(const char *path, uid_t uid, mode_t mode)
     must(chown(path, uid, uid), path);
 }
 
-static void make_file(const char *path)
+static void make_test_file(const char *path)
 {
     int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
 
@@ -78,13 +78,13 @@ static int setup(void **state)
     make_owned(ROOT "/b", 0, 0755);
     must(mount("a", ROOT "/a", "tmpfs", 0, "mode=0755"), "a");
     must(mount("b", ROOT "/b", "tmpfs", 0, "mode=0755"), "b");
-    make_file(ROOT "/a/in-a");
+    make_test_file(ROOT "/a/in-a");
     make_owned(ROOT "/a/sub", 0, 0755);
-    make_file(ROOT "/b/in-b");
+    make_test_file(ROOT "/b/in-b");
     make_owned(ROOT "/home", USER, 0700);
     make_owned(ROOT "/home/env", USER, 0755);
     make_owned(ROOT "/home/dst", USER, 0755);
-    make_file(ROOT "/home/env/origin");
+    make_test_file(ROOT "/home/env/origin");
     make_owned(ROOT "/other", OTHER, 0700);
     make_owned(ROOT "/other/env", OTHER, 0755);
     return 0;
@@ -264,6 +264,127 @@ static void test_an_image_that_is_gone_is_an_error(void **state)
     expect_refused(&s, 1, VINE_ENOENT, "cannot open the image's mount");
 }
 
+/* A file of the store, bound as the daemon does: readable by all, root's. */
+static void make_staged_file(const char *path)
+{
+    make_test_file(ROOT "/stored");
+    must(chmod(ROOT "/stored", 0444), "chmod");
+    make_test_file(path);
+    must(mount(ROOT "/stored", path, NULL, MS_BIND, NULL), "bind");
+}
+
+static off_t size_of(const char *path)
+{
+    struct stat st;
+
+    must(stat(path, &st), path);
+    return st.st_size;
+}
+
+static void make_full_file(const char *path, uid_t uid)
+{
+    make_test_file(path);
+    must(truncate(path, 1000), path);
+    must(chown(path, uid, uid), path);
+}
+
+static void test_a_file_is_bound_on_a_file(void **state)
+{
+    struct bind_source s = {
+        .from = ROOT "/staged", .dst = ROOT "/home/data", .data = true};
+    struct statvfs seen;
+
+    NEEDS_ROOT();
+    make_staged_file(ROOT "/staged");
+    make_full_file(ROOT "/home/data", USER);
+    expect_bound(&s, 1);
+    assert_int_equal(size_of(ROOT "/home/data"), 0);
+    assert_int_equal(statvfs(ROOT "/home/data", &seen), 0);
+    assert_int_equal(seen.f_flag & READ_ONLY_SEEN, READ_ONLY_SEEN);
+    assert_int_equal(open(ROOT "/home/data", O_WRONLY | O_CLOEXEC), -1);
+    assert_int_equal(errno, EROFS);
+}
+
+static void test_files_and_directories_do_not_mix(void **state)
+{
+    struct bind_source file = {
+        .from = ROOT "/staged", .dst = ROOT "/home/env", .data = true};
+    struct bind_source dir = {
+        .from = ROOT "/a", .dst = ROOT "/home/data", .data = true};
+
+    NEEDS_ROOT();
+    make_staged_file(ROOT "/staged");
+    make_full_file(ROOT "/home/data", USER);
+    expect_refused(&file, 1, VINE_EINVAL, "is no regular file");
+    expect_refused(&dir, 1, VINE_EINVAL, "is no directory");
+    file.dst = ROOT "/home/nowhere";
+    expect_refused(&file, 1, VINE_ENOENT, "create an empty file there");
+    file.data = false; /* an environment is never a file */
+    expect_refused(&file, 1, VINE_ENOENT, "Not a directory");
+}
+
+static void test_a_private_place_is_made_for_a_file(void **state)
+{
+    const struct bind_source s[] = {
+        {.from = ROOT "/staged", .dst = ROOT "/run/env/x/data", .data = true},
+        {.from = ROOT "/staged", .dst = ROOT "/run/env/data", .data = true},
+        {.from = ROOT "/a", .dst = ROOT "/run/env/a"},
+    };
+
+    NEEDS_ROOT();
+    make_staged_file(ROOT "/staged");
+    expect_bound(s, 3);
+    assert_int_equal(size_of(ROOT "/run/env/x/data"), 0);
+    assert_int_equal(size_of(ROOT "/run/env/data"), 0);
+    assert_true(exists(ROOT "/run/env/a/in-a"));
+}
+
+static void test_data_itself_is_bound_as_the_user(void **state)
+{
+    struct bind_source s = {.from = ROOT "/home/data",
+                            .dst = ROOT "/home/dst/data",
+                            .data = true,
+                            .origin = true};
+
+    NEEDS_ROOT();
+    make_full_file(ROOT "/home/data", USER);
+    make_full_file(ROOT "/other/data", OTHER);
+    make_test_file(ROOT "/home/dst/data");
+    expect_bound(&s, 1);
+    assert_int_equal(size_of(ROOT "/home/dst/data"), 1000);
+    s.from = ROOT "/other/data";
+    expect_refused(&s, 1, VINE_EACCES, "Permission denied");
+    s.from = "/dev/null"; /* what is no file is not bound */
+    expect_refused(&s, 1, VINE_ESYS, "cannot open '/dev/null'");
+    s.from = ROOT "/home/env"; /* a directory is one */
+    s.dst = ROOT "/home/dst";
+    expect_bound(&s, 1);
+    assert_true(exists(ROOT "/home/dst/origin"));
+}
+
+static void test_files_of_the_system_cannot_be_covered(void **state)
+{
+    static const char *const files[] = {"/etc/passwd", "/usr/bin/env", "/proc/version"};
+    struct bind_source s = {.from = ROOT "/staged", .data = true};
+    char own[64];
+
+    NEEDS_ROOT();
+    make_staged_file(ROOT "/staged");
+    for (size_t i = 0; i < 2 * sizeof(files) / sizeof(files[0]); i++) {
+        s.dst = files[i / 2];
+        s.own_path = i % 2 != 0; /* what su reads must be of today */
+        expect_refused(&s, 1, VINE_EACCES, "give a file of your own");
+    }
+    make_full_file(ROOT "/fixed", 0); /* but for those, the way is root's */
+    s.dst = ROOT "/fixed";
+    expect_bound(&s, 1);
+    assert_int_equal(size_of(ROOT "/fixed"), 0);
+    /* Of a process, whoever owns it. */
+    (void)snprintf(own, sizeof(own), "/proc/%d/status", (int)getpid());
+    s.dst = own;
+    expect_refused(&s, 1, VINE_EACCES, "belongs to the system");
+}
+
 static void test_identity_is_as_before(void **state)
 {
     struct bind_source s = {.from = ROOT "/a", .dst = ROOT "/home/env"};
@@ -297,6 +418,11 @@ int main(void)
         TEST(test_nested_targets_parents_first),
         TEST(test_the_source_itself_is_bound_as_the_user),
         TEST(test_an_image_that_is_gone_is_an_error),
+        TEST(test_a_file_is_bound_on_a_file),
+        TEST(test_files_and_directories_do_not_mix),
+        TEST(test_a_private_place_is_made_for_a_file),
+        TEST(test_data_itself_is_bound_as_the_user),
+        TEST(test_files_of_the_system_cannot_be_covered),
         TEST(test_identity_is_as_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -165,6 +165,34 @@ static void test_an_empty_object_has_one_piece(void **state)
     free(buf);
 }
 
+/* The same bytes as an image and as a file of data are two objects. */
+static void test_a_file_of_data_is_another_object(void **state)
+{
+    uint8_t *data = noise(1 << 20, 6);
+    struct manifest image = build(data, 1 << 20, 1 << 20), file, back;
+    size_t len;
+    uint8_t *buf;
+
+    file = build(data, 1 << 20, 1 << 20);
+    file.file = true;
+    assert_int_equal(manifest_seal(&file, NULL), 0);
+    assert_false(vine_digest_equal(&image.digest, &file.digest));
+    buf = encode(&file, &len);
+    assert_int_equal(manifest_decode(buf, len, &back, NULL), 0);
+    assert_true(back.file);
+    assert_true(vine_digest_equal(&back.digest, &file.digest));
+    manifest_free(&back);
+    free(buf);
+    buf = encode(&image, &len);
+    assert_int_equal(manifest_decode(buf, len, &back, NULL), 0);
+    assert_false(back.file);
+    manifest_free(&back);
+    free(buf);
+    free(data);
+    manifest_free(&image);
+    manifest_free(&file);
+}
+
 static void test_portions_make_no_difference(void **state)
 {
     static const size_t portions[] = {1,     63,     64,      65,     4095,
@@ -354,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_every_bound_is_kept),
         cmocka_unit_test(test_what_was_encoded_comes_back),
         cmocka_unit_test(test_an_empty_object_has_one_piece),
+        cmocka_unit_test(test_a_file_of_data_is_another_object),
         cmocka_unit_test(test_portions_make_no_difference),
         cmocka_unit_test(test_the_digest_of_known_bytes),
         cmocka_unit_test(test_lengths_are_bounded_and_average),

@@ -229,6 +229,10 @@ static void test_bad_paths_are_refused(void **state)
 
     assert_path_refused("", "'path' is not an absolute path");
     assert_path_refused("a/b", "'path' is not an absolute path");
+    assert_path_refused("data:", "'path' is not an absolute path");
+    assert_path_refused("data:a", "'path' is not an absolute path");
+    assert_path_refused("data:data:/a", "'path' is not an absolute path");
+    assert_path_refused("DATA:/a", "'path' is not an absolute path");
     assert_path_refused("%2Fa", "'path' is not escaped in the one right way");
     assert_path_refused("/a%", "'path' has a bad percent escape");
     assert_path_refused("/a%2", "'path' has a bad percent escape");
@@ -248,6 +252,22 @@ static void test_bad_paths_are_refused(void **state)
     assert_path_refused(escaped, "'path' is too long");
     free(longest);
     free(escaped);
+}
+
+static void test_data_has_a_path_as_well(void **state)
+{
+    struct msg m = {
+        .type = MSG_WANT, .job = 1, .uid = 1, .gid = 1, .path = "data:/a \xc3%:b"};
+    struct message *back;
+    size_t len;
+    char *text = message_encode(&m, &len, NULL);
+
+    assert_non_null(text);
+    back = message_decode(text, len, NULL);
+    assert_non_null(back);
+    assert_string_equal(message_msg(back)->path, m.path);
+    message_free(back);
+    free(text);
 }
 
 static void assert_fetch_refused(const char *assign, const char *words)
@@ -492,6 +512,7 @@ int main(void)
         cmocka_unit_test(test_values_out_of_bounds_are_refused),
         cmocka_unit_test(test_uids_that_mean_nobody_are_refused),
         cmocka_unit_test(test_bad_paths_are_refused),
+        cmocka_unit_test(test_data_has_a_path_as_well),
         cmocka_unit_test(test_bad_assignments_are_refused),
         cmocka_unit_test(test_lists_hold_their_limit_and_no_more),
         cmocka_unit_test(test_the_encoder_refuses_what_the_decoder_would),

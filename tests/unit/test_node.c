@@ -241,6 +241,21 @@ static void test_a_job_gets_its_object(void **state)
     end(w);
 }
 
+/* One file as an archive and as data: two sources, each with its own object. */
+static void test_data_is_a_source_of_its_own(void **state)
+{
+    struct vine_spec *spec = calloc(1, sizeof(*spec));
+    struct world *w = begin();
+
+    assert_int_equal(vine_spec_parse("/shared/x.tar", spec, NULL), 0);
+    assert_int_equal(vine_spec_add_data("/shared/x.tar", spec, NULL), 0);
+    assert_int_equal(node_stage(w->node, 1, JOB, UID, UID, spec, w->now, NULL), 0);
+    assert_int_equal(sent_count(&w->log, 0, MSG_WANT), 2);
+    assert_string_equal(sent_last(&w->log, 0, MSG_WANT)->m.path, "data:/shared/x.tar");
+    free(spec);
+    end(w);
+}
+
 static void test_two_sources_make_one_answer(void **state)
 {
     struct world *w = begin();
@@ -556,6 +571,7 @@ int main(void)
         cmocka_unit_test(test_random_nonsense_does_no_harm),
         cmocka_unit_test(test_a_job_gets_its_object),
         cmocka_unit_test(test_a_second_step_of_two_sources),
+        cmocka_unit_test(test_data_is_a_source_of_its_own),
         cmocka_unit_test(test_two_sources_make_one_answer),
         cmocka_unit_test(test_what_is_refused_at_once),
         cmocka_unit_test(test_clients_are_bounded),

@@ -13,6 +13,9 @@ static int registered_count;
 static const char *job_variable;
 static const char *carried_variable; /* VINE_ENV_SPEC in the job */
 static char *option_value;           /* what the job was given as --vine-env */
+static const char *data_variable;    /* VINE_DATA_SPEC in the job */
+static const char *carried_data;     /* what carries --vine-data there */
+static char *data_value;             /* what the job was given as --vine-data */
 
 spank_err_t spank_option_register(spank_t sp, struct spank_option *opt)
 {
@@ -22,19 +25,30 @@ spank_err_t spank_option_register(spank_t sp, struct spank_option *opt)
 
 spank_err_t spank_option_getopt(spank_t sp, struct spank_option *opt, char **value)
 {
-    if (opt->val != OPTION_ENV || option_value == NULL)
+    char *given = opt->val == OPTION_ENV    ? option_value
+                  : opt->val == OPTION_DATA ? data_value
+                                            : NULL;
+
+    if (given == NULL)
         return ESPANK_ERROR;
-    *value = option_value;
+    *value = given;
     return ESPANK_SUCCESS;
 }
 
 spank_err_t spank_getenv(spank_t sp, const char *name, char *buf, int len)
 {
-    const char *value = strcmp(name, "VINE_ENV_SPEC") == 0 ? job_variable
-                        : strcmp(name, "SLURM_SPANK__SLURM_SPANK_OPTION_vine_env_"
-                                       "vine_env") == 0
-                            ? carried_variable
-                            : NULL;
+#define CARRIED "SLURM_SPANK__SLURM_SPANK_OPTION_vine_env_"
+    const struct {
+        const char *name, *value;
+    } variables[] = {{"VINE_ENV_SPEC", job_variable},
+                     {CARRIED "vine_env", carried_variable},
+                     {"VINE_DATA_SPEC", data_variable},
+                     {CARRIED "vine_data", carried_data}};
+    const char *value = NULL;
+
+    for (int i = 0; i < 4; i++)
+        if (strcmp(variables[i].name, name) == 0)
+            value = variables[i].value;
 
     if (value == NULL)
         return ESPANK_ENV_NOEXIST;
@@ -55,12 +69,14 @@ static int give(const char *name, const char *value, int remote)
 static int reset(void **state)
 {
     free(client.spec);
+    free(client.data);
     free(client.fallback);
-    client.spec = client.fallback = NULL;
+    client.spec = client.data = client.fallback = NULL;
     registered_count = 0;
-    job_variable = NULL;
-    option_value = NULL;
+    job_variable = carried_variable = data_variable = carried_data = NULL;
+    option_value = data_value = NULL;
     unsetenv(OPTIONS_SPEC_VARIABLE);
+    unsetenv(OPTIONS_DATA_VARIABLE);
     return options_register(NULL);
 }
 
@@ -148,33 +164,94 @@ static void test_remote_values_leave_the_client_alone(void **state)
     assert_int_equal(options_check_client(&err), 0);
 }
 
-static void test_remote_text_prefers_the_option(void **state)
+/* The path of the one source that the job is found to want; "" none. */
+static const char *wanted(bool env)
 {
+    static char path[VINE_PATH_MAX];
+    struct vine_spec *spec = NULL;
     struct vine_err err = {0};
-    char *text = NULL, large[VINE_SPEC_MAX + 2];
 
-    assert_int_equal(options_spec_text(NULL, true, &text, &err), 0);
-    assert_null(text);
+    assert_int_equal(options_spec(NULL, env, &spec, &err), 0);
+    assert_true(spec == NULL || spec->count == 1);
+    (void)snprintf(path, sizeof(path), "%s", spec != NULL ? spec->source[0].path : "");
+    free(spec);
+    return path;
+}
+
+static void test_remote_values_prefer_the_option(void **state)
+{
+    char large[VINE_SPEC_MAX + 2];
+    struct vine_spec *spec = NULL;
+    struct vine_err err = {0};
+
+    assert_string_equal(wanted(true), "");
     job_variable = "/from/env";
-    assert_int_equal(options_spec_text(NULL, false, &text, &err), 0);
-    assert_null(text);
-    assert_int_equal(options_spec_text(NULL, true, &text, &err), 0);
-    assert_string_equal(text, "/from/env");
-    free(text);
+    assert_string_equal(wanted(false), "");
+    assert_string_equal(wanted(true), "/from/env");
     carried_variable = "/from/sbatch"; /* --export=NONE: the option's own variable */
-    assert_int_equal(options_spec_text(NULL, true, &text, &err), 0);
-    assert_string_equal(text, "/from/sbatch");
-    free(text);
+    assert_string_equal(wanted(true), "/from/sbatch");
     carried_variable = NULL;
     option_value = (char *)"/from/option";
-    assert_int_equal(options_spec_text(NULL, true, &text, &err), 0);
-    assert_string_equal(text, "/from/option");
-    free(text);
+    assert_string_equal(wanted(true), "/from/option");
     option_value = NULL;
     memset(large, 'a', sizeof(large) - 1);
     large[sizeof(large) - 1] = '\0';
     job_variable = large;
-    assert_int_equal(options_spec_text(NULL, true, &text, &err), -1);
+    assert_int_equal(options_spec(NULL, true, &spec, &err), -1);
+    assert_int_equal(err.code, VINE_EINVAL);
+    assert_non_null(strstr(err.text, "VINE_ENV_SPEC"));
+}
+
+static void test_remote_data_is_found_in_the_same_places(void **state)
+{
+    struct vine_spec *spec = NULL;
+    struct vine_err err = {0};
+
+    data_variable = "/d/env";
+    assert_string_equal(wanted(false), "");
+    assert_string_equal(wanted(true), "/d/env");
+    carried_data = "/d/sbatch";
+    assert_string_equal(wanted(true), "/d/sbatch");
+    data_value = (char *)"/d/option:/x,/d/two";
+    option_value = (char *)"/from/option";
+    assert_int_equal(options_spec(NULL, false, &spec, &err), 0);
+    assert_int_equal(spec->count, 3);
+    assert_false(spec->source[0].data);
+    assert_true(spec->source[1].data && spec->source[2].data);
+    assert_string_equal(spec->source[1].dst, "/x");
+    free(spec);
+    /* Each half's own place: an option of one leaves the other's variable alone. */
+    data_value = NULL;
+    assert_int_equal(options_spec(NULL, true, &spec, &err), 0);
+    assert_int_equal(spec->count, 2);
+    assert_string_equal(spec->source[1].path, "/d/sbatch");
+    free(spec);
+    carried_data = NULL;
+    data_variable = "rel";
+    assert_int_equal(options_spec(NULL, true, &spec, &err), -1);
+    assert_null(spec);
+    assert_non_null(strstr(err.text, "--vine-data="));
+}
+
+static void test_data_is_checked_with_the_environment(void **state)
+{
+    struct vine_err err = {0};
+
+    assert_int_equal(give("vine-data", "/etc/passwd:/x,/usr/lib", 0), 0);
+    assert_int_equal(options_check_client(&err), 0);
+    assert_int_equal(give("vine-env", "/usr/lib", 0), 0);
+    assert_int_equal(options_check_client(&err), -1);
+    assert_non_null(strstr(err.text, "'/usr/lib' is named twice"));
+    err = (struct vine_err){0};
+    assert_int_equal(give("vine-data", "/nonexistent/a.h5", 0), 0);
+    assert_int_equal(options_check_client(&err), -1);
+    assert_int_equal(err.code, VINE_ENOENT);
+    assert_non_null(strstr(err.text, "a directory or file"));
+    free(client.data);
+    client.data = NULL;
+    err = (struct vine_err){0};
+    setenv(OPTIONS_DATA_VARIABLE, "rel", 1);
+    assert_int_equal(options_check_client(&err), -1);
     assert_int_equal(err.code, VINE_EINVAL);
 }
 
@@ -190,7 +267,9 @@ int main(void)
         TEST(test_wrong_fallback_is_refused),
         TEST(test_the_variable_counts_unless_the_option_is_given),
         TEST(test_remote_values_leave_the_client_alone),
-        TEST(test_remote_text_prefers_the_option),
+        TEST(test_remote_values_prefer_the_option),
+        TEST(test_remote_data_is_found_in_the_same_places),
+        TEST(test_data_is_checked_with_the_environment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
