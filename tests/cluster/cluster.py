@@ -269,7 +269,7 @@ class Cluster:
         control.pfs_set(self.layout, values)
 
     def pfs_drop_caches(self) -> None:
-        control.pfs(self.layout, "drop")
+        control.pfs_drop(self.layout)
 
     # --- faults ---------------------------------------------------------------------
 

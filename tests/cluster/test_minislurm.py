@@ -151,6 +151,23 @@ def test_pfs_counts_operations_and_bytes_and_caches(
     assert second["meta_ops"] - first["meta_ops"] <= 2
 
 
+def test_pfs_drop_leaves_nothing_of_what_was_replaced_since(
+    cluster: Cluster, folder: str
+) -> None:
+    def listed() -> int:
+        cluster.pfs_drop_caches()
+        cluster.pfs_zero()
+        cluster.run("n2", "ls", "-l", folder)
+        return int(cluster.pfs_counters()["meta_ops"])
+
+    as_vine1(cluster, "n1", f"cd {folder}; touch $(seq 100)")
+    first = listed()
+    as_vine1(cluster, "n1", f"cd {folder}; mkdir new; cd new; touch $(seq 100)")
+    as_vine1(cluster, "n1", f"cd {folder}; mv new/* .; rmdir new")
+    assert 100 <= first <= 120
+    assert listed() == first
+
+
 def test_pfs_metadata_operations_queue_at_one_server(
     cluster: Cluster, folder: str
 ) -> None:

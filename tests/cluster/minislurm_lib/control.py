@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import build, config, kernel, loops, network, node, services
-from .commands import run
+from .commands import enter, run
 from .errors import MinislurmError
 from .layout import CONTROLLER, NODES_MAX, SWITCH, Layout, Settings
 
@@ -171,6 +171,17 @@ def _remove_directory(layout: Layout) -> None:
 
 def pfs(layout: Layout, *arguments: str) -> str:
     return run([build.build_pfs(), layout.pfs_control, *arguments])
+
+
+def pfs_drop(layout: Layout) -> None:
+    """What all nodes have in their caches. The stand-in has no more than the means to
+    make names expire: one that was replaced on another node meanwhile would cost two
+    look-ups and a question for attributes. A remount frees the names themselves."""
+    pfs(layout, "drop")
+    for name in layout.compute_nodes():
+        process = layout.process(name)
+        if process is not None and process.alive():
+            run([*enter(layout, name), "mount", "-i", "-o", "remount", "/pfs"])
 
 
 def pfs_set(layout: Layout, values: dict[str, int]) -> None:
