@@ -253,6 +253,8 @@ static int register_object(struct mgr *mgr, struct mgr_node *node,
     struct object *o;
     struct holder *h;
 
+    if (told->complete)
+        mgr_proof_elsewhere(mgr, &told->digest);
     if (mgr_object_get(mgr, &told->digest, told->size, told->pieces, told->trusted, &o,
                        err) < 0)
         return -1;
@@ -267,7 +269,6 @@ static int register_object(struct mgr *mgr, struct mgr_node *node,
         (void)mgr_object_add_key(mgr, o, &told->keys[i]);
     if (!told->complete)
         return 0;
-    o->unproved = false; /* it may have this from elsewhere: that proves nothing */
     return mgr_holder_complete(mgr, h);
 }
 

@@ -265,6 +265,7 @@ struct want {
     uint64_t parts;        /* bits: supplied with these parts of the source */
     bool tried;            /* as origin */
     bool knows_key;        /* it was told */
+    uint32_t claim;        /* of enum msg_claim; it was told */
     bool again;            /* to be supplied once more */
 };
 
@@ -439,6 +440,8 @@ void mgr_source_due_clear(struct mgr *mgr, struct source *s);
 void mgr_source_free(struct mgr *mgr, struct source *s);
 void mgr_source_bind(struct mgr *mgr, struct source *s, struct object *o);
 /* All who waited for this key have their answer now. */
+/* Give the binding back: the next tick finds an origin that shows what it has. */
+void mgr_source_look_again(struct mgr *mgr, struct source *s);
 void mgr_source_bind_same_key(struct mgr *mgr, const struct vine_digest *key,
                               struct object *o);
 struct want *mgr_want_find(const struct source *s, const struct mgr_node *node);
@@ -450,6 +453,8 @@ void mgr_want_fail(struct mgr *mgr, struct want *w, enum vine_code code,
                    const char *text);
 void mgr_want_bind(struct mgr *mgr, struct want *w);
 void mgr_want_tell_key(struct mgr *mgr, struct want *w); /* unless it knows it */
+/* It gets no more before the source has shown its content. */
+void mgr_want_suspend(struct mgr *mgr, struct want *w);
 
 /* mgr_proof.c */
 /* The source's key is known, and its offer if it is packed. `o`: the object that has
@@ -458,6 +463,8 @@ void mgr_proof_decide(struct mgr *mgr, struct source *s, struct object *o);
 void mgr_proof_decide_offer(struct mgr *mgr, struct source *s);
 /* A node has all of it, by what this manager planned. */
 void mgr_proof_completed(struct mgr *mgr, struct object *o);
+/* A node has all of it from elsewhere: who fed it has shown nothing by that. */
+void mgr_proof_elsewhere(struct mgr *mgr, const struct vine_digest *digest);
 void mgr_proof_retry(struct mgr *mgr); /* at each tick: one of those that wait */
 
 /* mgr_resolve.c */

@@ -10,6 +10,10 @@
  *    until one node has all of it: then the key has been read to its end; or
  *  - its origin has read all of it for comparison (PROVE) first.
  *
+ * When a node has built such an object from another source, or comes with it, while it
+ * is unproved, the feeder's jobs are told that their claim is open, are supplied no
+ * longer, and their sources are looked at once more: now they must prove.
+ *
  * What must hold: while an object is unproved and a source is bound to it, no source of
  * another key is. Those wait (QUEUED) and are looked at again at each tick. */
 #include <string.h>
@@ -131,6 +135,22 @@ void mgr_proof_completed(struct mgr *mgr, struct object *o)
         return;
     o->unproved = false;
     (void)mgr_object_add_key(mgr, o, &o->feeder);
+}
+
+void mgr_proof_elsewhere(struct mgr *mgr, const struct vine_digest *digest)
+{
+    struct object *o = mgr_object_find(mgr, digest);
+    struct source *next;
+
+    if (o == NULL || !o->unproved)
+        return;
+    o->unproved = false;
+    /* With the last of them the object may go. */
+    for (struct source *s = o->sources; s != NULL; s = next) {
+        next = s->object_next;
+        if (!s->proved && !(s->keyed && mgr_object_of_key(mgr, &s->key) == o))
+            mgr_source_look_again(mgr, s);
+    }
 }
 
 /* A source that waited for what is settled now. */

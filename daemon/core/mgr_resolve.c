@@ -53,6 +53,18 @@ static void source_fail(struct mgr *mgr, struct source *s, enum vine_code code,
     tries_forget(s); /* who asks again may try again */
 }
 
+void mgr_source_look_again(struct mgr *mgr, struct source *s)
+{
+    mgr_ticket_end(mgr, s, true);
+    for (struct want *w = s->wants; w != NULL; w = w->source_next)
+        mgr_want_suspend(mgr, w);
+    mgr_source_unlink(mgr, s);
+    tries_forget(s);
+    s->state = SOURCE_RESOLVING;
+    mgr->due_sources += !s->due;
+    s->due = true;
+}
+
 /* The better origin: one that has more of it already, then one with less to do. */
 static bool better_origin(const struct want *a, const struct want *b)
 {
@@ -311,6 +323,8 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
             origin_failed(mgr, s, m->code, m->text != NULL ? m->text : "");
         return 0;
     }
+    mgr_proof_elsewhere(mgr, &m->digest);
+    s = mgr_source_of_ticket(mgr, m->ticket); /* it may have to show its content now */
     if (mgr_object_get(mgr, &m->digest, m->size, m->pieces, m->trusted, &o, err) < 0)
         return -1;
     h = mgr_holder_get(mgr, o, node);
@@ -318,9 +332,6 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
         mgr_object_put(mgr, o);
         return vine_err_set(err, VINE_ENOMEM, "no memory for an object");
     }
-    /* It came from this node's own source: whoever fed the object before has shown
-     * nothing by that. */
-    o->unproved = false;
     (void)mgr_holder_complete(mgr, h);
     /* A stream that ends so has read nothing. */
     if (!vine_digest_equal(&m->key, &no_key) && (s == NULL || !s->streaming))

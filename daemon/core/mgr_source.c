@@ -209,7 +209,7 @@ void mgr_want_free(struct mgr *mgr, struct want *w)
 }
 
 static void send_binding(struct mgr *mgr, struct want *w, enum vine_code code,
-                         const char *text)
+                         enum msg_claim claim, const char *text)
 {
     const struct source *s = w->source;
     bool known =
@@ -226,6 +226,7 @@ static void send_binding(struct mgr *mgr, struct want *w, enum vine_code code,
         m.size = s->object->size;
         m.pieces = s->object->pieces;
         m.trusted = s->object->trusted;
+        m.claim = w->claim = claim;
         w->knows_key = known;
         if (known)
             m.key = s->key;
@@ -233,12 +234,25 @@ static void send_binding(struct mgr *mgr, struct want *w, enum vine_code code,
     mgr_send(mgr, w->node, &m);
 }
 
+static enum msg_claim claim_of(const struct source *s)
+{
+    return s->object->unproved ? MSG_CLAIM_OWN : MSG_CLAIM_SHOWN;
+}
+
 void mgr_want_tell_key(struct mgr *mgr, struct want *w)
 {
     const struct source *s = w->source;
 
-    if (!w->knows_key && s->keyed && mgr_object_of_key(mgr, &s->key) == s->object)
-        send_binding(mgr, w, VINE_OK, "");
+    if ((!w->knows_key && s->keyed && mgr_object_of_key(mgr, &s->key) == s->object) ||
+        w->claim != claim_of(s))
+        send_binding(mgr, w, VINE_OK, claim_of(s), "");
+}
+
+void mgr_want_suspend(struct mgr *mgr, struct want *w)
+{
+    if (w->holder != NULL)
+        send_binding(mgr, w, VINE_OK, MSG_CLAIM_OPEN, "");
+    mgr_want_unsupply(mgr, w);
 }
 
 void mgr_want_fail(struct mgr *mgr, struct want *w, enum vine_code code,
@@ -246,7 +260,7 @@ void mgr_want_fail(struct mgr *mgr, struct want *w, enum vine_code code,
 {
     struct source *s = w->source;
 
-    send_binding(mgr, w, code, text);
+    send_binding(mgr, w, code, MSG_CLAIM_SHOWN, text);
     if (s->stage != NULL)
         mgr_stage_node_failed(mgr, s->stage, w->node, code, text);
     mgr_want_free(mgr, w);
@@ -268,7 +282,7 @@ void mgr_want_bind(struct mgr *mgr, struct want *w)
         }
         w->holder = h;
     }
-    send_binding(mgr, w, VINE_OK, "");
+    send_binding(mgr, w, VINE_OK, claim_of(s), "");
     if (!w->holder->complete)
         mgr_lazy_tell(mgr, w->node, s->object);
     if (s->stage != NULL && w->holder->complete)

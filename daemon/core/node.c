@@ -179,7 +179,7 @@ static uint32_t list_bindings(const struct node *node, struct msg_binding *list,
 
     for (const struct node_job *job = node->first_job; job != NULL; job = job->next)
         for (const struct job_source *s = job->sources; s != NULL; s = s->next)
-            if (s->state == SOURCE_BOUND && count < room)
+            if (s->state == SOURCE_BOUND && s->claim != MSG_CLAIM_OPEN && count < room)
                 list[count++] = (struct msg_binding){.job = job->job,
                                                      .uid = job->uid,
                                                      .path = s->path,
@@ -261,6 +261,7 @@ void node_manager_down(struct node *node, uint64_t now_ms)
     node->manager_down_ms = node->now_ms;
     node_origin_manager_down(node);
     node_hold_manager_down(node);
+    node_job_manager_down(node);
     requests_fail(node);
 }
 

@@ -274,6 +274,10 @@ bool node_may_serve(const struct node *node, const struct vine_digest *digest,
 bool node_may_wait(const struct node *node, const struct vine_digest *digest,
                    struct msg_range range);
 
+/* A source is known to have all of this object. What else here has of it may be used
+ * then; before, what a manifest names is no proof that its user has the bytes. */
+bool node_knows_source(const struct node *node, const struct vine_digest *digest);
+
 /* Is this object only a part of something that is being built? Of what, by the
  * manager's number, and where it will stand there. */
 bool node_is_part(const struct node *node, const struct vine_digest *digest,

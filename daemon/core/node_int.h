@@ -130,6 +130,7 @@ struct job_source {
     enum source_state state;
     bool lazy;                  /* somebody asked for a lazy start */
     struct node_object *object; /* when bound: leased */
+    enum msg_claim claim;       /* to all of it */
     struct node_object **part;  /* leased until the object is here: [part_count] */
     uint32_t part_count;
     char path[];
@@ -241,6 +242,8 @@ int node_job_get(struct node *node, uint64_t job, uint32_t uid, uint32_t gid,
                  struct node_job **out, struct vine_err *err);
 int node_job_binding(struct node *node, const struct msg *m, struct vine_err *err);
 void node_job_wanted(struct node *node, const struct msg *m);
+void node_job_manager_down(struct node *node);
+void node_job_want_claims(struct node *node, const struct node_object *o);
 void node_job_want_all(struct node *node); /* after REGISTER */
 void node_source_bind(struct node *node, struct job_source *s, struct node_object *o);
 /* Its clients are told; the binding is given up. */

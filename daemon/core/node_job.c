@@ -138,6 +138,7 @@ void node_source_bind(struct node *node, struct job_source *s, struct node_objec
     source_unbind(node, s);
     s->object = o;
     s->state = SOURCE_BOUND;
+    s->claim = MSG_CLAIM_SHOWN;
     o->part = false;
     node_object_used(node, o);
 }
@@ -147,11 +148,18 @@ uint32_t node_source_mount_uid(const struct job_source *s)
     return s->object->trusted ? NODE_ANY_UID : s->job->uid;
 }
 
+/* All of it is here, and its jobs may have it. */
+static bool is_settled(const struct job_source *s)
+{
+    return s->state == SOURCE_BOUND && s->object->state == OBJECT_COMPLETE &&
+           s->claim == MSG_CLAIM_SHOWN;
+}
+
 bool node_source_ready(const struct job_source *s)
 {
     const struct mount *m;
 
-    if (s->state != SOURCE_BOUND || s->object->state != OBJECT_COMPLETE)
+    if (!is_settled(s))
         return false;
     if (s->job->staged)
         return true;
@@ -442,8 +450,7 @@ void node_client_gone(struct node *node, uint64_t client, uint64_t now_ms)
 static bool keeps_version(struct node *node, const struct job_source *s,
                           const struct msg *m)
 {
-    if (s->state != SOURCE_BOUND || s->object->state != OBJECT_COMPLETE ||
-        vine_digest_equal(&s->object->digest, &m->digest))
+    if (!is_settled(s) || vine_digest_equal(&s->object->digest, &m->digest))
         return false;
     if (node_object_find(node, &m->digest) == NULL)
         node_object_refuse(node, &m->digest, m->pieces, VINE_ECANCELED);
@@ -453,10 +460,16 @@ static bool keeps_version(struct node *node, const struct job_source *s,
 static void binding_failed(struct node *node, struct job_source *s,
                            const struct vine_err *err)
 {
-    if (s->state == SOURCE_BOUND && s->object->state == OBJECT_COMPLETE)
+    if (is_settled(s))
         return;
-    if (node_lazy_keeps(node, s, err))
+    if (node_lazy_keeps(node, s, err)) {
+        if (s->claim == MSG_CLAIM_SHOWN)
+            return;
+        s->claim = MSG_CLAIM_OPEN; /* what comes now is not its own source's */
+        clients_tell(node, s, err);
+        node_clients_check(node);
         return;
+    }
     node_source_failed(node, s, err);
     node_clients_check(node);
 }
@@ -508,6 +521,7 @@ int node_job_binding(struct node *node, const struct msg *m, struct vine_err *er
         if (o->state != OBJECT_COMPLETE && node_object_was_refused(node, &m->digest))
             node_source_want(node, s); /* the manager may hear of the refusal now */
     }
+    s->claim = (enum msg_claim)m->claim;
     binding_key(node, o, &m->key);
     node_object_advance(node, o);
     return 0;
@@ -534,12 +548,32 @@ void node_job_wanted(struct node *node, const struct msg *m)
     source_ask(node, s);
 }
 
+void node_job_want_claims(struct node *node, const struct node_object *o)
+{
+    for (struct node_job *job = node->first_job; job != NULL; job = job->next)
+        for (struct job_source *s = job->sources; s != NULL; s = s->next)
+            if (s->object == o && s->claim != MSG_CLAIM_SHOWN)
+                node_source_want(node, s);
+}
+
 void node_job_want_all(struct node *node)
 {
     for (struct node_job *job = node->first_job; job != NULL; job = job->next)
         for (struct job_source *s = job->sources; s != NULL; s = s->next)
-            if (s->state == SOURCE_WANTED)
+            if (s->state == SOURCE_WANTED ||
+                (s->state == SOURCE_BOUND && s->claim == MSG_CLAIM_OPEN))
                 node_source_want(node, s);
+    node_clients_check(node);
+}
+
+/* What comes now was planned while nobody else had it; what others had by then the next
+ * manager is asked for anew. */
+void node_job_manager_down(struct node *node)
+{
+    for (struct node_job *job = node->first_job; job != NULL; job = job->next)
+        for (struct job_source *s = job->sources; s != NULL; s = s->next)
+            if (s->claim == MSG_CLAIM_OWN)
+                s->claim = MSG_CLAIM_SHOWN;
     node_clients_check(node);
 }
 
@@ -558,6 +592,8 @@ static bool source_stuck(const struct job_source *s)
 {
     if (s->state != SOURCE_BOUND)
         return true;
+    if (s->object->state == OBJECT_COMPLETE)
+        return s->claim != MSG_CLAIM_SHOWN;
     return s->object->state == OBJECT_PARTIAL && s->object->transfers == NULL &&
            s->object->reuse != REUSE_RUNNING;
 }

@@ -227,7 +227,8 @@ void node_lazy_leave(struct node *node, struct node_object *o)
 
 bool node_lazy_ready(const struct job_source *s)
 {
-    return s->state == SOURCE_BOUND && s->object->lazy == LAZY_MOUNTED;
+    return s->state == SOURCE_BOUND && s->object->lazy == LAZY_MOUNTED &&
+           s->claim != MSG_CLAIM_OPEN;
 }
 
 void node_lazy_complete(struct node_object *o)

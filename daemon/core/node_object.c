@@ -234,6 +234,8 @@ void node_object_set_complete(struct node *node, struct node_object *o)
     for (uint32_t i = 0; i < bits_words(o->pieces); i++)
         o->have[i] = bits_full_word(o->pieces, i);
     o->local_fails = 0;
+    if (o->retry_ms != 0) /* the manager told of a failure, and forgot these */
+        node_job_want_claims(node, o);
     node_lazy_complete(o);
 }
 

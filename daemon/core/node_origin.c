@@ -187,14 +187,15 @@ static void build_begin(struct node *node, struct ticket *t)
     node->ops.source_build(node->ctx, t->id);
 }
 
+/* key: what the object was built from; a stream of what is here has read nothing. */
 static void send_built(struct node *node, const struct ticket *t,
-                       const struct node_object *o)
+                       const struct node_object *o, const struct vine_digest *key)
 {
     struct msg m = {.type = MSG_BUILT,
                     .ticket = t->mgr_ticket,
                     .has_digest = true,
                     .digest = o->digest,
-                    .key = t->resolved.key,
+                    .key = *key,
                     .size = o->size,
                     .pieces = o->pieces,
                     .trusted = o->trusted};
@@ -215,7 +216,8 @@ static void stream_begin(struct node *node, struct ticket *t)
         return;
     }
     if (o->have_count == o->pieces) {
-        send_built(node, t, o);
+        static const struct vine_digest no_key;
+        send_built(node, t, o, &no_key);
         node_ticket_free(node, t);
         return;
     }
@@ -461,9 +463,10 @@ static void built(struct node *node, struct ticket *t, const struct msg_object *
     for (uint32_t i = 0; i < object->key_count; i++)
         node_object_add_key(o, &object->keys[i]);
     node->bytes_built += object->size;
+    /* Before any HAVE: no stream brought this. */
+    send_built(node, t, o, &t->resolved.key);
     node_object_set_complete(node, o);
     node_object_used(node, o);
-    send_built(node, t, o);
     node_ticket_free(node, t);
     if (o->stream != NULL)
         node_origin_streamed(node, o->stream);

@@ -35,6 +35,13 @@ void node_reuse_begin(struct node *node, struct node_object *o)
     node->ops.reuse(node->ctx, &o->digest, o->part || o->key_count > 0);
 }
 
+bool node_knows_source(const struct node *node, const struct vine_digest *digest)
+{
+    const struct node_object *o = node_object_find(node, digest);
+
+    return o != NULL && o->key_count > 0;
+}
+
 void node_reuse_end(struct node *node, struct node_object *o)
 {
     node->reusing -= o->reuse == REUSE_RUNNING;

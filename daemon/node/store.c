@@ -241,7 +241,7 @@ static int open_image(struct store *store, int dir_fd, struct store_object *obje
 {
     if (object->ahead != NULL)
         return ahead_open(object, err);
-    if (!ahead_become(store, dir_fd, object) &&
+    if ((object->alone || !ahead_become(store, dir_fd, object)) &&
         new_file(dir_fd, "image", &object->image_fd, err) < 0)
         return -1;
     return allocate(object->image_fd, object->manifest.size, err);
@@ -285,11 +285,13 @@ int store_create_object(struct store *store, struct store_object *object,
     return 0;
 }
 
-int store_create(struct store *store, struct manifest *manifest,
+int store_create(struct store *store, struct manifest *manifest, bool parts,
                  struct store_object **out, struct vine_err *err)
 {
     struct store_object *object = object_new(manifest, err);
 
+    if (object != NULL)
+        object->alone = !parts;
     if (object == NULL || store_create_object(store, object, manifest, err) < 0)
         return -1;
     *out = object;

@@ -47,6 +47,7 @@ struct store_object {
     /* private */
     struct store_ahead *ahead; /* the file is shared with other parts; NULL: its own */
     uint64_t ahead_offset;
+    bool alone; /* takes nothing from parts */
     bool removed;
     int refs;
     struct store_object *next;
@@ -68,8 +69,8 @@ void store_get(struct store_object *object); /* hold while workers use it */
 void store_put(struct store_object *object);
 
 /* Begin a partial object; space for all of it is allocated. `manifest` is moved in on
- * success. Piece 0 is had at once, and chunks that came with parts. */
-int store_create(struct store *store, struct manifest *manifest,
+ * success. Piece 0 is had at once, and if `parts` chunks that came with parts. */
+int store_create(struct store *store, struct manifest *manifest, bool parts,
                  struct store_object **out, struct vine_err *err);
 
 /* (worker) Write chunks after checking each against the manifest. VINE_ECORRUPT: the

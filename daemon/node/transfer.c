@@ -387,7 +387,8 @@ void transfer_manifest(struct vined *vined, uint64_t id,
             (void)store_create_part(vined->store, &manifest, build, offset, &object,
                                     &err);
         else if (err.code == VINE_OK)
-            (void)store_create(vined->store, &manifest, &object, &err);
+            (void)store_create(vined->store, &manifest,
+                               node_knows_source(vined->core, digest), &object, &err);
         manifest_free(&manifest);
     }
     if (err.code != VINE_OK)

@@ -118,6 +118,7 @@ ROW(f_offset, "offset", K_U64, AT(offset), 0, VINE_OBJECT_MAX, NULL);
 ROW(f_estimate, "estimate", K_U64, AT(estimate), 0, INT64_MAX, NULL);
 ROW(f_pieces, "pieces", K_U32, AT(pieces), 1, VINE_PIECES_MAX, NULL);
 ROW(f_parts, "parts", K_BOOL, AT(parts), 0, 0, NULL);
+ROW(f_claim, "claim", K_U32, AT(claim), 0, MSG_CLAIMS - 1, NULL);
 ROW(f_trusted, "trusted", K_BOOL, AT(trusted), 0, 0, NULL);
 ROW(f_hold, "hold", K_BOOL, AT(hold), 0, 0, NULL);
 ROW(f_reusing, "reusing", K_BOOL, AT(reusing), 0, 0, NULL);
@@ -168,8 +169,8 @@ const struct message_type message_types[MSG_TYPES] = {
     [MSG_BUILD] = {"build", 0, 2, {R(ticket), R(parts)}},
     [MSG_PROVE] = {"prove", 0, 1, {R(ticket)}},
     [MSG_CLOSE] = {"close", 0, 1, {R(ticket)}},
-    [MSG_BINDING] = {"binding", 0, 10, {R(job), R(uid), R(path), R(code), R(text), OK(digest),
-                     OK(size), OK(pieces), OK(trusted), OK(key)}},
+    [MSG_BINDING] = {"binding", 0, 11, {R(job), R(uid), R(path), R(code), R(text), OK(digest),
+                     OK(size), OK(pieces), OK(trusted), OK(key), OK(claim)}},
     [MSG_PART] = {"part", 0, 8, {R(ticket), R(job), R(uid), R(path), R(digest), R(size), R(pieces),
                   R(offset)}},
     [MSG_FETCH] = {"fetch", 2, 2, {R(digest), R(assigns)}},

@@ -45,7 +45,7 @@ struct field_list {
     const char *(*check)(const void *element);
 };
 
-#define MESSAGE_FIELDS_MAX 10
+#define MESSAGE_FIELDS_MAX 11
 
 struct message_row {
     const struct field *field;

@@ -66,8 +66,8 @@ enum msg_type {
     MSG_PROVE,   /* ticket: others have this object; read all of the source and see
                     that it holds what its manifest says */
     MSG_CLOSE,   /* ticket: the resolved source is not needed (any more) */
-    MSG_BINDING, /* job uid path code text; ok: digest size pieces trusted key (all
-                    zero: not proved yet; told again when it is) */
+    MSG_BINDING, /* job uid path code text; ok: digest size pieces trusted claim key
+                    (all zero: not proved yet). Told again when key or claim change */
     MSG_PART, /* ticket job uid path digest size pieces offset: chunks that the source's
                  object will have; take it, unless the source is bound already. Whoever
                  took it or will not says EVICTED when it is over */
@@ -77,6 +77,16 @@ enum msg_type {
     MSG_STAGED, /* ticket code text: all nodes of a MSG_STAGE have it, or failed */
     MSG_STATUS, /* ticket text: JSON document for `vine-env status` */
     MSG_TYPES
+};
+
+enum msg_claim { /* what a source has shown of the content that it names */
+                 MSG_CLAIM_SHOWN, /* its jobs may have all of the object, wherever it
+                                     comes from */
+                 MSG_CLAIM_OWN, /* nothing; but all there is of the object was read from
+                                   it */
+                 MSG_CLAIM_OPEN, /* nothing, and others have the object by now: no start
+                                  */
+                 MSG_CLAIMS
 };
 
 struct msg_range {
@@ -119,6 +129,7 @@ struct msg {
     const char *text; /* error text or document */
     enum vine_code code;
     bool has_digest, trusted, reusing, parts, hold;
+    uint32_t claim; /* enum msg_claim */
     struct vine_digest digest, key;
     uint64_t size, estimate, offset; /* bytes */
     uint32_t pieces;                 /* piece 0, the manifest, included */

@@ -193,12 +193,6 @@ static void op_fetch_cancel(void *ctx, uint64_t transfer)
     host_end_fetch(h, transfer);
 }
 
-void thing_is_complete(struct sim *sim, uint32_t thing)
-{
-    if (sim->things[thing].complete_us > sim->now_us)
-        sim->things[thing].complete_us = sim->now_us;
-}
-
 static void published(struct sim *sim, struct event *e)
 {
     struct host *h = &sim->hosts[e->host];
@@ -208,7 +202,6 @@ static void published(struct sim *sim, struct event *e)
         return;
     h->publishing[e->a]--;
     h->stored[e->a].complete = true;
-    thing_is_complete(sim, (uint32_t)e->a);
     h->stored[e->a].trusted = e->b != 0;
     note(sim, "%s complete", h->name);
     lazy_complete(sim, h, (uint32_t)e->a);

@@ -190,8 +190,6 @@ static void built(struct sim *sim, struct event *e)
         vine_err_set(&err, VINE_ENOSPC, "No space left on device");
     else
         host_store(sim, h, sim->sources[t->source].thing);
-    if (err.code == VINE_OK)
-        thing_is_complete(sim, sim->sources[t->source].thing);
     note(sim, "%s has built it: %s", h->name, vine_code_name(err.code));
     sim->last_done_us = sim->now_us;
     node_source_built(h->core, e->a, &object, &err, now_ms(sim));

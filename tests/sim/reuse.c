@@ -149,7 +149,7 @@ void host_reuse(void *ctx, const struct vine_digest *digest, bool proved)
                              : 0;
         if (bits_get(h->stored[thing].have, p))
             share = size;
-        else if (in_a_part(sim, h, thing, p)) {
+        else if (proved && in_a_part(sim, h, thing, p)) {
             r->bytes += share;
             r->bytes_parts += size - share;
             share = size;

@@ -128,9 +128,8 @@ static void check_result(struct sim *sim, struct host *h, struct sim_job *j, uin
         fail(sim, "%s answers for another path", h->name);
     if (r->code != VINE_OK)
         return;
-    /* See PROTOCOL.md, section 6, for who comes back or builds it meanwhile. */
-    if (sim->sources[j->source[i]].hollow && sim->mgr_epoch == 0 && !any_died(sim) &&
-        sim->things[thing].complete_us < j->start_us)
+    /* See PROTOCOL.md, section 6, for who comes back meanwhile. */
+    if (sim->sources[j->source[i]].hollow && sim->mgr_epoch == 0 && !any_died(sim))
         fail(sim, "%s: a job gets what its source does not have", h->name);
     if (!vine_digest_equal(&r->digest, &sim->things[thing].digest) ||
         !(h->stored[thing].complete || (j->lazy && h->lazy[thing].standing)))
@@ -311,7 +310,6 @@ static void draw_things(struct sim *sim)
         t->size = (uint64_t)(t->pieces - 1) *
                   (sim->options.seeded ? 400000 : 100000 + draw(sim, 400000));
         t->shares = chance(sim, 50) ? (uint32_t)draw(sim, 101) : 0;
-        t->complete_us = EVER;
         t->forged = !sim->options.calm && i > 0 && chance(sim, 15);
         for (int b = 0; b < VINE_DIGEST_LEN; b++) {
             t->digest.b[b] = (uint8_t)draw(sim, 256);
@@ -345,9 +343,8 @@ static void draw_sources(struct sim *sim)
         (void)snprintf(s->path, sizeof(s->path), "/shared/source%u", i);
         s->thing = i % sim->thing_count;
         s->packed = chance(sim, 60) || sim->things[s->thing].forged;
-        s->hollow = i >= sim->thing_count && s->packed &&
-                    sim->sources[s->thing].packed && !sim->options.calm &&
-                    chance(sim, 40);
+        s->hollow =
+            i >= sim->thing_count && s->packed && !sim->options.calm && chance(sim, 40);
         sim->hollow |= s->hollow;
         if (!sim->options.calm && chance(sim, 10))
             s->denied_uid = 1000 + (uint32_t)draw(sim, 2);

@@ -57,10 +57,9 @@ struct thing { /* content: an object */
     struct vine_digest digest, key;
     uint64_t size;
     uint32_t pieces;
-    uint32_t shares;      /* percent of its pieces, with the thing before it */
-    bool forged;          /* its files name those pieces, and have other bytes */
-    uint64_t complete_us; /* somewhere, for the first time */
-    uint32_t part_of;     /* parts: the thing they are stretches of */
+    uint32_t shares;  /* percent of its pieces, with the thing before it */
+    bool forged;      /* its files name those pieces, and have other bytes */
+    uint32_t part_of; /* parts: the thing they are stretches of */
 };
 
 struct origin_source { /* a path users name */
@@ -318,7 +317,6 @@ bool host_held(struct sim *sim, const struct host *h, const struct event *e);
 void host_free(struct host *h);
 void host_timer(struct sim *sim, struct host *h);
 void host_store(struct sim *sim, struct host *h, uint32_t thing); /* all of it */
-void thing_is_complete(struct sim *sim, uint32_t thing);
 struct fetch *host_find_fetch(struct host *h, uint64_t id);
 void host_end_fetch(struct host *h, uint64_t id);
 void host_piece(struct sim *sim, struct host *h, uint64_t fetch, uint32_t piece);

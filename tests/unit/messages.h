@@ -43,6 +43,7 @@ static inline struct msg full(enum msg_type type)
         .code = VINE_OK,
         .has_digest = true,
         .trusted = true,
+        .claim = MSG_CLAIM_OPEN,
         .digest = {{0xab, 0xcd}},
         .key = {{0x12}},
         .size = 123456789,

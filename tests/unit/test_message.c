@@ -436,6 +436,7 @@ static void test_fields_arrive_by_type(void **state)
 
     assert_true(back->job == m.job && back->uid == m.uid && back->size == m.size);
     assert_true(back->pieces == m.pieces && back->trusted && back->has_digest);
+    assert_int_equal(back->claim, MSG_CLAIM_OPEN);
     assert_string_equal(back->path, m.path);
     assert_string_equal(back->text, m.text);
     assert_memory_equal(&back->digest, &m.digest, VINE_DIGEST_LEN);

@@ -33,9 +33,11 @@ static void test_a_key_read_to_its_end_is_told_and_known(void **state)
     look(w, 1, 3);
     assert_int_equal(sent_count(&w->log, 1, MSG_BUILD), 2); /* look, then stream */
     assert_true(vine_digest_equal(&sent_last(&w->log, 1, MSG_BINDING)->m.key, &none));
+    assert_int_equal(sent_last(&w->log, 1, MSG_BINDING)->m.claim, MSG_CLAIM_OWN);
     have(w, 1, 1, 0, PIECES);
     assert_int_equal(sent_count(&w->log, 1, MSG_BINDING), 2);
     assert_true(vine_digest_equal(&sent_last(&w->log, 1, MSG_BINDING)->m.key, &key));
+    assert_int_equal(sent_last(&w->log, 1, MSG_BINDING)->m.claim, MSG_CLAIM_SHOWN);
     want(w, 2, JOB + 1, 5); /* a later job, resolved by a node that has nothing */
     resolved(w, 2, ticket_of(w, 2), 3);
     assert_int_equal(sent_count(&w->log, 2, MSG_BUILD), 0);
@@ -184,6 +186,118 @@ static void test_what_another_builds_is_no_proof(void **state)
     end(w);
 }
 
+static uint32_t claim_told(struct world *w, uint32_t conn)
+{
+    return sent_last(&w->log, conn, MSG_BINDING)->m.claim;
+}
+
+/* n2 and n4 stage file 4, streamed by n2; n1 builds what its trailer names from a
+ * directory. */
+static struct world *begin_overtaken(void)
+{
+    struct world *w = begin(4);
+    uint64_t build;
+
+    want(w, 2, JOB + 1, 6);
+    look(w, 2, 4);
+    want(w, 4, JOB + 1, 6);
+    have(w, 2, 1, 0, 2);
+    assert_int_equal(claim_told(w, 2), MSG_CLAIM_OWN);
+    assert_int_equal(claim_told(w, 4), MSG_CLAIM_OWN);
+    want(w, 1, JOB, 5);
+    build = ticket_of(w, 1);
+    resolved(w, 1, build, 3);
+    sent_clear(&w->log);
+    built(w, 1, build, 1);
+    return w;
+}
+
+static void test_who_streams_on_trust_must_prove_once_it_is_built(void **state)
+{
+    struct world *w = begin_overtaken();
+
+    assert_int_equal(claim_told(w, 1), MSG_CLAIM_SHOWN);
+    assert_int_equal(claim_told(w, 2), MSG_CLAIM_OPEN);
+    assert_int_equal(claim_told(w, 4), MSG_CLAIM_OPEN);
+    assert_int_equal(sent_count(&w->log, 2, MSG_CLOSE), 1);
+    wait_ms(w, 500);
+    assert_int_equal(sent_count(&w->log, 2, MSG_FETCH), 0);
+    assert_int_equal(sent_count(&w->log, 4, MSG_FETCH), 0);
+    look(w, 2, 4);
+    assert_int_equal(sent_count(&w->log, 2, MSG_PROVE), 1);
+    ended(w, 2, MSG_PROVED, ticket_of(w, 2), VINE_ECORRUPT, "wrong bytes");
+    assert_binding(w, 2, VINE_ECORRUPT, 0);
+    assert_binding(w, 4, VINE_ECORRUPT, 0);
+    want(w, 3, JOB + 2, 6); /* nothing was learned of its file */
+    look(w, 3, 4);
+    assert_int_equal(sent_count(&w->log, 3, MSG_PROVE), 1);
+    end(w);
+}
+
+static void test_who_has_it_all_goes_on_after_the_proof(void **state)
+{
+    struct world *w = begin_overtaken();
+
+    wait_ms(w, 500);
+    look(w, 2, 4);
+    assert_int_equal(proved(w, 2), 0);
+    assert_binding(w, 2, VINE_OK, 1);
+    assert_int_equal(claim_told(w, 2), MSG_CLAIM_SHOWN);
+    assert_int_equal(claim_told(w, 4), MSG_CLAIM_SHOWN);
+    assert_true(sent_count(&w->log, 4, MSG_FETCH) > 0);
+    end(w);
+}
+
+/* The order to stream crosses the end of the build on the same node: the stream finds
+ * all here, and has read nothing. */
+static void test_a_stream_that_finds_all_teaches_nothing(void **state)
+{
+    struct world *w = begin(2);
+    uint64_t stream;
+
+    want(w, 1, JOB, 5);
+    resolved(w, 1, ticket_of(w, 1), 3);
+    stream = ticket_of(w, 1) + 1;
+    want(w, 1, JOB + 1, 6);
+    assert_int_equal(ticket_of(w, 1), stream);
+    look(w, 1, 4);
+    built(w, 1, stream - 1, 1);
+    built(w, 1, stream, 1);
+    wait_ms(w, 500);
+    want(w, 2, JOB + 2, 6);
+    look(w, 2, 4);
+    assert_int_equal(sent_count(&w->log, 2, MSG_PROVE), 1);
+    assert_int_equal(sent_count(&w->log, 2, MSG_BINDING), 0);
+    end(w);
+}
+
+/* A daemon that was away brings it: that says nothing of the stream, either. */
+static void test_who_comes_with_it_calls_for_proof(void **state)
+{
+    struct vine_digest key = digest_no(3);
+    struct msg_object object = {.digest = digest_no(1),
+                                .size = SIZE,
+                                .pieces = PIECES,
+                                .complete = true,
+                                .key_count = 1,
+                                .keys = &key};
+    struct msg m = {.type = MSG_REGISTER,
+                    .port = 7111,
+                    .switch_name = "",
+                    .objects = &object,
+                    .object_count = 1};
+    struct world *w = begin(2);
+
+    want(w, 2, JOB + 1, 6);
+    look(w, 2, 4);
+    have(w, 2, 1, 0, 2);
+    join_silent(w, 3);
+    assert_int_equal(say(w, 3, &m), 0);
+    assert_int_equal(claim_told(w, 2), MSG_CLAIM_OPEN);
+    assert_int_equal(sent_count(&w->log, 2, MSG_FETCH), 0);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +309,10 @@ int main(void)
         cmocka_unit_test(test_two_that_read_the_same_both_get_it),
         cmocka_unit_test(test_answers_nobody_asked_for_are_refused),
         cmocka_unit_test(test_what_another_builds_is_no_proof),
+        cmocka_unit_test(test_who_streams_on_trust_must_prove_once_it_is_built),
+        cmocka_unit_test(test_who_has_it_all_goes_on_after_the_proof),
+        cmocka_unit_test(test_a_stream_that_finds_all_teaches_nothing),
+        cmocka_unit_test(test_who_comes_with_it_calls_for_proof),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -256,6 +256,81 @@ static void test_data_is_a_source_of_its_own(void **state)
     end(w);
 }
 
+static int bind_claimed(struct world *w, enum msg_claim claim)
+{
+    struct msg m = {.type = MSG_BINDING,
+                    .job = JOB,
+                    .uid = UID,
+                    .path = "/shared/ml",
+                    .text = "",
+                    .digest = digest_no(1),
+                    .size = SIZE,
+                    .pieces = PIECES,
+                    .trusted = true,
+                    .claim = claim};
+
+    return tell(w, &m);
+}
+
+static void test_nobody_starts_on_a_claim(void **state)
+{
+    struct world *w = begin();
+
+    stage(w, 1, JOB, UID);
+    bind_claimed(w, MSG_CLAIM_OWN);
+    fetch_all(w, 1);
+    mounted(w, 1, NODE_ANY_UID);
+    assert_int_equal(w->did[OP_REPLY].count, 0);
+    bind_claimed(w, MSG_CLAIM_OPEN);
+    assert_int_equal(w->did[OP_REPLY].count, 0);
+    bind_claimed(w, MSG_CLAIM_SHOWN);
+    assert_int_equal(w->did[OP_REPLY].count, 1);
+    assert_int_equal(w->did[OP_REPLY].code[0], VINE_OK);
+    end(w);
+}
+
+/* All of it is here, perhaps for another job. */
+static void test_a_claim_that_was_not_shown_fails(void **state)
+{
+    struct world *w = begin();
+
+    stage(w, 1, JOB, UID);
+    bind_claimed(w, MSG_CLAIM_OWN);
+    fetch_all(w, 1);
+    mounted(w, 1, NODE_ANY_UID);
+    bind_claimed(w, MSG_CLAIM_OPEN);
+    bind_error(w, JOB, VINE_ECORRUPT, "wrong bytes");
+    assert_int_equal(w->did[OP_REPLY].count, 1);
+    assert_int_equal(w->did[OP_REPLY].code[0], VINE_ECORRUPT);
+    end(w);
+}
+
+static void test_what_was_claimed_when_the_manager_went(void **state)
+{
+    struct world *w = begin();
+
+    stage(w, 1, JOB, UID);
+    bind_claimed(w, MSG_CLAIM_OWN);
+    fetch_all(w, 1);
+    mounted(w, 1, NODE_ANY_UID);
+    manager_down(w); /* all of it was read from the job's own source */
+    assert_int_equal(w->did[OP_REPLY].count, 1);
+    assert_int_equal(w->did[OP_REPLY].code[0], VINE_OK);
+    end(w);
+    w = begin();
+    stage(w, 1, JOB, UID);
+    bind_claimed(w, MSG_CLAIM_OWN);
+    fetch_all(w, 1);
+    mounted(w, 1, NODE_ANY_UID);
+    bind_claimed(w, MSG_CLAIM_OPEN);
+    manager_down(w);
+    assert_int_equal(w->did[OP_REPLY].count, 0);
+    manager_up(w); /* is not told of that binding, and asked anew */
+    assert_int_equal(sent_last(&w->log, 0, MSG_REGISTER)->m.binding_count, 0);
+    assert_int_equal(sent_count(&w->log, 0, MSG_WANT), 2);
+    end(w);
+}
+
 static void test_two_sources_make_one_answer(void **state)
 {
     struct world *w = begin();
@@ -572,6 +647,9 @@ int main(void)
         cmocka_unit_test(test_a_job_gets_its_object),
         cmocka_unit_test(test_a_second_step_of_two_sources),
         cmocka_unit_test(test_data_is_a_source_of_its_own),
+        cmocka_unit_test(test_nobody_starts_on_a_claim),
+        cmocka_unit_test(test_a_claim_that_was_not_shown_fails),
+        cmocka_unit_test(test_what_was_claimed_when_the_manager_went),
         cmocka_unit_test(test_two_sources_make_one_answer),
         cmocka_unit_test(test_what_is_refused_at_once),
         cmocka_unit_test(test_clients_are_bounded),

@@ -73,15 +73,20 @@ static void make_manifest(const struct fixture *f, struct manifest *m)
     manifest_builder_free(b);
 }
 
-static struct store_object *create(struct fixture *f)
+static struct store_object *create_from(struct fixture *f, bool parts)
 {
     struct store_object *o = NULL;
     struct vine_err err = {0};
     struct manifest m;
 
     make_manifest(f, &m);
-    assert_int_equal(store_create(f->store, &m, &o, &err), 0);
+    assert_int_equal(store_create(f->store, &m, parts, &o, &err), 0);
     return o;
+}
+
+static struct store_object *create(struct fixture *f)
+{
+    return create_from(f, true);
 }
 
 static void write_piece(struct fixture *f, struct store_object *o, uint32_t piece)
@@ -489,6 +494,19 @@ static void test_parts_become_the_image(void **state)
     assert_true(o != NULL && o->complete && o->next == NULL); /* hashed by the start */
 }
 
+/* Its source has not shown yet that it has what its manifest names. */
+static void test_an_image_of_unknown_source_takes_nothing_from_parts(void **state)
+{
+    struct fixture *f = *state;
+    struct store_object *a = create_part(f, 1, 3, 3, false), *o;
+
+    assert_true(found_in(f, a, 2));
+    o = create_from(f, false);
+    for (uint32_t c = 0; c < o->manifest.count; c++)
+        assert_false(store_has_chunk(o, c));
+    assert_false(o->adopted);
+}
+
 static void test_parts_that_were_taken_back_are_copied_from(void **state)
 {
     struct fixture *f = *state;
@@ -530,6 +548,7 @@ int main(void)
         T(test_wrong_chunks_are_refused),
         T(test_partial_object_resumes),
         T(test_parts_become_the_image),
+        T(test_an_image_of_unknown_source_takes_nothing_from_parts),
         T(test_parts_that_were_taken_back_are_copied_from),
         T(test_parts_do_not_overlap_in_one_file),
         T(test_claimed_piece_is_hashed_again),
