@@ -10,7 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/cli/cleanup.h"
 #include "daemon/cli/cli.h"
+#include "daemon/cli/compile.h"
 #include "daemon/cli/progress.h"
 #include "daemon/cli/source.h"
 #include "daemon/cli/table.h"
@@ -22,7 +24,9 @@ struct packing {
     char *source, *output; /* absolute */
     bool force, quiet;
     struct image_shape shape;
-    char *trace; /* absolute; shape.order */
+    char *trace;   /* absolute; shape.order */
+    char *overlay; /* shape.overlay */
+    struct compiled compiled;
     struct progress progress;
 };
 
@@ -55,14 +59,21 @@ static int print_packed(const struct packing *p, const struct packed *d)
     if (p->cli->json) {
         char *escaped = vine_path_escape(p->output);
         json_t *document =
-            json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:b, s:f}", "out",
+            json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:b, s:f, s:I, s:I}", "out",
                       escaped != NULL ? escaped : "", "size", (json_int_t)d->size,
                       "entries", (json_int_t)d->entries, "files", (json_int_t)d->files,
                       "bytes", (json_int_t)d->bytes, "env", d->env, "digest", d->digest,
-                      "signed", (int)d->is_signed, "seconds", d->seconds);
+                      "signed", (int)d->is_signed, "seconds", d->seconds, "compiled",
+                      (json_int_t)p->compiled.files, "not_compiled",
+                      (json_int_t)p->compiled.failed);
         free(escaped);
         return cli_print(document);
     }
+    if (!p->quiet && p->shape.overlay != NULL)
+        printf("byte code was made for %llu sources; %llu are none for this "
+               "Python\n",
+               (unsigned long long)p->compiled.files,
+               (unsigned long long)p->compiled.failed);
     if (!p->quiet)
         printf("%s: %s from %llu entries of %s in %.1f s, digest %.12s, %s\n",
                p->output, figure_bytes(d->size).text, (unsigned long long)d->entries,
@@ -145,8 +156,15 @@ static int pack_by_daemon(struct packing *p)
 
 static int on_local_progress(void *ctx, uint64_t done, uint64_t total, uint64_t files)
 {
-    progress_show(ctx, "packing", done, total);
-    return progress_interrupted();
+    struct packing *p = ctx;
+
+    progress_show(&p->progress, "packing", done, total);
+    return 0; /* cleanup.h sees to interruptions */
+}
+
+static void on_begin(void *ctx, const char *temporary)
+{
+    cleanup_file(temporary);
 }
 
 static double now_s(void)
@@ -165,7 +183,8 @@ static int pack_here(struct packing *p)
         .force = p->force,
         .shape = &p->shape,
         .progress = on_local_progress,
-        .ctx = &p->progress,
+        .begin = on_begin,
+        .ctx = p,
     };
     struct image_pack_result made = {0};
     struct vine_err err = {0};
@@ -222,6 +241,51 @@ static int take_shape(struct packing *p, struct vine_err *err)
     return p->trace != NULL ? 0 : -1;
 }
 
+static int compile(struct packing *p, struct vine_err *err)
+{
+    char *canonical;
+    struct stat st;
+    int result;
+
+    if (cli_value(p->cli, "compile") == NULL)
+        return 0;
+    if (stat(p->source, &st) < 0)
+        return vine_err_sys(err, "cannot look at '%.300s'", p->source);
+    if (!S_ISDIR(st.st_mode))
+        return vine_err_set(err, VINE_EINVAL,
+                            "'%.300s' is no directory: its own Python compiles, so "
+                            "unpack it, and pack the directory",
+                            p->source);
+    canonical = realpath(p->source, NULL);
+    if (canonical == NULL ||
+        asprintf(&p->overlay, "%s.compile-%ld", p->output, (long)getpid()) < 0) {
+        p->overlay = NULL;
+        free(canonical);
+        return vine_err_sys(err, "cannot resolve '%.300s'", p->source);
+    }
+    progress_show(&p->progress, "compiling", 0, 0);
+    result = compile_missing(canonical, p->overlay, &p->compiled, err);
+    p->shape.overlay = p->overlay;
+    free(canonical);
+    return result;
+}
+
+static int prepare_and_pack(struct packing *p)
+{
+    struct vine_err err = {0};
+    int result;
+
+    progress_begin(&p->progress, p->source, p->cli->json || p->quiet);
+    if (cleanup_begin(&err) == 0 && compile(p, &err) == 0) {
+        result = pack(p);
+    } else {
+        progress_end(&p->progress);
+        result = cli_fail(p->cli, &err);
+    }
+    cleanup_remove_tree();
+    return result;
+}
+
 static int run_pack(struct cli *cli, int argc, char *argv[])
 {
     const char *output = cli_value(cli, "output");
@@ -242,15 +306,14 @@ static int run_pack(struct cli *cli, int argc, char *argv[])
                          output);
     p.source = source_absolute(argv[0], &err);
     p.output = p.source != NULL ? absolute_output(output, &err) : NULL;
-    if (p.output != NULL && take_shape(&p, &err) == 0) {
-        progress_begin(&p.progress, argv[0], cli->json || p.quiet);
-        result = pack(&p);
-    } else {
+    if (p.output != NULL && take_shape(&p, &err) == 0)
+        result = prepare_and_pack(&p);
+    else
         result = cli_fail(cli, &err);
-    }
     free(p.source);
     free(p.output);
     free(p.trace);
+    free(p.overlay);
     return result;
 }
 
@@ -261,14 +324,16 @@ static const struct cli_option options[] = {
     {"exclude", "GLOB", 0, "leave out what fits; may be repeated"},
     {"sort-by-trace", "TRACE", 0,
      "what 'vine-env trace' saw comes first, in its order"},
+    {"compile", NULL, 0,
+     "add the byte code that its own Python would make at each start"},
     {"quiet", NULL, 'q', "no progress, no result: only errors"},
     {0},
 };
 
 const struct cli_command cli_pack = {
     .name = "pack",
-    .arguments = "SRC -o FILE.sqsh [--exclude GLOB]... [--sort-by-trace TRACE] "
-                 "[--force] [--local] [--quiet] [--json]",
+    .arguments = "SRC -o FILE.sqsh [--compile] [--exclude GLOB]... [--sort-by-trace "
+                 "TRACE] [--force] [--local] [--quiet] [--json]",
     .summary = "Make one image file of a directory or an archive",
     .run = run_pack,
     .min_args = 1,

@@ -58,6 +58,19 @@ static void update_rate(struct progress *p, const char *phase, uint64_t done)
     p->last_bytes = done;
 }
 
+#define BAR_CELLS 20u
+
+static void draw_bar(double part)
+{
+    unsigned full = (unsigned)(part * BAR_CELLS);
+
+    full = full < BAR_CELLS ? full : BAR_CELLS;
+    fprintf(stderr, " [");
+    for (unsigned i = 0; i < BAR_CELLS; i++)
+        (void)fputc(i < full ? '#' : '.', stderr);
+    (void)fputc(']', stderr);
+}
+
 void progress_show(struct progress *p, const char *phase, uint64_t done, uint64_t total)
 {
     update_rate(p, phase, done);
@@ -65,6 +78,8 @@ void progress_show(struct progress *p, const char *phase, uint64_t done, uint64_
         return;
     p->drawn = true;
     fprintf(stderr, "\r\033[K%s: %s", p->name, phase);
+    if (total > 0)
+        draw_bar((double)done / (double)total);
     if (total > 0)
         fprintf(stderr, " %3u %%  %s of %s",
                 (unsigned)((double)done * 100 / (double)total), figure_bytes(done).text,

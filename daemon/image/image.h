@@ -35,6 +35,9 @@ struct image_pack_options {
      * A return value other than 0 cancels (VINE_ECANCELED). */
     int (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_total,
                     uint64_t files);
+    /* The name of the file while it is unfinished, before it is made; it is removed in
+     * any case but when this process is killed. May be NULL. */
+    void (*begin)(void *ctx, const char *temporary);
     void *ctx;
 };
 

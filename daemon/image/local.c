@@ -67,7 +67,7 @@ static int spawn_builder(const struct packing *p, int tar_fd, int words_fd, pid_
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     struct image_argv argv;
-    sigset_t pipe_signal;
+    sigset_t pipe_signal, none;
     int result;
 
     image_builder_find(program);
@@ -84,8 +84,11 @@ static int spawn_builder(const struct packing *p, int tar_fd, int words_fd, pid_
     (void)posix_spawn_file_actions_adddup2(&actions, words_fd, 1);
     (void)posix_spawn_file_actions_adddup2(&actions, words_fd, 2);
     (void)posix_spawn_file_actions_adddup2(&actions, p->fd, IMAGE_BUILDER_IMAGE_FD);
+    (void)sigemptyset(&none);
     (void)posix_spawnattr_setsigdefault(&attributes, &pipe_signal);
-    (void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    (void)posix_spawnattr_setsigmask(&attributes, &none);
+    (void)posix_spawnattr_setflags(&attributes,
+                                   POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     result = posix_spawn(pid, argv.argv[0], &actions, &attributes, argv.argv, environ);
     (void)posix_spawnattr_destroy(&attributes);
     (void)posix_spawn_file_actions_destroy(&actions);
@@ -274,6 +277,8 @@ static int create_temporary(struct packing *p, struct vine_err *err)
     if (!p->options->force && lstat(output, &st) == 0)
         return vine_err_set(err, VINE_EINVAL, "'%s' exists: say --force to replace it",
                             output);
+    if (p->options->begin != NULL)
+        p->options->begin(p->options->ctx, p->temporary);
     p->fd = open(p->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (p->fd < 0)
         return vine_err_sys(err, "cannot create '%s'", p->temporary);

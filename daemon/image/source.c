@@ -443,10 +443,22 @@ static int check_file(const struct image_source *s, struct vine_err *err)
                         s->facts.canonical);
 }
 
-/* One file's header and bytes; its first part is *part. */
-static int put_file(struct readahead *ra, struct tar_out *tar, struct tar_entry *header,
+struct putting {
+    const struct tree *tree;
+    struct readahead *ra;
+    struct tar_out *tar;
+    const struct image_progress *progress;
+    uint64_t bytes; /* of files, so far */
+    uint32_t files;
+};
+
+/* One file's header and bytes; its first part is *part. A large one tells how far it
+ * is.
+ */
+static int put_file(struct putting *w, struct tar_entry *header,
                     struct readahead_part *part, struct vine_err *err)
 {
+    struct tar_out *tar = w->tar;
     uint64_t left = header->size;
 
     header->extents = part->extents;
@@ -460,14 +472,15 @@ static int put_file(struct readahead *ra, struct tar_out *tar, struct tar_entry 
         left -= part->length;
         if (result < 0 || left == 0)
             return result;
-        if (readahead_next(ra, part, err) < 0)
+        if (tell(w->progress, w->bytes + header->size - left, w->files, err) < 0 ||
+            readahead_next(w->ra, part, err) < 0)
             return -1;
     }
 }
 
-static int put_entry(const struct tree *tree, uint32_t i, struct readahead *ra,
-                     struct tar_out *tar, struct vine_err *err)
+static int put_entry(struct putting *w, uint32_t i, struct vine_err *err)
 {
+    const struct tree *tree = w->tree;
     const struct tree_entry *e = &tree->entry[i];
     struct tar_entry header = {.path = e->path,
                                .mode = (mode_t)e->mode,
@@ -487,11 +500,11 @@ static int put_entry(const struct tree *tree, uint32_t i, struct readahead *ra,
     if (e->link_to != i)
         header.link_to = tree->entry[e->link_to].path;
     else if (S_ISREG(e->mode) && header.size > 0) {
-        if (readahead_next(ra, &part, err) < 0)
+        if (readahead_next(w->ra, &part, err) < 0)
             return -1;
-        return put_file(ra, tar, &header, &part, err);
+        return put_file(w, &header, &part, err);
     }
-    return tar_out_entry(tar, &header, err);
+    return tar_out_entry(w->tar, &header, err);
 }
 
 static int put_tree(struct image_source *s, struct tar_out *tar,
@@ -500,19 +513,22 @@ static int put_tree(struct image_source *s, struct tar_out *tar,
     const struct tree *tree = s->tree;
     const struct readahead_options options = {.threads = s->options.threads,
                                               .name = s->facts.canonical};
-    struct readahead *ra = readahead_new(s->fd, tree, &options, err);
-    uint64_t bytes = 0;
-    int result = ra != NULL ? 0 : -1;
+    struct putting w = {.tree = tree,
+                        .ra = readahead_new(s->fd, tree, &options, err),
+                        .tar = tar,
+                        .progress = progress};
+    int result = w.ra != NULL ? 0 : -1;
 
     for (uint32_t k = 0; k < tree->count && result == 0; k++) {
         uint32_t i = tree_at(tree, k);
         const struct tree_entry *e = &tree->entry[i];
-        result = put_entry(tree, i, ra, tar, err);
-        bytes += e->link_to == i ? e->size : 0;
+        w.files = k;
+        result = put_entry(&w, i, err);
+        w.bytes += e->link_to == i ? e->size : 0;
         if (result == 0)
-            result = tell(progress, bytes, k, err);
+            result = tell(progress, w.bytes, k, err);
     }
-    readahead_free(ra);
+    readahead_free(w.ra);
     return result;
 }
 
