@@ -230,7 +230,8 @@ static void on_ready(uv_poll_t *poll, int status, int events)
 }
 
 /* Told by the library: what a client did wrong. Nobody here can mend that. */
-static void on_complaint(void *ctx, const char *format, va_list ap)
+static void __attribute__((format(printf, 2, 0)))
+on_complaint(void *ctx, const char *format, va_list ap)
 {
     char text[256];
 
