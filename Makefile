@@ -78,6 +78,9 @@ $(BUILD)/vine-managerd: $(call OBJ,$(wildcard daemon/manager/*.c)) $(ARCHIVES)
 	$(link)
 $(BUILD)/vine-env: $(call OBJ,$(wildcard daemon/cli/*.c)) $(ARCHIVES)
 	$(link)
+# Alone with libssh2 and libcurl: what speaks with servers runs as the user.
+$(BUILD)/daemon/source/%.o: PKGS += libssh2 libcurl
+$(BUILD)/vine-source: PKGS += libssh2 libcurl
 $(BUILD)/vine-source: $(call OBJ,$(wildcard daemon/source/*.c)) $(ARCHIVES)
 	$(link)
 
@@ -95,7 +98,7 @@ $(BUILD)/vine-squash: $(call OBJ,$(wildcard daemon/squash/*.c)) $(BUILD)/libbase
 # The plugin lives in slurmstepd and srun: never sanitized, links jansson only, and shows
 # nothing but the symbols of spank/export.map.
 PLUGIN_SOURCES := $(wildcard spank/*.c) daemon/wire/client.c daemon/base/err.c \
-                  daemon/base/spec.c daemon/base/conf.c daemon/base/escape.c \
+                  daemon/base/spec.c daemon/base/url.c daemon/base/conf.c daemon/base/escape.c \
                   daemon/base/text_file.c
 $(PLUGIN): $(PLUGIN_SOURCES) spank/export.map Makefile \
            $(wildcard include/vine/*.h spank/*.h) | bootstrap-build

@@ -63,6 +63,12 @@ DOORS: dict[str, tuple[str, ...]] = {
     "archive_entry.h": ("daemon/image/", "daemon/squash/tar_in.c"),
     "microhttpd.h": ("daemon/edge/metrics.c",),
     "sqfs/": ("daemon/squash/",),
+    "libssh2": (
+        "daemon/source/known_hosts.c",
+        "daemon/source/known_hosts.h",
+        "daemon/source/sftp.c",
+    ),
+    "curl/": ("daemon/source/https.c",),
     "zstd.h": ("daemon/image/listing.c",),
     "slurm/": ("spank/",),
     "fuse": ("daemon/lazy/main.c", "tests/cluster/"),

@@ -91,7 +91,8 @@ static int check_present(const struct vine_source *source, struct vine_err *err)
 {
     struct stat st;
 
-    if (stat(source->path, &st) == 0 || (errno != ENOENT && errno != ENOTDIR))
+    if (vine_source_is_remote(source->path) || stat(source->path, &st) == 0 ||
+        (errno != ENOENT && errno != ENOTDIR))
         return 0;
     return vine_err_set(
         err, VINE_ENOENT,

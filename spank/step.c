@@ -152,7 +152,8 @@ static void set_warned(spank_t sp)
 /* A file or directory, which the job can use where it lies. */
 static bool runs_in_place(const struct vine_source *source)
 {
-    return source->data || vine_source_kind_of(source->path) == VINE_SOURCE_DIR;
+    return !vine_source_is_remote(source->path) &&
+           (source->data || vine_source_kind_of(source->path) == VINE_SOURCE_DIR);
 }
 
 /* The first failed source and how many there are; NULL: none. */
@@ -222,7 +223,7 @@ static int raise_refused(spank_t sp)
 }
 
 static int raise_failure(spank_t sp, const struct stage_source *failure,
-                         const char *path)
+                         const struct vine_source *source)
 {
     char line[2 * TEXT_LINE_MAX], node[VINE_NAME_MAX + 8];
 
@@ -230,9 +231,9 @@ static int raise_failure(spank_t sp, const struct stage_source *failure,
         (void)snprintf(
             line, sizeof(line),
             "vine-env: %s%s%s; without --vine-fallback=fail the job would run "
-            "from '%.900s'",
+            "%s '%.900s'",
             where(failure, node), failure->err.text, text_mend(failure->err.code),
-            path);
+            runs_in_place(source) ? "from" : "without", source->path);
         text_clean(line);
         slurm_error("%s", line);
     }
@@ -342,7 +343,7 @@ int step_mount(spank_t sp)
         mount_or_fall_back(sp);
     failure = first_failure(&index, &count);
     if (failure != NULL && !step.fallback_origin)
-        return raise_failure(sp, failure, step.spec->source[index].path);
+        return raise_failure(sp, failure, &step.spec->source[index]);
     warn(sp);
     return 0;
 }

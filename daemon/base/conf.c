@@ -48,6 +48,8 @@ static const struct key {
     {"node", "stall_ms", NUMBER, FIELD(stall_ms), 100, 600000, NULL, 5000},
     {"node", "manager_wait_ms", NUMBER, FIELD(manager_wait_ms), 0, 600000, NULL, 3000},
     {"node", "source_threads", NUMBER, FIELD(source_threads), 1, 64, NULL, 16},
+    {"node", "remote_timeout", NUMBER, FIELD(remote_timeout_s), 1, 3600, NULL, 30},
+    {"node", "remote_ca_file", TEXT, FIELD(remote_ca_file), 0, 0, "", 0},
     {"node", "source_caching", CACHING, FIELD(source_caching), 0, 0, "auto", 0},
     {"node", "build_threads", NUMBER, FIELD(build_threads), 0, 1024, NULL, 0},
     {"node", "build_ahead", YES_NO, FIELD(build_ahead), 0, 0, NULL, 1},

@@ -22,11 +22,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vine/url.h"
+
 #define SHOWN 80 /* characters of a path quoted in a message */
 
 #define DATA_LEN (sizeof(VINE_DATA) - 1)
+#define SERVER_MAX 512 /* of a URL: more than any that is valid has before its path */
 
-enum { END = -1, COMMA = -2, COLON = -3 };
+enum { END = -1, COMMA = -2, COLON = -3, REFUSED = -4 };
 
 struct reader {
     const char *next;
@@ -82,25 +85,18 @@ static int text_check(const struct reader *r)
     return 0;
 }
 
-/* "scheme://" at the start of a part. */
-static bool has_scheme(const char *text)
+/* Copy one path behind the `from` bytes of out, up to a bare ',' ':' or the end, which
+ * is returned; *too_long when it does not fit. Repeated and trailing slashes are left
+ * out. */
+static int path_read(struct reader *r, size_t from, char out[VINE_PATH_MAX],
+                     bool *too_long)
 {
-    size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                            "0123456789+.-");
-
-    return n > 0 && strncmp(text + n, "://", 3) == 0;
-}
-
-/* Copy one path up to a bare ',' ':' or the end, which is returned; *too_long when it
- * does not fit. Repeated and trailing slashes are left out. */
-static int path_read(struct reader *r, char out[VINE_PATH_MAX], bool *too_long)
-{
-    size_t len = 0;
+    size_t len = from;
     int c;
 
     *too_long = false;
     while ((c = reader_get(r)) >= 0) {
-        if (c == '/' && len > 0 && out[len - 1] == '/')
+        if (c == '/' && len > from && out[len - 1] == '/')
             continue;
         if (len == VINE_PATH_MAX - 1) {
             *too_long = true;
@@ -108,7 +104,7 @@ static int path_read(struct reader *r, char out[VINE_PATH_MAX], bool *too_long)
         }
         out[len++] = (char)c;
     }
-    if (len > 1 && out[len - 1] == '/')
+    if (len > from + 1 && out[len - 1] == '/')
         len--;
     out[len] = '\0';
     return c;
@@ -125,6 +121,13 @@ static bool has_dot_component(const char *path)
     return false;
 }
 
+static bool has_ending(const char *path, const char *ending)
+{
+    size_t len = strlen(path), n = strlen(ending);
+
+    return len >= n && strcmp(path + len - n, ending) == 0;
+}
+
 static int path_check(const struct reader *r, const char *path, const char *what)
 {
     if (path[0] == '\0')
@@ -139,6 +142,58 @@ static int path_check(const struct reader *r, const char *path, const char *what
     return 0;
 }
 
+/* Nothing of it is a directory, and a zip's table stands at its end. */
+static int remote_check(const struct reader *r, const char *text)
+{
+    struct vine_err why = {0};
+    struct vine_url *url = malloc(sizeof(*url));
+    int result = 0;
+
+    if (url == NULL)
+        return vine_err_set(r->err, VINE_ENOMEM, "out of memory");
+    if (vine_url_parse(text, url, &why) < 0)
+        result = refuse(r, "%s", why.text);
+    else if (has_dot_component(url->path))
+        result =
+            refuse(r, "'%.*s' has a '.' or '..' component: name the source directly",
+                   SHOWN, text);
+    else if (!r->data && vine_source_kind_of(text) == VINE_SOURCE_DIR)
+        result =
+            refuse(r, "'%.*s' is no image and no archive: a URL must name such a file",
+                   SHOWN, text);
+    else if (!r->data && has_ending(url->path, ".zip"))
+        result = refuse(r, "'%.*s': a .zip cannot be read from a server: use .tar.zst",
+                        SHOWN, text);
+    free(url);
+    return result;
+}
+
+/* What stands before a URL's path is copied as it is, the ':' of a port too. */
+static int remote_read(struct reader *r, char out[VINE_PATH_MAX], bool *too_long)
+{
+    size_t server = (size_t)(vine_url_path(r->next) - r->next);
+    int end;
+
+    server = strcspn(r->next, ",\\") < server ? strcspn(r->next, ",\\") : server;
+    *too_long = server > SERVER_MAX;
+    if (*too_long)
+        return END;
+    memcpy(out, r->next, server);
+    r->next += server;
+    end = path_read(r, server, out, too_long);
+    return !*too_long && remote_check(r, out) < 0 ? REFUSED : end;
+}
+
+static int source_read(struct reader *r, char out[VINE_PATH_MAX], bool *too_long)
+{
+    int end;
+
+    if (vine_url_is(r->next))
+        return remote_read(r, out, too_long);
+    end = path_read(r, 0, out, too_long);
+    return !*too_long && path_check(r, out, "source") < 0 ? REFUSED : end;
+}
+
 /* One part; *more says whether a ',' follows it. */
 static int part_parse(struct reader *r, struct vine_source *s, bool *more)
 {
@@ -146,14 +201,11 @@ static int part_parse(struct reader *r, struct vine_source *s, bool *more)
     bool too_long;
     size_t most;
 
-    if (has_scheme(start))
-        return refuse(r, "'%.*s': sources with a scheme are not supported yet", SHOWN,
-                      start);
-    int end = path_read(r, s->path, &too_long);
-    if (!too_long && path_check(r, s->path, "source") < 0)
+    int end = source_read(r, s->path, &too_long);
+    if (end == REFUSED)
         return -1;
     if (!too_long && end == COLON) {
-        end = path_read(r, s->dst, &too_long);
+        end = path_read(r, 0, s->dst, &too_long);
         if (!too_long && path_check(r, s->dst, "destination") < 0)
             return -1;
     }
@@ -165,6 +217,9 @@ static int part_parse(struct reader *r, struct vine_source *s, bool *more)
                       "more than one ':' in '%.*s' (write '\\:' for one that belongs "
                       "to a path)",
                       SHOWN, start);
+    if (r->data && s->dst[0] == '\0' && vine_url_is(s->path))
+        return refuse(r, "'%.*s' has no path of its own: add ':' and where it goes",
+                      SHOWN, s->path);
     *more = end == COMMA;
     return 0;
 }
@@ -194,11 +249,17 @@ static int duplicate_check(const struct reader *r, const struct vine_spec *spec)
     return 0;
 }
 
+/* Up to here nothing of a path is escaped. */
+static const char *bare_end(const char *path)
+{
+    return vine_url_is(path) ? vine_url_path(path) : path;
+}
+
 static size_t escaped_len(const char *path)
 {
-    size_t len = 0;
+    size_t len = (size_t)(bare_end(path) - path);
 
-    for (; *path != '\0'; path++)
+    for (path += len; *path != '\0'; path++)
         len += 1 + (strchr(",:\\", *path) != NULL);
     return len;
 }
@@ -276,6 +337,8 @@ int vine_spec_add_data(const char *text, struct vine_spec *spec, struct vine_err
 
 static char *escaped_put(char *out, const char *path)
 {
+    for (const char *bare = bare_end(path); path < bare; path++)
+        *out++ = *path;
     for (; *path != '\0'; path++) {
         if (strchr(",:\\", *path) != NULL)
             *out++ = '\\';
@@ -333,7 +396,17 @@ const char *vine_source_id_path(const char *id, bool *data)
 {
     *data = strncmp(id, VINE_DATA, DATA_LEN) == 0;
     id += *data ? DATA_LEN : 0;
-    return id[0] == '/' ? id : NULL;
+    return vine_source_path_valid(id) ? id : NULL;
+}
+
+bool vine_source_path_valid(const char *path)
+{
+    return path[0] == '/' || vine_source_is_remote(path);
+}
+
+bool vine_source_is_remote(const char *path)
+{
+    return vine_url_is(path);
 }
 
 static const struct ending {
@@ -347,21 +420,23 @@ static const struct ending {
     {".zip", VINE_SOURCE_ARCHIVE},
 };
 
-static const char *last_component(const char *path)
+/* Without what follows the '#' of a URL. */
+static const char *last_component(const char *path, size_t *len)
 {
     const char *slash = strrchr(path, '/');
+    const char *name = slash == NULL ? path : slash + 1;
 
-    return slash == NULL ? path : slash + 1;
+    *len = vine_url_is(path) ? vine_url_path_length(name) : strlen(name);
+    return name;
 }
 
 /* The known ending of a name; a name that is nothing but an ending has none. */
-static const struct ending *find_ending(const char *name)
+static const struct ending *find_ending(const char *name, size_t len)
 {
-    size_t len = strlen(name);
 
     for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
         size_t n = strlen(endings[i].text);
-        if (len > n && strcmp(name + len - n, endings[i].text) == 0)
+        if (len > n && memcmp(name + len - n, endings[i].text, n) == 0)
             return &endings[i];
     }
     return NULL;
@@ -369,19 +444,22 @@ static const struct ending *find_ending(const char *name)
 
 enum vine_source_kind vine_source_kind_of(const char *path)
 {
-    const struct ending *e = find_ending(last_component(path));
+    size_t len;
+    const char *name = last_component(path, &len);
+    const struct ending *e = find_ending(name, len);
 
     return e == NULL ? VINE_SOURCE_DIR : e->kind;
 }
 
 void vine_source_name(const char *path, char *out)
 {
-    const char *name = last_component(path);
-    const struct ending *e = find_ending(name);
-    size_t len = strnlen(name, VINE_PATH_MAX - 1);
+    size_t len;
+    const char *name = last_component(path, &len);
+    const struct ending *e = find_ending(name, len);
 
     if (e != NULL)
         len -= strlen(e->text);
+    len = len < VINE_PATH_MAX ? len : VINE_PATH_MAX - 1;
     memcpy(out, name, len);
     out[len] = '\0';
 }

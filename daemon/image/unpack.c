@@ -226,7 +226,8 @@ static int check_end(struct unpack *u, int fd)
     struct stat st;
     uint8_t end[END_BYTES];
 
-    if ((archive_format(u->archive) & ARCHIVE_FORMAT_BASE_MASK) != ARCHIVE_FORMAT_TAR ||
+    if (u->options->streamed ||
+        (archive_format(u->archive) & ARCHIVE_FORMAT_BASE_MASK) != ARCHIVE_FORMAT_TAR ||
         archive_filter_count(u->archive) > 1)
         return 0;
     if (fstat(fd, &st) < 0)

@@ -13,13 +13,14 @@ struct unpack_options {
      * the archive file, as if its owner had unpacked it. */
     uint32_t uid, gid;
     int64_t mtime;
+    bool streamed; /* fd is a pipe: no zip; whoever feeds it knows a tar's end */
 };
 
-/* Read tar (plain, gzip, bzip2, xz, zstd) or zip from fd, seekable, at its start. Names
- * are made plain ("./" and "//" dropped); refused are absolute ones, "..", names below
- * something that is no directory, a file twice, links to what has not come yet.
- * Devices, fifos and sockets are skipped. Damage: VINE_ECORRUPT naming archive and
- * entry. */
+/* Read tar (plain, gzip, bzip2, xz, zstd) or zip from fd, seekable at its start unless
+ * `streamed`. Names are made plain ("./" and "//" dropped); refused are absolute ones,
+ * "..", names below something that is no directory, a file twice, links to what has not
+ * come yet. Devices, fifos and sockets are skipped. Damage: VINE_ECORRUPT naming
+ * archive and entry. */
 int unpack_to_tar(int fd, const struct unpack_options *options, struct tar_out *tar,
                   const struct image_progress *progress, struct image_totals *totals,
                   struct vine_err *err);

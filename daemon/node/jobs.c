@@ -25,6 +25,7 @@
 #include "daemon/node/vined.h"
 #include "vine/client.h"
 #include "vine/log.h"
+#include "vine/spec.h"
 
 #define WAIT_LOOK_MS 1000
 #define LEASE_LOOK_MS 60000

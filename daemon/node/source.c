@@ -11,6 +11,7 @@
 
 #include "vine/client.h"
 #include "vine/log.h"
+#include "vine/spec.h"
 
 #define SOURCE_TRIES 3
 /* An archive's tree is larger than the archive; what is admitted before it is known. */
@@ -85,9 +86,9 @@ static int take_resolved(struct source *s, const json_t *line)
     free(s->canonical);
     s->canonical = canonical;
     s->unopened = false;
-    if (canonical == NULL || vine_path_unescape(canonical) < 0 || canonical[0] != '/' ||
-        strlen(canonical) >= VINE_PATH_MAX || take_kind(s, line) < 0 ||
-        vine_digest_parse(word(line, "key"), &s->key) < 0 ||
+    if (canonical == NULL || vine_path_unescape(canonical) < 0 ||
+        !vine_source_path_valid(canonical) || strlen(canonical) >= VINE_PATH_MAX ||
+        take_kind(s, line) < 0 || vine_digest_parse(word(line, "key"), &s->key) < 0 ||
         image_activate_parse(word(line, "activate"), &s->activate) < 0)
         return -1;
     s->is_signed = *signature != '\0';

@@ -341,8 +341,8 @@ int child_spawn(struct vined *vined, uv_process_t *process, char **args, int con
 static int spawn(struct source *s, struct source_child *c, int control_fd, int bulk_fd,
                  struct vine_err *err)
 {
-    char uid[16], gid[16], threads[24];
-    char *args[15 + SOURCE_ARGS_MAX] = {"vine-source",
+    char uid[16], gid[16], threads[24], timeout[24];
+    char *args[19 + SOURCE_ARGS_MAX] = {"vine-source",
                                         "--uid",
                                         uid,
                                         "--gid",
@@ -354,8 +354,12 @@ static int spawn(struct source *s, struct source_child *c, int control_fd, int b
                                         "--caching",
                                         s->vined->conf.source_caching,
                                         "--kind",
-                                        s->data ? "data" : "auto"};
-    size_t count = 13;
+                                        s->data ? "data" : "auto",
+                                        "--timeout",
+                                        timeout,
+                                        "--ca-file",
+                                        s->vined->conf.remote_ca_file};
+    size_t count = 17;
     int result;
 
     for (size_t i = 0; s->more != NULL && s->more[i] != NULL && i < SOURCE_ARGS_MAX;
@@ -367,6 +371,8 @@ static int spawn(struct source *s, struct source_child *c, int control_fd, int b
     (void)snprintf(gid, sizeof(gid), "%u", s->gid);
     (void)snprintf(threads, sizeof(threads), "%llu",
                    (unsigned long long)s->vined->conf.source_threads);
+    (void)snprintf(timeout, sizeof(timeout), "%llu",
+                   (unsigned long long)s->vined->conf.remote_timeout_s);
     result = child_spawn(s->vined, &c->process, args, control_fd, bulk_fd,
                          on_child_exit, err);
     c->process.data = c;

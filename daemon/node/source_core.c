@@ -110,9 +110,9 @@ static bool signature_ok(const struct source *s)
                                  &s->manifest.digest, &s->signature);
 }
 
-/* An image a user brought. What on_built gets from a directory or an archive our own
- * builder made, and a file of data is no image; nothing else that a child says makes an
- * object trusted. */
+/* An image a user brought: its manifest, made here or proved, is what was signed. What
+ * on_built gets from a directory or an archive our own builder made, and a file of data
+ * is no image; nothing else that a child says makes an object trusted. */
 static bool trusted_image(const struct source *s)
 {
     return s->vined->conf.trust_user_images || signature_ok(s);
@@ -168,8 +168,7 @@ static void on_built(void *ctx, struct source *s)
     struct msg_object object;
 
     if (store_adopt(vined->store, s->temp_name, &s->manifest,
-                    s->kind != SOURCE_IMAGE || vined->conf.trust_user_images, &stored,
-                    &err) < 0) {
+                    s->kind != SOURCE_IMAGE || trusted_image(s), &stored, &err) < 0) {
         node_source_built(vined->core, o->ticket, NULL, &err, vined_now(vined));
         vined_update(vined);
         return;

@@ -18,16 +18,20 @@
 #include "daemon/source/become.h"
 #include "daemon/source/control.h"
 #include "daemon/source/export.h"
+#include "daemon/source/remote_source.h"
+#include "vine/spec.h"
 
 #define CONTROL_FD 3
 #define BULK_FD 4
 #define QUEUE_MAX 64u
 #define PROGRESS_MS 500
 #define PIPE_BYTES (1 << 20)
+#define REMOTE_TIMEOUT_S 30
 
 struct arguments {
     uint64_t uid, gid, threads, max_bytes;
-    const char *path, *caching, *kind;
+    uint64_t timeout;
+    const char *path, *caching, *kind, *ca_file;
     bool key_first;
     struct image_shape shape;
 };
@@ -36,6 +40,8 @@ struct session {
     struct image_source_options options;
     bool exporting; /* --kind export: no source */
     struct image_source *source;
+    struct remote_options remote_options;
+    struct remote_source *remote; /* instead of `source`, of a URL */
     struct control control;
     int bulk;
     int64_t told_ms; /* last progress line */
@@ -73,23 +79,38 @@ static void send_done(struct session *s, uint64_t bytes)
                  json_pack("{s:s, s:I}", "event", "done", "bytes", (json_int_t)bytes));
 }
 
+static const struct image_source_facts *facts_of(const struct session *s)
+{
+    return s->remote != NULL ? remote_source_facts(s->remote)
+                             : image_source_facts(s->source);
+}
+
+static int open_source(struct session *s, struct vine_err *err)
+{
+    if (vine_source_is_remote(s->options.path))
+        return remote_source_open(s->options.path, &s->options, &s->remote_options,
+                                  &s->remote, err);
+    return image_source_open(&s->options, &s->source, err);
+}
+
 static int do_resolve(struct session *s, struct vine_err *err)
 {
     if (s->exporting) {
         control_send(&s->control, json_pack("{s:s}", "event", "ready"));
         return 0;
     }
-    if (image_source_open(&s->options, &s->source, err) < 0)
+    if (open_source(s, err) < 0)
         return -1;
-    control_send(&s->control, control_resolved(image_source_facts(s->source)));
+    control_send(&s->control, control_resolved(facts_of(s)));
     return 0;
 }
 
 static int do_open(struct session *s, struct vine_err *err)
 {
-    if (image_source_look(s->source, err) < 0)
+    if ((s->remote != NULL ? remote_source_look(s->remote, err)
+                           : image_source_look(s->source, err)) < 0)
         return -1;
-    control_send(&s->control, control_resolved(image_source_facts(s->source)));
+    control_send(&s->control, control_resolved(facts_of(s)));
     return 0;
 }
 
@@ -104,7 +125,10 @@ static int do_build(struct session *s, const struct command *c,
 
     if (s->bulk < 0)
         return vine_err_set(err, VINE_EPROTO, "built already");
-    if (image_source_build(s->source, s->bulk, &base, progress, &totals, err) < 0)
+    if ((s->remote != NULL
+             ? remote_source_build(s->remote, s->bulk, progress, &totals, err)
+             : image_source_build(s->source, s->bulk, &base, progress, &totals, err)) <
+        0)
         return -1;
     close(s->bulk);
     s->bulk = -1;
@@ -122,6 +146,15 @@ static int do_build(struct session *s, const struct command *c,
     return 0;
 }
 
+static int copy_source(struct session *s, const struct command *c,
+                       const struct image_progress *progress, struct vine_err *err)
+{
+    return s->remote != NULL ? remote_source_copy(s->remote, s->bulk, c->offset,
+                                                  c->length, progress, err)
+                             : image_source_copy(s->source, s->bulk, c->offset,
+                                                 c->length, progress, err);
+}
+
 static int do_command(struct session *s, const struct command *c, struct vine_err *err)
 {
     const struct image_progress progress = {tell_progress, s};
@@ -131,8 +164,7 @@ static int do_command(struct session *s, const struct command *c, struct vine_er
         return do_resolve(s, err);
     if (s->exporting != (c->type == COMMAND_EXPORT))
         return vine_err_set(err, VINE_EPROTO, "this command does not fit --kind");
-    if (c->type != COMMAND_OPEN && !s->exporting &&
-        image_source_facts(s->source)->unread)
+    if (c->type != COMMAND_OPEN && !s->exporting && facts_of(s)->unread)
         return vine_err_set(err, VINE_EPROTO, "'open' comes first");
     switch (c->type) {
     case COMMAND_OPEN:
@@ -140,13 +172,14 @@ static int do_command(struct session *s, const struct command *c, struct vine_er
     case COMMAND_BUILD:
         return do_build(s, c, &progress, err);
     case COMMAND_MANIFEST:
+        if (s->remote != NULL)
+            return vine_err_set(err, VINE_EPROTO, "no manifest of a remote source");
         if (image_source_manifest(s->source, s->bulk, err) < 0)
             return -1;
         written = image_source_facts(s->source)->manifest_bytes;
         break;
     case COMMAND_COPY:
-        if (image_source_copy(s->source, s->bulk, c->offset, c->length, &progress,
-                              err) < 0)
+        if (copy_source(s, c, &progress, err) < 0)
             return -1;
         written = c->length;
         break;
@@ -259,6 +292,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         {"exclude", required_argument, NULL, 'x'},
         {"order", required_argument, NULL, 'o'},
         {"overlay", required_argument, NULL, 'v'},
+        {"ca-file", required_argument, NULL, 'a'},
+        {"timeout", required_argument, NULL, 's'},
         {NULL, 0, NULL, 0},
     };
     int c, bad = 0;
@@ -272,6 +307,10 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
             bad |= parse_number(optarg, 64, &a->threads) < 0 || a->threads == 0;
         else if (c == 'm')
             bad |= parse_number(optarg, INT64_MAX, &a->max_bytes);
+        else if (c == 's')
+            bad |= parse_number(optarg, 3600, &a->timeout) < 0 || a->timeout == 0;
+        else if (c == 'a')
+            a->ca_file = optarg;
         else if (c == 'p')
             a->path = optarg;
         else if (c == 'c')
@@ -290,7 +329,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
             bad = 1;
     }
     if (bad || optind != argc || a->uid == UINT64_MAX || a->gid == UINT64_MAX ||
-        a->path == NULL || a->path[0] != '/')
+        a->path == NULL || !vine_source_path_valid(a->path))
         return -1;
     return strcmp(a->kind, "auto") == 0 || strcmp(a->kind, "data") == 0 ||
                    strcmp(a->kind, "export") == 0
@@ -320,8 +359,12 @@ static void prepare_process(void)
 int main(int argc, char **argv)
 {
     static struct session session;
-    struct arguments a = {
-        .uid = UINT64_MAX, .gid = UINT64_MAX, .caching = "auto", .kind = "auto"};
+    struct arguments a = {.uid = UINT64_MAX,
+                          .gid = UINT64_MAX,
+                          .timeout = REMOTE_TIMEOUT_S,
+                          .caching = "auto",
+                          .kind = "auto",
+                          .ca_file = ""};
     struct vine_err err = {0};
     pid_t parent = getppid();
 
@@ -340,6 +383,8 @@ int main(int argc, char **argv)
     session.options.key_first = a.key_first;
     session.options.shape = a.shape;
     session.options.data = strcmp(a.kind, "data") == 0;
+    session.remote_options.ca_file = a.ca_file;
+    session.remote_options.timeout_s = (unsigned)a.timeout;
     session.exporting = strcmp(a.kind, "export") == 0;
     pthread_mutex_init(&session.lock, NULL);
     pthread_cond_init(&session.changed, NULL);

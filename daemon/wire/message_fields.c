@@ -230,7 +230,7 @@ int message_check_path(const struct place *p, const char *path)
     bool data;
 
     if (vine_source_id_path(path, &data) == NULL)
-        return message_refuse(p, "is not an absolute path");
+        return message_refuse(p, "is neither an absolute path nor a URL");
     if (strlen(path) >= VINE_PATH_MAX)
         return message_refuse(p, "is too long for a path");
     return 0;

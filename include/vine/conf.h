@@ -42,9 +42,11 @@ struct vine_conf {
     char run_dir[VINE_CONF_TEXT];      /* sockets and mounts; default /run/vine */
     char helper_user[VINE_CONF_TEXT];  /* writes images; default nobody */
     bool trust_user_images;            /* kernel mounts of unsigned user images; no */
-    uint64_t stall_ms;        /* a transfer without progress is given up; 5000 */
-    uint64_t manager_wait_ms; /* before "no manager answers"; 3000 */
-    uint64_t source_threads;  /* metadata and read threads at an origin; 16 */
+    uint64_t stall_ms;         /* a transfer without progress is given up; 5000 */
+    uint64_t manager_wait_ms;  /* before "no manager answers"; 3000 */
+    uint64_t source_threads;   /* metadata and read threads at an origin; 16 */
+    uint64_t remote_timeout_s; /* a server without a byte is given up; 30 */
+    char remote_ca_file[VINE_CONF_TEXT]; /* authorities of https; "": the system's */
     char source_caching[VINE_CONF_TEXT]; /* auto, coherent or strict; auto */
     uint64_t build_threads;         /* compressors of an image build; 0 = all cores */
     bool build_ahead;               /* parts leave while an image is built; yes */

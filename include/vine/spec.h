@@ -13,9 +13,11 @@
 #include "vine/limits.h"
 
 struct vine_source {
-    char path[VINE_PATH_MAX]; /* absolute; no "//", no trailing '/', no "." or ".." */
-    char dst[VINE_PATH_MAX];  /* "" = default (source's own path or recorded prefix) */
-    bool data;                /* of --vine-data: a file is a file, whatever its name */
+    /* Absolute, or a URL; no "//" (but a URL's own), no trailing '/', no "." or "..".
+     */
+    char path[VINE_PATH_MAX];
+    char dst[VINE_PATH_MAX]; /* "" = default (source's own path or recorded prefix) */
+    bool data;               /* of --vine-data: a file is a file, whatever its name */
 };
 
 struct vine_spec {
@@ -29,7 +31,8 @@ struct vine_spec {
  * part, control characters (0x01-0x1f, 0x7f), longer than VINE_SPEC_MAX, more than
  * VINE_SOURCES_MAX parts, a "." or ".." component, a destination or directory source of
  * "/", two parts with one destination or one source. A backslash makes the next ',' ':'
- * or '\' literal. A "scheme://" source is refused as "not supported yet".
+ * or '\' literal. Of URLs (url.h) those of data need a DST; the others must
+ * name an image or an archive that is no .zip.
  *
  * The struct is 128 KiB: allocate it. Returns 0 or -1 with *err set, *spec untouched.
  */
@@ -50,6 +53,10 @@ char *vine_spec_data_text(const struct vine_spec *spec);
 void vine_source_id(const struct vine_source *source, char out[VINE_PATH_MAX]);
 /* The path in such a name, borrowed; NULL: it is none. */
 const char *vine_source_id_path(const char *id, bool *data);
+
+/* Is it a URL, and may it name a source at all: a URL or an absolute path? */
+bool vine_source_is_remote(const char *path);
+bool vine_source_path_valid(const char *path);
 
 /* What kind of source a regular file's name says (case-sensitive endings). */
 enum vine_source_kind {

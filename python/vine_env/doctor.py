@@ -112,7 +112,9 @@ def _specs_of(provider: SlurmProvider) -> tuple[str | None, str | None]:
 
 def _of_sources(sources: list[Source]) -> Iterator[tuple[str, str]]:
     for source in sources:
-        if not os.path.exists(source.path):
+        if source.is_remote:
+            yield "ok", f"source '{source.path}' is on a server: not looked at"
+        elif not os.path.exists(source.path):
             yield "error", f"source '{source.path}' does not exist here"
         elif not os.access(source.path, os.R_OK):
             yield "error", f"source '{source.path}' cannot be read by you"

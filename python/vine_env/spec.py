@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from . import _url
+
 SPEC_BYTES_MAX = 4096
 SOURCES_MAX = 16  # of both options together
 PATH_BYTES_MAX = 4095
@@ -18,7 +20,7 @@ SHOWN = 80  # bytes of a path quoted in a message
 FORM = "; write SRC[:DST][,SRC[:DST]...], for example "
 EXAMPLES = {False: "--vine-env=/shared/envs/ml", True: "--vine-data=/shared/sets/a.h5"}
 DATA_PREFIX_BYTES = 5  # "data:", before the path of data in the daemons' messages
-SCHEME = re.compile(rb"[A-Za-z0-9+.-]+://")
+SERVER_MAX = 512  # bytes of a URL before its path
 IMAGE_ENDINGS = (".sqsh", ".squashfs")
 ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".zip")
 
@@ -36,9 +38,16 @@ class Source:
     data: bool = False
 
     @property
+    def is_remote(self) -> bool:
+        """On a server: `path` is a URL."""
+        return _url.is_url(os.fsencode(self.path))
+
+    @property
     def is_directory(self) -> bool:
         """By its name: not an image and not an archive."""
         name = self.path.rpartition("/")[2]
+        if self.is_remote:
+            name = name.partition("#")[0]
         endings = IMAGE_ENDINGS + ARCHIVE_ENDINGS
         return not any(name.endswith(e) and name != e for e in endings)
 
@@ -84,7 +93,9 @@ def spec_text(sources: Sequence[Source]) -> str:
     """The canonical text: what parse_spec gives back for it is equal."""
 
     def escaped(path: str) -> str:
-        return re.sub(r"([,:\\])", r"\\\1", path)
+        raw = os.fsencode(path)
+        bare = _url.path_begin(raw) if _url.is_url(raw) else 0
+        return os.fsdecode(raw[:bare] + re.sub(rb"([,:\\])", rb"\\\1", raw[bare:]))
 
     return ",".join(
         escaped(s.path) + (f":{escaped(s.destination)}" if s.destination else "")
@@ -141,7 +152,41 @@ class _Parser:
     def _too_long(self) -> SpecError:
         return self._error(f"a path is longer than {self.path_max} characters")
 
-    def _read_path(self, raw: bytes) -> tuple[bytes, bytes, bytes]:
+    def _read_source(self, raw: bytes) -> tuple[bytes, bytes, bytes]:
+        """As _read_path, and checked."""
+        if not _url.is_url(raw):
+            read = self._read_path(raw)
+            self._check_path(read[0], "source")
+            return read
+        bare = re.compile(rb"[^,\\]*").match(raw, 0, _url.path_begin(raw))
+        server = bare[0] if bare else b""
+        if len(server) > SERVER_MAX:
+            raise self._too_long()
+        path, end, rest = self._read_path(raw[len(server) :], len(server))
+        self._check_url(server + path)
+        return server + path, end, rest
+
+    def _check_url(self, url: bytes) -> None:
+        fault = _url.fault_of(url)
+        if fault is not None:
+            raise self._error(fault)
+        path, shown = _url.path_of(url), _shown(url)
+        if any(part in (b".", b"..") for part in path.split(b"/")):
+            raise self._error(
+                f"'{shown}' has a '.' or '..' component: name the source directly"
+            )
+        if self.data:
+            return
+        if Source(os.fsdecode(url)).is_directory:
+            raise self._error(
+                f"'{shown}' is no image and no archive: a URL must name such a file"
+            )
+        if path.endswith(b".zip"):
+            raise self._error(
+                f"'{shown}': a .zip cannot be read from a server: use .tar.zst"
+            )
+
+    def _read_path(self, raw: bytes, before: int = 0) -> tuple[bytes, bytes, bytes]:
         """(path, the ',' or ':' that ended it or b"", what follows)."""
         out = bytearray()
         at = 0
@@ -156,7 +201,7 @@ class _Parser:
             if char == b"/" and out.endswith(b"/"):
                 continue
             out += char
-            if len(out) > PATH_BYTES_MAX:
+            if before + len(out) > PATH_BYTES_MAX:
                 raise self._too_long()
         return _tidied(out), b"", b""
 
@@ -175,12 +220,7 @@ class _Parser:
 
     def _parse_part(self, raw: bytes) -> tuple[Source, bytes | None]:
         """The first part, and what follows its ','; None: it was the last."""
-        if SCHEME.match(raw):
-            raise self._error(
-                f"'{_shown(raw)}': sources with a scheme are not supported yet"
-            )
-        path, end, rest = self._read_path(raw)
-        self._check_path(path, "source")
+        path, end, rest = self._read_source(raw)
         destination = b""
         if end == b":":
             destination, end, rest = self._read_path(rest)
@@ -191,6 +231,10 @@ class _Parser:
             raise self._error(
                 f"more than one ':' in '{_shown(raw)}' "
                 "(write '\\:' for one that belongs to a path)"
+            )
+        if self.data and not destination and _url.is_url(path):
+            raise self._error(
+                f"'{_shown(path)}' has no path of its own: add ':' and where it goes"
             )
         source = Source(
             os.fsdecode(path), os.fsdecode(destination) or None, data=self.data

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 from cluster import Cluster, minislurm, skip, take_down, why_not
 from minislurm_lib.layout import Layout
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 NODES = 8
 RATE = "400mbit"

@@ -15,6 +15,19 @@ from vine_env.spec import SpecError, parse_data, parse_spec, spec_text
 REPO = Path(__file__).resolve().parents[2]
 ERR_TEXT = 480
 ODD = ["", ",", ":", "\\", "/", "//", ".", "..", "a", "b c", "\n", "\x7f", "é", "x://"]
+ODD += [
+    "sftp://",
+    "https://",
+    "h",
+    "u@",
+    ":22",
+    ".tar",
+    ".zip",
+    "#sha256=",
+    "?",
+    "[",
+    "]",
+]
 CASES = [
     "/a",
     "/a/,/b:/c",
@@ -51,6 +64,52 @@ CASES = [
     "/tab\there",
     "/.tar,/.tar.gz",
     "/" + "e" * 78 + "é/..",
+    "sftp://h/p.tar",
+    "sftp://me@h:2222//p//q.sqsh/:/dst,/a",
+    f"sftp://h/p.sqsh#sha256={'a' * 64}:/x",
+    f"sftp://h/p.sqsh#sha256={'A' * 64}",
+    f"sftp://h/#sha256={'a' * 64}",
+    "sftp://h/p.tar#",
+    "sftp://me:secret@h/p.tar",
+    "sftp://-oProxyCommand/p.tar",
+    "sftp://@h/p.tar",
+    "sftp://h:0/p.tar",
+    "sftp://h:65535/p.tar",
+    "sftp://h:65536/p.tar",
+    "sftp://h:123456/p.tar",
+    "sftp://[::1]:22/p.tar",
+    "sftp://[::1/p.tar",
+    "sftp://[]/p.tar",
+    "sftp://[::1]x/p.tar",
+    "sftp:///p.tar",
+    "sftp://h",
+    "sftp://h/",
+    "sftp://h,/a",
+    "sftp://h\\,/a.tar",
+    "sftp://" + "h" * 255 + "/p.tar",
+    "sftp://" + "h" * 256 + "/p.tar",
+    "sftp://" + "h" * 600 + "/p.tar",
+    "sftp://h/" + "n" * 4082 + ".tar",
+    "sftp://h/" + "n" * 4083 + ".tar",
+    "sftp://h/../p.tar",
+    "sftp://h/a\\:b\\,c.tar:/x",
+    "sftp://h/ä b.tar",
+    "sftp://h/p.zip",
+    "sftp://h/.zip",
+    "sftp://h/p.tar,sftp://h/p.tar",
+    "sftp://h/p.tar:/x:/y",
+    "https://h/p.tar.gz",
+    "https://me@h/p.tar",
+    "https://h:8443/p.tar:relative",
+    "https://h/p.tar?token=1",
+    "https://h/a b.tar",
+    "https://h/a%20b.tar",
+    "https://h/ä.tar",
+    "https://h/a\\\\b.tar",
+    "HTTPS://h/p.tar",
+    "ftp://h/p.tar",
+    "file:///p.tar",
+    "/a:sftp://h/p.tar",
 ]
 
 
@@ -106,7 +165,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Plugin:
     subprocess.run(
         ["gcc", "-D_GNU_SOURCE", "-std=gnu11", "-shared", "-fPIC"]
         + [f"-I{REPO}/include", f"-I{REPO}", "-o", str(library), str(probe)]
-        + [str(REPO / "daemon/base" / name) for name in ("spec.c", "err.c")],
+        + [str(REPO / "daemon/base" / name) for name in ("spec.c", "url.c", "err.c")],
         check=True,
     )
     loaded = ctypes.CDLL(str(library))

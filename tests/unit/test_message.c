@@ -227,12 +227,12 @@ static void test_bad_paths_are_refused(void **state)
 {
     char *longest = malloc(VINE_PATH_MAX + 1), *escaped = malloc(4 * VINE_PATH_MAX);
 
-    assert_path_refused("", "'path' is not an absolute path");
-    assert_path_refused("a/b", "'path' is not an absolute path");
-    assert_path_refused("data:", "'path' is not an absolute path");
-    assert_path_refused("data:a", "'path' is not an absolute path");
-    assert_path_refused("data:data:/a", "'path' is not an absolute path");
-    assert_path_refused("DATA:/a", "'path' is not an absolute path");
+    assert_path_refused("", "'path' is neither an absolute path nor a URL");
+    assert_path_refused("a/b", "'path' is neither an absolute path nor a URL");
+    assert_path_refused("data:", "'path' is neither an absolute path nor a URL");
+    assert_path_refused("data:a", "'path' is neither an absolute path nor a URL");
+    assert_path_refused("data:data:/a", "'path' is neither an absolute path nor a URL");
+    assert_path_refused("DATA:/a", "'path' is neither an absolute path nor a URL");
     assert_path_refused("%2Fa", "'path' is not escaped in the one right way");
     assert_path_refused("/a%", "'path' has a bad percent escape");
     assert_path_refused("/a%2", "'path' has a bad percent escape");

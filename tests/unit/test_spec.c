@@ -71,8 +71,10 @@ static void test_what_is_malformed_is_refused(void **state)
         {"/a,/a/", "source '/a' is named twice"},
         {"/a:/x,/b:/x", "destination '/x' is named twice"},
         {"/a,/b:/a", "destination '/a' is named twice"},
-        {"sftp://host/a", "not supported yet"},
-        {"/a,https://host/a.sqsh", "not supported yet"},
+        {"sftp://host/a", "no image and no archive"},
+        {"/a,https://host/a.sqsh?x", "must not have a query"},
+        {"sftp://me:pw@host/a.tar", "must not hold a password"},
+        {"gopher://host/a.tar", "only sftp:// and https://"},
         {"/1,/2,/3,/4,/5,/6,/7,/8,/9,/a,/b,/c,/d,/e,/f,/g,/h", "more than 16 sources"},
     };
 

@@ -1,0 +1,235 @@
+"""Environments on servers: an sshd and an nginx on n1, jobs on other nodes."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from environments import make_environment, moved, totals
+from remote import Authority, ssh_keygen
+
+SSH_PORT = 2222
+TLS_PORT = 4443
+
+
+@dataclass
+class Servers:
+    """What n1 serves to users of their own keys, and by https to all."""
+
+    cluster: Cluster
+    folder: str  # on n1
+    home: Path
+
+    def ssh_log(self) -> str:
+        return self.cluster.sh("n1", f"cat {self.folder}/sshd.log")
+
+    def logins(self) -> int:
+        return self.ssh_log().count("Accepted publickey for vine1")
+
+    def sftp(self, name: str, fragment: str = "") -> str:
+        return f"sftp://n1:{SSH_PORT}{self.folder}/{name}{fragment}"
+
+    def https(self, name: str) -> str:
+        return f"https://n1:{TLS_PORT}/{name}"
+
+    def pack(self, path: str) -> str:
+        """The name of a packed image of it."""
+        name = f"{secrets.token_hex(4)}.sqsh"
+        self.cluster.run(
+            "n1", "vine-env", "pack", path, "-o", f"{self.folder}/{name}", "--local"
+        )
+        self.cluster.run("n1", "chmod", "644", f"{self.folder}/{name}")
+        return name
+
+    def digest(self, name: str) -> str:
+        return self.cluster.sh("n1", f"sha256sum {self.folder}/{name}").split()[0]
+
+
+SSHD = """Port {port}
+HostKey {folder}/host_key
+PidFile {folder}/sshd.pid
+UsePAM no
+PasswordAuthentication no
+StrictModes no
+Subsystem sftp internal-sftp
+"""
+
+NGINX = """user root; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{}}
+http {{ access_log {folder}/access.log; server {{ listen {port} ssl; root {folder};
+ssl_certificate {folder}/n1.pem; ssl_certificate_key {folder}/n1.key; }} }}
+"""
+
+
+@pytest.fixture
+def servers(vine: Cluster, tmp_path: Path) -> Iterator[Servers]:
+    folder = f"/var/tmp/served-{secrets.token_hex(4)}"
+    inside = vine.root("n1") / folder[1:]
+    home = vine.layout.home / "vine1"
+    vine.run("n1", "mkdir", "-p", folder, "/run/sshd")
+    ssh_keygen(inside / "host_key")
+    (inside / "sshd_config").write_text(SSHD.format(port=SSH_PORT, folder=folder))
+    (home / ".ssh").mkdir(exist_ok=True)
+    ssh_keygen(home / ".ssh" / "id_ed25519")
+    shutil.copy(home / ".ssh/id_ed25519.pub", home / ".ssh/authorized_keys")
+    made = Servers(vine, folder, home)
+    know(made, (inside / "host_key.pub").read_text())
+    for file in Authority(tmp_path / "ca").issue("n1"):
+        shutil.copy(file, inside)
+    (inside / "nginx.conf").write_text(NGINX.format(port=TLS_PORT, folder=folder))
+    ca = (tmp_path / "ca" / "ca.pem").read_text()
+    start = (
+        f"/usr/sbin/sshd -f {folder}/sshd_config -E {folder}/sshd.log\n"
+        f"/usr/sbin/nginx -c {folder}/nginx.conf -p {folder} 2> {folder}/stderr.log\n"
+    )
+    vine.sh("n1", start)
+    trust(vine, ca)
+    try:
+        yield made
+    finally:
+        vine.sh("n1", f"kill $(cat {folder}/sshd.pid {folder}/nginx.pid)", check=False)
+        trust(vine, "")
+        vine.evict_all()
+        shutil.rmtree(home / ".ssh")
+        vine.sh("n1", f"rm -rf {folder}")
+
+
+def know(servers: Servers, key: str) -> None:
+    """known_hosts of vine1, and who owns his keys."""
+    (servers.home / ".ssh" / "known_hosts").write_text(f"[n1]:{SSH_PORT} {key}\n")
+    servers.cluster.run("n1", "chown", "-R", "vine1:vine1", "/home/vine1/.ssh")
+
+
+def trust(cluster: Cluster, ca: str) -> None:
+    """The authority of https on all nodes; none: as it was."""
+    conf = "/etc/vine-env/vine-env.conf"
+    for node in cluster.nodes:
+        (cluster.root(node) / "etc/vine-env/test-ca.pem").write_text(ca)
+        edit = (
+            f"sed -i '/^\\[node\\]/a remote_ca_file = /etc/vine-env/test-ca.pem' {conf}"
+            if ca
+            else f"sed -i '/^remote_ca_file/d' {conf}; rm /etc/vine-env/test-ca.pem"
+        )
+        cluster.sh(node, edit)
+        cluster.daemon(node, "stop")
+        cluster.daemon(node, "start")
+
+
+def hello(path: str) -> list[str]:
+    return ["sh", "-c", f"{shlex.quote(path)}/bin/vine-hello"]
+
+
+def test_packed_image_by_sftp_is_fetched_by_one_node(servers: Servers) -> None:
+    cluster = servers.cluster
+    environment = make_environment(cluster, word="remote", ballast_bytes=20 << 20)
+    name = servers.pack(environment.path)
+    url = servers.sftp(name, f"#sha256={servers.digest(name)}")
+    others = len(cluster.nodes) - 1
+    before, logins = totals(cluster), servers.logins()
+    job = ["-N", str(others), "-x", "n1", f"--vine-env={url}", *hello(environment.path)]
+    result = cluster.srun(*job)
+    assert result.out.count("remote /pfs") == others
+    assert "warning" not in result.err
+    assert servers.logins() - logins == 1
+    again = cluster.srun(*job)  # the key is asked for, the file is not read
+    assert again.out.count("remote /pfs") == others
+    assert servers.logins() - logins == 2
+    assert moved(before, totals(cluster))["bytes_built"] < 2 * (21 << 20)
+
+
+def test_archive_by_https_is_staged(servers: Servers) -> None:
+    cluster = servers.cluster
+    cluster.sh(
+        "n1",
+        f"mkdir {servers.folder}/tree && head -c 3000000 /dev/urandom > "
+        f"{servers.folder}/tree/data && "
+        f"tar -C {servers.folder}/tree -czf {servers.folder}/tree.tar.gz .",
+    )
+    data = cluster.sh("n1", f"sha256sum < {servers.folder}/tree/data")
+    url = servers.https("tree.tar.gz")
+    result = cluster.srun(
+        "-N2", "-x", "n1", f"--vine-env={url}", "sh", "-c",
+        "sha256sum < /run/vine/env/tree/data",
+    )  # fmt: skip
+    assert result.out == 2 * data
+    staged = cluster.run("n2", "vine-env", "stage", url, user="vine1")
+    assert staged.out.startswith(url)
+
+
+def test_stage_says_what_is_wrong(servers: Servers) -> None:
+    cluster = servers.cluster
+    environment = make_environment(cluster)
+    name = servers.pack(environment.path)
+    key = cluster.sh("n1", f"cat {servers.folder}/host_key.pub").strip()
+
+    def refused(url: str) -> str:
+        said = cluster.run("n2", "vine-env", "stage", url, user="vine1", check=False)
+        assert said.code != 0
+        return said.err
+
+    (servers.home / ".ssh" / "known_hosts").write_text("")
+    assert f"known_hosts: [n1]:{SSH_PORT} {key}" in refused(servers.sftp(name))
+    know(servers, "ssh-ed25519 " + "A" * 68)
+    assert "not the one in known_hosts" in refused(servers.sftp(name))
+    know(servers, key)
+    wrong = hashlib.sha256().hexdigest()
+    assert "not the one in #sha256=" in refused(servers.sftp(name, f"#sha256={wrong}"))
+    assert "does not exist" in refused(servers.sftp("none.sqsh"))
+    cluster.run("n1", "chmod", "600", f"{servers.folder}/{name}")
+    assert "permission denied" in refused(servers.sftp(name))
+    cluster.run("n1", "chmod", "644", f"{servers.folder}/{name}")
+    assert "is not valid" in refused(f"https://10.77.0.11:{TLS_PORT}/{name}")
+    cluster.run("n2", "vine-env", "stage", servers.sftp(name), user="vine1")
+
+
+def test_job_without_its_server_says_that_it_runs_without(servers: Servers) -> None:
+    cluster = servers.cluster
+    url = servers.sftp("none.sqsh")
+    job = ["-N1", "-w", "n2", f"--vine-env={url}"]
+    result = cluster.srun(*job, "echo", "ran")
+    assert result.out == "ran\n"
+    assert f"running without '{url}'" in result.err
+    failed = cluster.srun(*job, "--vine-fallback=fail", "echo", "ran", check=False)
+    assert failed.code != 0 and "does not exist" in failed.err
+
+
+def test_one_users_key_opens_nothing_for_another(servers: Servers) -> None:
+    cluster = servers.cluster
+    environment = make_environment(cluster)
+    name = servers.pack(environment.path)
+    cluster.run("n2", "vine-env", "stage", servers.sftp(name), user="vine1")
+    said = cluster.run(
+        "n2", "vine-env", "stage", servers.sftp(name), user="vine2", check=False
+    )
+    assert said.code != 0
+    assert "host key of 'n1' is not known" in said.err
+
+
+def test_server_that_restarts_while_it_is_read(servers: Servers) -> None:
+    cluster = servers.cluster
+    environment = make_environment(cluster, word="long", ballast_bytes=60 << 20)
+    name = servers.pack(environment.path)
+    url = servers.sftp(name)
+    cluster.shape("n2", "80mbit")
+    stage = cluster.popen("n2", "vine-env", "stage", url, user="vine1")
+
+    cluster.wait_for(lambda: servers.logins() > 0, 20, "the first connection")
+    # A session's monitor takes its session with it.
+    restart = (
+        f"pid=$(cat {servers.folder}/sshd.pid); kill $(pgrep -P $pid) $pid; "
+        f"/usr/sbin/sshd -f {servers.folder}/sshd_config -E {servers.folder}/sshd.log"
+    )
+    cluster.sh("n1", restart)
+    assert stage.wait(120).code == 0
+    assert servers.logins() >= 2
+    result = cluster.srun(
+        "-N1", "-w", "n2", f"--vine-env={url}", *hello(environment.path)
+    )
+    assert result.out.startswith("long /pfs")
