@@ -87,13 +87,18 @@ static void *wait_for_signal(void *arg)
 
 int cleanup_begin(struct vine_err *err)
 {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     static sigset_t signals;
     pthread_t thread;
 
     (void)sigemptyset(&signals);
-    (void)sigaddset(&signals, SIGINT);
-    (void)sigaddset(&signals, SIGTERM);
-    (void)sigaddset(&signals, SIGHUP);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        struct sigaction now;
+
+        /* A blocked signal is not ignored any more: nohup's must stay. */
+        if (sigaction(numbers[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+            (void)sigaddset(&signals, numbers[i]);
+    }
     (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
     if (pthread_create(&thread, NULL, wait_for_signal, &signals) != 0)
         return vine_err_set(err, VINE_ESYS, "cannot start a thread");

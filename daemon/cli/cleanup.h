@@ -1,8 +1,9 @@
 /* cleanup.h - nothing stays behind when a command is interrupted.
  *
- * From cleanup_begin on a thread of its own waits for SIGINT, SIGTERM and SIGHUP: it
- * ends the child that was named, removes what was named, and lets the signal end this
- * process. So work need not look whether it is to be given up, wherever it hangs. */
+ * From cleanup_begin on a thread of its own waits for SIGINT, SIGTERM and SIGHUP, those
+ * that are not ignored: it ends the child that was named, removes what was named, and
+ * lets the signal end this process. So work need not look whether it is to be given up,
+ * wherever it hangs. */
 #ifndef VINE_CLI_CLEANUP_H
 #define VINE_CLI_CLEANUP_H
 

@@ -54,6 +54,13 @@ static char *absolute_output(const char *path, struct vine_err *err)
     return out;
 }
 
+static bool is_archive(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 static int print_packed(const struct packing *p, const struct packed *d)
 {
     if (p->cli->json) {
@@ -69,6 +76,13 @@ static int print_packed(const struct packing *p, const struct packed *d)
         free(escaped);
         return cli_print(document);
     }
+    if (!p->quiet && strcmp(d->env, image_env_name(IMAGE_ENV_CONDA_PACK)) == 0 &&
+        is_archive(p->source))
+        fprintf(stderr,
+                "vine-env pack: note: paths in an archive of conda-pack are those of "
+                "another place until conda-unpack has run: if programs miss files, "
+                "unpack it where it is to be used, run bin/conda-unpack, and pack the "
+                "directory\n");
     if (!p->quiet && p->shape.overlay != NULL)
         printf("byte code was made for %llu sources; %llu are none for this "
                "Python\n",

@@ -31,6 +31,7 @@ struct unpack {
     char link_to[VINE_PATH_MAX];
     uint64_t bytes;
     struct image_marks marks;
+    bool pixi_pack, channel; /* pixi-pack.json, and conda packages below channel/ */
     struct vine_err *err;
 };
 
@@ -89,8 +90,10 @@ static void note_marks(struct unpack *u, enum name_type type)
 
     if (type == NAME_DIR)
         marks->conda_meta |= strcmp(u->path, "conda-meta") == 0;
+    u->channel |= strncmp(u->path, "channel/", 8) == 0;
     if (type != NAME_FILE)
         return;
+    u->pixi_pack |= strcmp(u->path, "pixi-pack.json") == 0;
     marks->conda_meta |= strncmp(u->path, "conda-meta/", 11) == 0;
     marks->pixi |= strcmp(u->path, "conda-meta/pixi") == 0;
     marks->conda_unpack |= strcmp(u->path, "bin/conda-unpack") == 0;
@@ -174,6 +177,13 @@ static int put_named(struct unpack *u, struct archive_entry *e)
         return 0;
     u->totals->entries++;
     note_marks(u, type);
+    if (u->pixi_pack && u->channel)
+        return vine_err_set(
+            u->err, VINE_EINVAL,
+            "'%s' is an archive of pixi-pack: it holds packages, and no "
+            "environment yet. 'pixi-unpack' makes one of it, in the "
+            "directory env: take that",
+            u->options->name);
     u->totals->files += type == NAME_FILE;
     if (type == NAME_FILE)
         return put_file(u, e, &header);

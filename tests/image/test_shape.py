@@ -81,6 +81,30 @@ def test_what_is_excluded_need_not_be_readable(
     assert [p.name for p in out.iterdir()] == ["env.sqsh"]
 
 
+def test_archives_that_are_not_ready_yet(program: str, cli: str, space: Path) -> None:
+    """pixi-pack's have packages only; conda-pack's want a word."""
+    env, out = space / "env", space / "out"
+    out.mkdir()
+    with tarfile.open(space / "pixi.tar", "w") as tar:
+        for name in ("pixi-pack.json", "environment.yml", "channel/noarch/x-1-0.conda"):
+            tar.addfile(tarfile.TarInfo(name))
+    words = ["pack", "--local", space / "pixi.tar", "-o", out / "x.sqsh"]
+    result = run_cli(cli, *words)
+    assert result.returncode == 1
+    assert f"'{space}/pixi.tar' is an archive of pixi-pack" in result.stderr
+    assert "'pixi-unpack' makes one" in result.stderr
+    assert list(out.iterdir()) == []
+    make_conda(env)
+    (env / "bin" / "conda-unpack").write_text("#!/usr/bin/env python\n")
+    with tarfile.open(space / "conda.tar", "w") as tar:
+        tar.add(env, ".")
+    words = ["pack", "--local", space / "conda.tar", "-o", out / "x.sqsh", "--force"]
+    assert "run bin/conda-unpack" in run_cli(cli, *words).stderr
+    assert run_cli(cli, *words, "--quiet").stderr == ""
+    words[2] = env
+    assert run_cli(cli, *words).stderr == ""
+
+
 def test_hard_links_keep_their_content(program: str, cli: str, space: Path) -> None:
     env = space / "env"
     (env / "a").mkdir(parents=True)
