@@ -120,7 +120,7 @@ static void print_packages(struct inspection *in)
     for (size_t i = 0; i < count && i < SHOWN; i++) {
         char *name = vine_path_escape(list[i].name);
         char *version = vine_path_escape(list[i].version);
-        struct figure files = figure_number(list[i].files);
+        struct figure files = figure_count(list[i].files);
         struct figure bytes = figure_bytes(list[i].bytes), share;
         const char *cells[] = {name != NULL ? name : "",
                                version != NULL && *version != '\0' ? version : "-",
@@ -154,9 +154,9 @@ static int print_text(struct inspection *in)
                                  : in->has_info ? "none: it was made of an archive"
                                                 : "not known");
     printf("environment   %s\n", image_env_name(info->env));
-    printf("files         %llu", (unsigned long long)info->files);
+    printf("files         %s", figure_count(info->files).text);
     if (info->entries > 0)
-        printf(" (%llu entries)", (unsigned long long)info->entries);
+        printf(" (%s entries)", figure_count(info->entries).text);
     printf("\nuncompressed  %s", figure_bytes(info->bytes).text);
     if (info->bytes >= in->object_size)
         printf(", the image has %.0f %% of it",

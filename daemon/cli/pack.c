@@ -89,8 +89,8 @@ static int print_packed(const struct packing *p, const struct packed *d)
                (unsigned long long)p->compiled.files,
                (unsigned long long)p->compiled.failed);
     if (!p->quiet)
-        printf("%s: %s from %llu entries of %s in %.1f s, digest %.12s, %s\n",
-               p->output, figure_bytes(d->size).text, (unsigned long long)d->entries,
+        printf("%s: %s from %s entries of %s in %.1f s, digest %.12s, %s\n", p->output,
+               figure_bytes(d->size).text, figure_count(d->entries).text,
                figure_bytes(d->bytes).text, d->seconds, d->digest,
                d->is_signed ? "signed" : "not signed");
     return CLI_OK;

@@ -153,3 +153,17 @@ struct figure figure_number(uint64_t number)
                    (unsigned long long)number);
     return figure;
 }
+
+struct figure figure_count(uint64_t number)
+{
+    struct figure plain = figure_number(number), figure;
+    size_t len = strlen(plain.text), used = 0;
+
+    for (size_t i = 0; i < len && used + 2 < sizeof(figure.text); i++) {
+        if (i > 0 && (len - i) % 3 == 0)
+            figure.text[used++] = ',';
+        figure.text[used++] = plain.text[i];
+    }
+    figure.text[used] = '\0';
+    return figure;
+}

@@ -8,7 +8,7 @@
 #include <stdio.h>
 
 #define TABLE_COLUMNS_MAX 12
-#define FIGURE_MAX 24
+#define FIGURE_MAX 32
 
 struct table;
 
@@ -27,5 +27,6 @@ struct figure {
 struct figure figure_bytes(uint64_t bytes);     /* "480.0 MB", decimal */
 struct figure figure_seconds(uint64_t seconds); /* "12 s", "5 min", "3 h", "8 d" */
 struct figure figure_number(uint64_t number);
+struct figure figure_count(uint64_t number); /* "16,700" */
 
 #endif

@@ -59,13 +59,15 @@ static bool is_environment(const char *dir)
 /* The environment whose bin has this program; "" = none. */
 static void environment_of(const char *program, char out[VINE_PATH_MAX])
 {
-    for (int up = 0; up < 2; up++) {
-        const char *slash = strrchr(up == 0 ? program : out, '/');
-        size_t len = slash != NULL ? (size_t)(slash - (up == 0 ? program : out)) : 0;
+    int n = snprintf(out, VINE_PATH_MAX, "%s", program);
 
-        if (up == 0 && len > 0 && len < VINE_PATH_MAX)
-            memcpy(out, program, len);
-        out[len < VINE_PATH_MAX ? len : 0] = '\0';
+    if (n >= VINE_PATH_MAX)
+        out[0] = '\0';
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(out, '/');
+
+        if (slash != NULL)
+            *slash = '\0';
     }
     if (out[0] == '\0' || !is_environment(out))
         out[0] = '\0';
@@ -309,7 +311,7 @@ static void print_untouched(struct tracing *t)
     const struct package *list = packages_sorted(t->packages, &count);
 
     for (size_t i = 0; i < count; i++) {
-        struct figure files = figure_number(list[i].files);
+        struct figure files = figure_count(list[i].files);
         struct figure size = figure_bytes(list[i].bytes), share;
         char *name = vine_path_escape(list[i].name);
         const char *cells[] = {name != NULL ? name : "", files.text, size.text,
@@ -336,8 +338,8 @@ static int print_text(struct tracing *t, const char *command)
     const struct tree *tree = t->tree;
 
     fprintf(stderr,
-            "vine-env trace: '%s' opened %u of %llu files, %s of %s (%.0f %%) of %s\n",
-            command, t->seen_count, (unsigned long long)tree->files,
+            "vine-env trace: '%s' opened %s of %s files, %s of %s (%.0f %%) of %s\n",
+            command, figure_count(t->seen_count).text, figure_count(tree->files).text,
             figure_bytes(t->opened_bytes).text, figure_bytes(tree->bytes).text,
             tree->bytes > 0 ? 100.0 * (double)t->opened_bytes / (double)tree->bytes
                             : 0.0,

@@ -20,7 +20,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (len == 0 || image_info_decode(block, len, &again, &found, NULL) < 0 || !found)
         abort();
     if (strcmp(info.prefix, again.prefix) != 0 || info.activate != again.activate ||
-        info.entries != again.entries || strcmp(info.tool, again.tool) != 0)
+        info.entries != again.entries || info.env != again.env ||
+        (info.env != IMAGE_ENV_UNKNOWN && info.files != again.files) ||
+        strcmp(info.tool, again.tool) != 0)
         abort();
     return 0;
 }
