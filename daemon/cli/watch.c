@@ -65,7 +65,9 @@ struct listener {
 
 /* ---- the child ------------------------------------------------------------- */
 
-/* "Tell for these calls, let the others pass." Returns the listener; -1 with errno. */
+/* "Tell for these calls, let the others pass." Returns the listener; -1 with errno. A
+ * signal does not make a call begin anew while we look at it, if the kernel can do so.
+ */
 static int install_filter(void)
 {
     struct sock_filter code[4 + CALL_COUNT + 2];
@@ -88,6 +90,14 @@ static int install_filter(void)
     errno = ENOSYS;
     if (OUR_ARCH == 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return -1;
+#ifdef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV /* Linux 5.19 */
+    int fd = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+                          SECCOMP_FILTER_FLAG_NEW_LISTENER |
+                              SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+                          &program);
+    if (fd >= 0 || errno != EINVAL)
+        return fd;
+#endif
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
                         SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
 }
