@@ -6,8 +6,8 @@
  * need not be dynamic or written in any language. What it does not see: files opened by
  * io_uring, by programs of another architecture (32 bit), by processes the command did
  * not start itself (daemons, other steps of a job), and the paths of processes that
- * forbid to read their memory. The command cannot gain rights by set-user-id programs.
- */
+ * forbid to read their memory. The command cannot gain rights by set-user-id
+ * programs, and its opens wait, so a signal may interrupt them as it may a read. */
 #ifndef VINE_CLI_WATCH_H
 #define VINE_CLI_WATCH_H
 
