@@ -459,13 +459,22 @@ void node_lazy_tell_all(struct node *node)
 /* ---- a source that fails under a running job ---------------------------------------
  */
 
+/* Tasks read from it: they asked us, or a daemon before us, whose mount was adopted;
+ * which job's tasks those are is not known any more. */
+static bool tasks_read(const struct node_object *o, const struct job_source *s)
+{
+    if (o->lazy == LAZY_MOUNTED && s->lazy)
+        return true;
+    return o->lazy_served && o->lazy != LAZY_MOUNTED && o->lazy != LAZY_MOUNTING;
+}
+
 bool node_lazy_keeps(struct node *node, struct job_source *s,
                      const struct vine_err *err)
 {
     struct node_object *o = s->state == SOURCE_BOUND ? s->object : NULL;
     char hex[VINE_HEX_LEN + 1];
 
-    if (o == NULL || o->lazy != LAZY_MOUNTED || !s->lazy)
+    if (o == NULL || !tasks_read(o, s))
         return false;
     vine_digest_hex(&o->digest, hex);
     node_log(node, VINE_LOG_WARNING,
@@ -494,7 +503,7 @@ void node_lazy_tick(struct node *node)
         o->retry_ms = 0;
         for (struct node_job *job = node->first_job; job != NULL; job = job->next)
             for (struct job_source *s = job->sources; s != NULL; s = s->next)
-                if (s->object == o && s->lazy)
+                if (s->object == o && (s->lazy || tasks_read(o, s)))
                     node_source_want(node, s);
     }
 }

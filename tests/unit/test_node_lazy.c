@@ -177,6 +177,32 @@ static void test_a_failing_source_does_not_take_it_from_a_running_job(void **sta
     end(w);
 }
 
+/* The daemon was restarted under them: nobody has asked since, but they read. */
+static void test_nor_from_tasks_of_a_daemon_before(void **state)
+{
+    const bool have[PIECES] = {true, true};
+    const struct msg_object partial = {
+        .digest = digest_no(1), .size = SIZE, .pieces = PIECES, .trusted = true};
+    const struct msg_binding binding = {
+        .job = JOB, .uid = UID, .path = "/shared/ml", .digest = digest_no(1)};
+    struct vine_digest d = digest_no(1);
+    struct world *w = begin_with(UINT64_MAX);
+    uint32_t before;
+
+    assert_int_equal(node_restore_object(w->node, &partial, have, 1, NULL), 0);
+    assert_int_equal(node_restore_binding(w->node, &binding, UID, NULL), 0);
+    node_lazy_adopt(w->node, &d);
+    manager_up(w);
+    bind(w, JOB, 1);
+    before = sent_count(&w->log, 0, MSG_WANT);
+    bind_error(w, JOB, VINE_ECHANGED, "it changed");
+    assert_string_equal(node_lazy_trouble(w->node, &d), "it changed");
+    assert_int_equal(totals(w).objects, 1);
+    wait_ms(w, 6000);
+    assert_int_equal(sent_count(&w->log, 0, MSG_WANT), before + 1);
+    end(w);
+}
+
 static void test_the_mount_goes_with_the_last_job(void **state)
 {
     struct world *w = begin_running();
@@ -410,6 +436,7 @@ int main(void)
         cmocka_unit_test(test_without_fuse_the_job_starts_when_it_is_complete),
         cmocka_unit_test(test_a_wait_is_told_each_time_what_follows_it_once),
         cmocka_unit_test(test_a_failing_source_does_not_take_it_from_a_running_job),
+        cmocka_unit_test(test_nor_from_tasks_of_a_daemon_before),
         cmocka_unit_test(test_the_mount_goes_with_the_last_job),
         cmocka_unit_test(test_what_was_read_is_wanted_first_the_next_time),
         cmocka_unit_test(test_an_origin_reads_first_what_is_waited_for),
