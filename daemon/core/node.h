@@ -180,6 +180,7 @@ int node_evict(struct node *node, const struct vine_digest *digest, uint64_t now
 struct node_resolved {
     struct vine_digest key;
     uint64_t estimate; /* bytes to admit before a build */
+    uint64_t least;    /* bytes its object will surely have; 0: not known yet */
     bool unopened;     /* an image file: only its key is known yet */
     bool has_manifest; /* packed image: stream it, no build */
     struct vine_digest digest;

@@ -178,6 +178,7 @@ struct ticket { /* this node as origin of one source */
     char *path;
     enum ticket_state state;
     struct node_resolved resolved;
+    bool untold;                /* resolved, but others of its job are not */
     bool prove;                 /* when it has streamed */
     uint64_t admitted;          /* bytes reserved for the build */
     struct node_object *object; /* streamed */
@@ -287,6 +288,9 @@ void node_object_refuse(struct node *node, const struct vine_digest *digest,
                         uint32_t pieces, enum vine_code code);
 /* Since the last such question? */
 bool node_object_was_refused(struct node *node, const struct vine_digest *digest);
+/* Could the store ever hold what the sources of a job need together? ENOSPC. */
+int node_store_fits(const struct node *node, uint64_t bytes, unsigned sources,
+                    struct vine_err *err);
 int node_store_admit(struct node *node, uint64_t bytes, const char *what,
                      struct vine_err *err);
 struct mount *node_mount_find(const struct node_object *o, uint32_t uid);

@@ -141,6 +141,20 @@ static const char *size_text(uint64_t bytes, char text[32])
     return text;
 }
 
+int node_store_fits(const struct node *node, uint64_t bytes, unsigned sources,
+                    struct vine_err *err)
+{
+    char needed[32], room[32];
+
+    if (bytes <= node->limits.cache_max)
+        return 0;
+    return vine_err_set(err, VINE_ENOSPC,
+                        "the job's %u sources need %s together, store '%s' holds %s: "
+                        "raise cache_max or name less",
+                        sources, size_text(bytes, needed), node->store_name,
+                        size_text(node->limits.cache_max, room));
+}
+
 int node_store_admit(struct node *node, uint64_t bytes, const char *what,
                      struct vine_err *err)
 {

@@ -5,6 +5,11 @@
  * second RESOLVED, and then streamed (BUILD) or read once for comparison (PROVE); what
  * is not is built.
  *
+ * What a job names is looked at as a whole: of sources that this node resolves at the
+ * same time for one job none is told before all are resolved, and if they could not be
+ * in the store together all are refused, before a byte of any is read. (What another
+ * node resolves is not waited for: two nodes could wait for each other.)
+ *
  * A ticket belongs to a job that this node has itself: when the job ends here, so does
  * the ticket. When the manager is lost, what was not begun is closed; a build or a
  * stream goes on without anybody to report to, and is taken up again when the next
@@ -139,6 +144,66 @@ void node_origin_fail(struct node *node, struct ticket *t, const struct vine_err
         send_error(node, t->state == TICKET_PROVING ? MSG_PROVED : MSG_BUILT,
                    t->mgr_ticket, err);
     node_ticket_free(node, t);
+}
+
+static bool is_resolving(const struct node *node, uint64_t job)
+{
+    for (const struct ticket *t = node->first_ticket; t != NULL; t = t->next)
+        if (t->job == job && t->state == TICKET_RESOLVING && t->mgr_ticket != 0)
+            return true;
+    return false;
+}
+
+static const struct ticket *ticket_of_source(const struct node *node, uint64_t job,
+                                             const char *path)
+{
+    const struct ticket *t = node->first_ticket;
+
+    while (t != NULL && (t->job != job || strcmp(t->path, path) != 0))
+        t = t->next;
+    return t;
+}
+
+/* What the job's sources need, as far as it is known here. */
+static int check_together(const struct node *node, uint64_t number,
+                          struct vine_err *err)
+{
+    const struct node_job *job = node_job_find(node, number);
+    uint64_t bytes = 0;
+    unsigned count = 0;
+
+    if (job == NULL)
+        return 0;
+    for (const struct job_source *s = job->sources; s != NULL; s = s->next) {
+        const struct ticket *t = ticket_of_source(node, number, s->path);
+        uint64_t needs = s->object != NULL ? s->object->size
+                         : t != NULL       ? t->resolved.least
+                                           : 0;
+        bytes += needs;
+        count += needs > 0;
+    }
+    return count > 1 ? node_store_fits(node, bytes, count, err) : 0;
+}
+
+/* Tell the manager of the job's sources, if no other is being looked at here. */
+static void tell_resolved(struct node *node, uint64_t job)
+{
+    struct vine_err err = {0};
+    struct ticket *next;
+
+    if (is_resolving(node, job))
+        return;
+    (void)check_together(node, job, &err);
+    for (struct ticket *t = node->first_ticket; t != NULL; t = next) {
+        next = t->next;
+        if (t->job != job || !t->untold)
+            continue;
+        t->untold = false;
+        if (err.code != VINE_OK)
+            node_origin_fail(node, t, &err);
+        else
+            send_resolved(node, t->mgr_ticket, &t->resolved, NULL);
+    }
 }
 
 static int on_resolve(struct node *node, const struct msg *m, struct vine_err *err)
@@ -318,9 +383,13 @@ static int on_prove(struct node *node, const struct msg *m, struct vine_err *err
 static void on_close(struct node *node, const struct msg *m)
 {
     struct ticket *t = m->ticket == 0 ? NULL : ticket_of_manager(node, m->ticket);
+    uint64_t job;
 
-    if (t != NULL)
-        node_ticket_free(node, t);
+    if (t == NULL)
+        return;
+    job = t->job;
+    node_ticket_free(node, t);
+    tell_resolved(node, job);
 }
 
 int node_origin_message(struct node *node, const struct msg *m, struct vine_err *err)
@@ -368,21 +437,22 @@ void node_source_resolved(struct node *node, uint64_t ticket,
                           uint64_t now_ms)
 {
     struct ticket *t = node_ticket_find(node, ticket);
+    uint64_t job;
 
     node_time(node, now_ms);
     if (t == NULL || (t->state != TICKET_RESOLVING && (err == NULL || !err->code)))
         return;
+    job = t->job;
     if (err != NULL && err->code != VINE_OK) {
         node_origin_fail(node, t, err);
-        return;
+    } else {
+        t->resolved = *r;
+        t->state = TICKET_RESOLVED;
+        t->untold = true;
+        if (t->mgr_ticket == 0) /* nobody asks any more */
+            node_ticket_free(node, t);
     }
-    t->resolved = *r;
-    t->state = TICKET_RESOLVED;
-    if (t->mgr_ticket == 0) { /* nobody asks any more */
-        node_ticket_free(node, t);
-        return;
-    }
-    send_resolved(node, t->mgr_ticket, r, NULL);
+    tell_resolved(node, job);
 }
 
 void node_source_opened(struct node *node, uint64_t ticket,

@@ -125,6 +125,7 @@ static void on_resolved(void *ctx, struct source *s)
     struct node_resolved r = {
         .key = s->key,
         .estimate = s->estimate,
+        .least = s->kind == SOURCE_IMAGE || s->kind == SOURCE_FILE ? s->estimate : 0,
         .unopened = s->unopened,
         .has_manifest = s->has_manifest,
         .trusted = s->has_manifest && trusted_image(s),

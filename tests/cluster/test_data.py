@@ -283,6 +283,26 @@ def test_too_large_for_the_store(vine: Cluster) -> None:
     vine.run("n1", "rm", path, user="vine1")
 
 
+def test_too_large_together(vine: Cluster) -> None:
+    """Each would fit; all are refused before a byte of any is read."""
+    paths = [f"{HOME}/data/half{n}.bin" for n in range(2)]
+    room = vine.status("n1")["node"]["store"]["max"]
+    for path in paths:
+        vine.sh("n1", f"truncate -s {room * 6 // 10} {path}", user="vine1")
+    words = ["-N1", "-w", "n1", f"--vine-data={','.join(paths)}"]
+    vine.pfs_zero()
+    ran = vine.srun(*words, "echo", "ran")
+    assert ran.out == "ran\n"
+    line = warning(ran.err)
+    assert "the job's 2 sources need" in line and "holds" in line, line
+    assert "(and 1 more)" in line
+    failed = vine.srun(*words, "--vine-fallback=fail", "true", check=False)
+    assert failed.code == 1
+    assert "raise cache_max or name less" in failed.err
+    assert vine.pfs_counters()["bytes_read"] == 0
+    vine.run("n1", "rm", *paths, user="vine1")
+
+
 @pytest.mark.parametrize(
     "name",
     ["a b", "a,b", "a:b", "a\\b", "%41", "ümläut", "-n", "data:x", "'$x'", "é\\,"],
