@@ -45,7 +45,7 @@ LINK_LIBS := $(foreach l,node image edge core wire base,$(BUILD)/lib$(l).a)
 LDLIBS   = $(shell $(PKG_CONFIG) --libs $(PKGS)) -lpthread
 
 PROGRAMS := $(BUILD)/vined $(BUILD)/vine-managerd $(BUILD)/vine-env $(BUILD)/vine-source \
-            $(BUILD)/vine-lazy $(BUILD)/vine-squash
+            $(BUILD)/vine-lazy $(BUILD)/vine-squash $(BUILD)/vine-remote
 PLUGIN   := $(BUILD)/vine_env.so
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
@@ -78,10 +78,14 @@ $(BUILD)/vine-managerd: $(call OBJ,$(wildcard daemon/manager/*.c)) $(ARCHIVES)
 	$(link)
 $(BUILD)/vine-env: $(call OBJ,$(wildcard daemon/cli/*.c)) $(ARCHIVES)
 	$(link)
-# Alone with libssh2 and libcurl: what speaks with servers runs as the user.
-$(BUILD)/daemon/source/%.o: PKGS += libssh2 libcurl
-$(BUILD)/vine-source: PKGS += libssh2 libcurl
 $(BUILD)/vine-source: $(call OBJ,$(wildcard daemon/source/*.c)) $(ARCHIVES)
+	$(link)
+
+# Alone with libssh2 and libcurl, and a program of its own: it speaks with servers.
+$(BUILD)/daemon/remote/%.o: PKGS += libssh2 libcurl
+$(BUILD)/vine-remote: PKGS += libssh2 libcurl
+$(BUILD)/vine-remote: $(call OBJ,$(wildcard daemon/remote/*.c)) \
+                      $(call OBJ,$(call lib_sources,source)) $(ARCHIVES)
 	$(link)
 
 # Alone with libfuse: it opens nothing and speaks to nobody but vined and the kernel.

@@ -32,7 +32,7 @@ put_with_paths() { # DIRECTORY FILE
 put 755 "$sbindir" "$build/vined" "$build/vine-managerd"
 put 755 "$bindir" "$build/vine-env"
 put 755 "$libexecdir" "$build/vine-source" "$build/vine-squash" \
-    "$build/vine-lazy"
+    "$build/vine-lazy" "$build/vine-remote"
 # A plugin that runs is mapped by slurmstepd: write a new file, never into the old one.
 put 755 "$plugindir" "$build/vine_env.so"
 

@@ -166,3 +166,19 @@ int vine_url_parse(const char *text, struct vine_url *out, struct vine_err *err)
     *out = url;
     return 0;
 }
+
+void vine_url_shown(const char *text, char out[VINE_PATH_MAX])
+{
+    size_t scheme = scheme_length(text), len;
+    const char *server = text + scheme, *at = NULL;
+
+    if (scheme >= VINE_URL_HOST) /* no scheme of ours */
+        scheme = 0;
+    if (scheme > 0)
+        at = memchr(server, '@', (size_t)(vine_url_path(text) - server));
+    memcpy(out, text, scheme);
+    server = at != NULL ? at + 1 : text + scheme;
+    len = strnlen(server, VINE_PATH_MAX - 1 - scheme);
+    memcpy(out + scheme, server, len);
+    out[scheme + len] = '\0';
+}

@@ -12,6 +12,7 @@
 #include "vine/client.h"
 #include "vine/log.h"
 #include "vine/spec.h"
+#include "vine/url.h"
 
 #define SOURCE_TRIES 3
 /* An archive's tree is larger than the archive; what is admitted before it is known. */
@@ -129,7 +130,7 @@ static void manifest_read(struct source *s, void *arg)
         result = vine_err_set(&err, VINE_ECORRUPT,
                               "'%.200s': its manifest is of %" PRIu64
                               " bytes, the image of %" PRIu64 ": pack it again",
-                              s->path, s->manifest.size, s->object_size);
+                              s->shown, s->manifest.size, s->object_size);
     if (result < 0) {
         source_fail(s, &err);
         return;
@@ -192,7 +193,7 @@ static bool try_again(struct source *s, enum vine_code code)
     if (s->key_first && s->kind == SOURCE_IMAGE && !s->building)
         return false; /* the key that was told is of what was there before */
     vine_log(VINE_LOG_INFO, "event=source-changed ticket=%" PRIx64 " try=%u path=%s",
-             s->ticket, s->tries + 1, vine_q(s->path));
+             s->ticket, s->tries + 1, vine_q(s->shown));
     source_restart(s);
     return true;
 }
@@ -247,13 +248,18 @@ struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
     struct source *s = calloc(1, sizeof(*s));
     const char *path;
 
-    if (s != NULL && (path = vine_source_id_path(id, &s->data)) != NULL)
+    if (s != NULL && (path = vine_source_id_path(id, &s->data)) != NULL) {
         s->path = strdup(path);
-    if (s == NULL || s->path == NULL) {
+        s->shown = malloc(VINE_PATH_MAX);
+    }
+    if (s == NULL || s->path == NULL || s->shown == NULL) {
+        if (s != NULL)
+            free(s->path);
         free(s);
         vine_err_set(err, VINE_ENOMEM, "out of memory");
         return NULL;
     }
+    vine_url_shown(s->path, s->shown);
     s->vined = vined;
     s->ops = *ops;
     s->ctx = ctx;
@@ -299,7 +305,7 @@ static void chunk_read(struct source *s, void *arg)
     if (!vine_digest_equal(&digest, &chunk->digest)) {
         vine_err_set(&err, VINE_ECORRUPT,
                      "'%.200s' is damaged: chunk %u has the wrong bytes; pack it again",
-                     s->path, p->chunk);
+                     s->shown, p->chunk);
         free(p);
         source_fail(s, &err);
     } else if (++p->chunk == s->manifest.count) {
@@ -405,6 +411,7 @@ void source_unpin(struct source *s)
     manifest_free(&s->manifest);
     free(s->canonical);
     free(s->path);
+    free(s->shown);
     free(s);
 }
 

@@ -40,6 +40,7 @@ struct source {
     uint64_t ticket;
     uint32_t uid, gid;
     char *path;
+    char *shown;             /* the same in logs and messages: no login of a URL */
     const char *const *more; /* arguments for vine-source; borrowed, NULL: none */
     bool data;
 
@@ -94,8 +95,8 @@ void source_fail(struct source *s, const struct vine_err *err);
 void source_unpin(struct source *s);
 
 /* source_child.c: vine-source and its two descriptors. */
-/* Start one with these arguments; bulk_fd -1: none. The handle is initialised in every
- * case and must be closed. */
+/* Start our program args[0] with these arguments; bulk_fd -1: none. The handle is
+ * initialised in every case and must be closed. */
 int child_spawn(struct vined *vined, uv_process_t *process, char **args, int control_fd,
                 int bulk_fd, uv_exit_cb on_exit_cb, struct vine_err *err);
 int child_start(struct source *s, struct vine_err *err);

@@ -136,7 +136,7 @@ void base_is_damaged(struct source *s, struct source_base *base)
     vine_digest_hex(&base->object->manifest.digest, hex);
     vine_log(VINE_LOG_WARNING,
              "event=base-damaged ticket=%llx base=%.16s path=%s: building without it",
-             (unsigned long long)s->ticket, hex, vine_q(s->path));
+             (unsigned long long)s->ticket, hex, vine_q(s->shown));
     base->object->listing.length = 0;
     (void)store_forget_chunks(s->vined->store, base->object);
 }

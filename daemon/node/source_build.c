@@ -101,7 +101,7 @@ static void log_built(const struct source *s, const struct source_base *base)
         VINE_LOG_INFO,
         "event=built ticket=%llx path=%s bytes=%llu source_bytes=%llu build_ms=%llu "
         "hash_ms=%llu base=%.16s same_files=%llu same_bytes=%llu",
-        (unsigned long long)s->ticket, vine_q(s->path),
+        (unsigned long long)s->ticket, vine_q(s->shown),
         (unsigned long long)s->manifest.size, (unsigned long long)s->bytes,
         (unsigned long long)(b->whole_ms - b->begin_ms),
         (unsigned long long)(vined_now(s->vined) - b->whole_ms), hex,
@@ -192,7 +192,7 @@ static bool try_without_base(struct source *s)
     vine_digest_hex(&b->base.object->manifest.digest, hex);
     vine_log(VINE_LOG_WARNING,
              "event=base-refused ticket=%llx base=%.16s status=%d path=%s",
-             (unsigned long long)s->ticket, hex, (int)b->status, vine_q(s->path));
+             (unsigned long long)s->ticket, hex, (int)b->status, vine_q(s->shown));
     b->base.object->listing.length = 0;
     s->no_base = true;
     source_restart(s);

@@ -16,6 +16,7 @@
 
 #include "daemon/node/source.h"
 #include "vine/log.h"
+#include "vine/spec.h"
 
 #define LINE_MAX_BYTES (64u << 10)
 #define SENT_FDS_MAX 2u
@@ -314,6 +315,7 @@ void child_end(struct source *s)
 int child_spawn(struct vined *vined, uv_process_t *process, char **args, int control_fd,
                 int bulk_fd, uv_exit_cb on_exit_cb, struct vine_err *err)
 {
+    char file[sizeof(VINE_LIBEXECDIR) + 32];
     char *env[] = {"PATH=/usr/bin:/bin", "LC_ALL=C", NULL};
     uv_stdio_container_t stdio[5] = {
         {.flags = UV_IGNORE},
@@ -323,7 +325,7 @@ int child_spawn(struct vined *vined, uv_process_t *process, char **args, int con
         {.flags = UV_INHERIT_FD, .data.fd = bulk_fd},
     };
     uv_process_options_t options = {
-        .file = VINE_LIBEXECDIR "/vine-source",
+        .file = file,
         .args = args,
         .env = env,
         .cwd = "/",
@@ -331,18 +333,22 @@ int child_spawn(struct vined *vined, uv_process_t *process, char **args, int con
         .stdio_count = bulk_fd >= 0 ? 5 : 4,
         .exit_cb = on_exit_cb,
     };
-    int status = uv_spawn(&vined->loop, process, &options);
+    int status;
 
+    (void)snprintf(file, sizeof(file), VINE_LIBEXECDIR "/%s", args[0]);
+    status = uv_spawn(&vined->loop, process, &options);
     if (status < 0)
-        return vine_err_uv(err, status, "cannot start " VINE_LIBEXECDIR "/vine-source");
+        return vine_err_uv(err, status, "cannot start the program that reads sources");
     return 0;
 }
 
 static int spawn(struct source *s, struct source_child *c, int control_fd, int bulk_fd,
                  struct vine_err *err)
 {
+    char *program =
+        (char *)(vine_source_is_remote(s->path) ? "vine-remote" : "vine-source");
     char uid[16], gid[16], threads[24], timeout[24];
-    char *args[19 + SOURCE_ARGS_MAX] = {"vine-source",
+    char *args[19 + SOURCE_ARGS_MAX] = {program,
                                         "--uid",
                                         uid,
                                         "--gid",

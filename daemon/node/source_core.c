@@ -138,7 +138,7 @@ static void on_resolved(void *ctx, struct source *s)
     }
     vine_log(VINE_LOG_INFO,
              "event=resolved ticket=%llx path=%s entries=%llu bytes=%llu",
-             (unsigned long long)s->ticket, vine_q(s->path),
+             (unsigned long long)s->ticket, vine_q(s->shown),
              (unsigned long long)s->entries, (unsigned long long)s->bytes);
     o->asked = ASKED_NONE;
     if (opened)
@@ -153,7 +153,7 @@ static void on_proved(void *ctx, struct source *s)
     struct origin *o = ctx;
 
     vine_log(VINE_LOG_INFO, "event=proved ticket=%llx path=%s bytes=%llu",
-             (unsigned long long)s->ticket, vine_q(s->path),
+             (unsigned long long)s->ticket, vine_q(s->shown),
              (unsigned long long)s->manifest.size);
     o->asked = ASKED_NONE;
     node_source_proved(s->vined->core, o->ticket, NULL, vined_now(s->vined));
@@ -212,7 +212,7 @@ static void on_failed(void *ctx, struct source *s, const struct vine_err *err)
     struct vined *vined = s->vined;
 
     vine_log(VINE_LOG_WARNING, "event=source-failed ticket=%llx path=%s reason=%s",
-             (unsigned long long)o->ticket, vine_q(s->path), vine_q(err->text));
+             (unsigned long long)o->ticket, vine_q(s->shown), vine_q(err->text));
     answer_failure(vined, o->ticket, o->asked, err);
     vined_update(vined);
 }

@@ -40,4 +40,7 @@ const char *vine_url_path(const char *text);
 /* The bytes of its path without what follows a '#'. */
 size_t vine_url_path_length(const char *path);
 
+/* As logs and messages have it: without the login. Other texts as they are. */
+void vine_url_shown(const char *text, char out[VINE_PATH_MAX]);
+
 #endif

@@ -233,3 +233,33 @@ def test_server_that_restarts_while_it_is_read(servers: Servers) -> None:
         "-N1", "-w", "n2", f"--vine-env={url}", *hello(environment.path)
     )
     assert result.out.startswith("long /pfs")
+
+
+def test_data_by_sftp_appears_where_it_is_wanted(servers: Servers) -> None:
+    cluster = servers.cluster
+    there = f"{servers.folder}/values.h5"
+    cluster.sh("n1", f"head -c 5000000 /dev/urandom > {there}; chmod 644 {there}")
+    digest = cluster.sh("n1", f"sha256sum < {there}")
+    url = servers.sftp("values.h5", f"#sha256={digest.split()[0]}")
+    cluster.run("n1", "touch", "/home/vine1/values.h5", user="vine1")
+    job = ["-x", "n1", f"--vine-data={url}:/home/vine1/values.h5"]
+    result = cluster.srun("-N2", *job, "sha256sum", "/home/vine1/values.h5")
+    assert result.out.count(digest.split()[0]) == 2
+    assert servers.logins() == 1
+    cluster.run("n2", "vine-env", "stage", "--data", url, user="vine1")
+    bare = cluster.srun("-N1", f"--vine-data={url}", "true", check=False)
+    assert bare.code != 0 and "add ':' and where it goes" in bare.err
+    cluster.run("n1", "rm", there)
+    without = cluster.srun("-N1", "-w", "n2", job[-1], "echo", "ran")
+    assert without.out == "ran\n" and "running without 'sftp://" in without.err
+
+
+def test_logs_have_no_login(servers: Servers) -> None:
+    cluster = servers.cluster
+    environment = make_environment(cluster)
+    name = servers.pack(environment.path)
+    url = servers.sftp(name).replace("sftp://", "sftp://vine1@")
+    cluster.run("n2", "vine-env", "stage", url, user="vine1")
+    log = cluster.log("n2")
+    assert name in log
+    assert "vine1@" not in log

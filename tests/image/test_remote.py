@@ -1,10 +1,11 @@
-"""Sources on servers: a real sshd and a real nginx, read by vine-source as its user."""
+"""Sources on servers: a real sshd and a real nginx, read by vine-remote as its user."""
 
 import hashlib
 import io
 import os
 import random
 import shutil
+import signal
 import socketserver
 import ssl
 import subprocess
@@ -42,6 +43,7 @@ class World:
         )
         inner = f'mount --bind {passwd} /etc/passwd && exec "$@"'
         self.wrapper = ["unshare", "-m", "/bin/sh", "-c", inner, "sh"]
+        program = str(Path(program).with_name("vine-remote"))
         self.program = str(folder / "program")
         Path(self.program).write_text(
             f"#!/bin/sh\nexec unshare -m /bin/sh -c '{inner}' sh {program} \"$@\"\n"
@@ -171,8 +173,19 @@ def test_sftp_archive_over_a_server_that_restarts(
         check_break(source, data, again(ssh_server))
 
 
+def test_sftp_server_that_stops_answering(world: World, ssh_server: Server) -> None:
+    data = world.serve_tar()
+
+    def stop_sessions() -> None:
+        for pid in ssh_server.members()[1:]:
+            os.kill(pid, signal.SIGSTOP)
+
+    with world.source(sftp(world, ssh_server, "a.tar"), "--timeout", "1") as source:
+        check_break(source, data, stop_sessions)
+
+
 def test_sftp_packed_image_is_the_object_alone(
-    world: World, ssh_server: Server, cli: str, tmp_path: Path
+    world: World, ssh_server: Server, program: str, cli: str, tmp_path: Path
 ) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -181,7 +194,7 @@ def test_sftp_packed_image_is_the_object_alone(
     subprocess.run([cli, "pack", str(tree), "-o", str(packed), "--local"], check=True)
     world.serve("t.sqsh", packed.read_bytes())
     digest = hashlib.sha256(packed.read_bytes()).hexdigest()
-    with Source(world.program, packed, 0, 0) as local:
+    with Source(program, packed, 0, 0) as local:
         size = local.event()["object_size"]
     url = sftp(world, ssh_server, "t.sqsh", f"#sha256={digest}")
     with world.source(url, "--key-first") as source:

@@ -92,12 +92,32 @@ static void test_names_of_sources(void **state)
     assert_string_equal(name, "a#b");
 }
 
+static void test_logins_are_not_shown(void **state)
+{
+    static const struct {
+        const char *text, *shown;
+    } cases[] = {
+        {"sftp://me@h:22/a@b.tar", "sftp://h:22/a@b.tar"},
+        {"sftp://h/a@b.tar", "sftp://h/a@b.tar"},
+        {"https://h/a.tar", "https://h/a.tar"},
+        {"/a/me@h", "/a/me@h"},
+        {"sftp://me@h", "sftp://h"},
+    };
+    char shown[VINE_PATH_MAX];
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        vine_url_shown(cases[i].text, shown);
+        assert_string_equal(shown, cases[i].shown);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parts),
         cmocka_unit_test(test_what_is_refused_leaves_the_struct_alone),
         cmocka_unit_test(test_names_of_sources),
+        cmocka_unit_test(test_logins_are_not_shown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

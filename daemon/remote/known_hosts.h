@@ -1,6 +1,6 @@
 /* known_hosts.h - is the server the one that the user knows? */
-#ifndef VINE_SOURCE_KNOWN_HOSTS_H
-#define VINE_SOURCE_KNOWN_HOSTS_H
+#ifndef VINE_REMOTE_KNOWN_HOSTS_H
+#define VINE_REMOTE_KNOWN_HOSTS_H
 
 #include <libssh2.h>
 #include <stdint.h>

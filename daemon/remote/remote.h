@@ -3,8 +3,8 @@
  * What is open here can break and be opened again: whoever reads sees one file, or an
  * error. A server is waited for, but not for ever; a file that is another one after a
  * break is VINE_ECHANGED. All calls block. */
-#ifndef VINE_SOURCE_REMOTE_H
-#define VINE_SOURCE_REMOTE_H
+#ifndef VINE_REMOTE_REMOTE_H
+#define VINE_REMOTE_REMOTE_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -17,8 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/source/known_hosts.h"
-#include "daemon/source/remote.h"
+#include "daemon/remote/known_hosts.h"
+#include "daemon/remote/remote.h"
 
 #define STEP (1u << 20) /* libssh2 asks ahead for some of these */
 

@@ -3,7 +3,7 @@
  * A host is known by its exact name, hashed or not, "[host]:port" where the port is not
  * 22; patterns and certificate authorities count for nothing, which only refuses more.
  * A key that is marked @revoked for any host is refused for all. */
-#include "daemon/source/known_hosts.h"
+#include "daemon/remote/known_hosts.h"
 
 #include <stdbool.h>
 #include <stdio.h>

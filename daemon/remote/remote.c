@@ -2,7 +2,7 @@
  *
  * Each time that bytes have come the count of tries begins anew: a line that breaks
  * every minute is slow, not dead. */
-#include "daemon/source/remote.h"
+#include "daemon/remote/remote.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "daemon/source/remote.h"
+#include "daemon/remote/remote.h"
 
 #define REDIRECTS_MAX 5L
 #define RECEIVE_BYTES (256L << 10)

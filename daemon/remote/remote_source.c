@@ -5,7 +5,7 @@
  * are looked at before: they are kept in a memory file of the image's length, which has
  * holes elsewhere, and compared when the same bytes come by. An archive goes through a
  * pipe to libarchive in this process. */
-#include "daemon/source/remote_source.h"
+#include "daemon/remote/remote_source.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -108,7 +108,7 @@ static int fill_facts(struct remote_source *s, const char *url, struct vine_err 
                                                               : IMAGE_SOURCE_ARCHIVE;
     f->object_size = f->kind == IMAGE_SOURCE_FILE ? r->size : 0;
     f->unread = f->kind == IMAGE_SOURCE_IMAGE;
-    (void)snprintf(f->canonical, sizeof(f->canonical), "%s", url);
+    vine_url_shown(url, f->canonical);
     f->bytes = f->alloc = r->size;
     f->root_mode = 0755;
     f->root_uid = geteuid();

@@ -2,11 +2,11 @@
  *
  * Calls block, as those of daemon/image/source.h, which has the meaning of the facts.
  * The key is the user's alone: who asks must be let in by the server himself. */
-#ifndef VINE_SOURCE_REMOTE_SOURCE_H
-#define VINE_SOURCE_REMOTE_SOURCE_H
+#ifndef VINE_REMOTE_REMOTE_SOURCE_H
+#define VINE_REMOTE_REMOTE_SOURCE_H
 
 #include "daemon/image/source.h"
-#include "daemon/source/remote.h"
+#include "daemon/remote/remote.h"
 
 struct remote_source;
 
