@@ -270,6 +270,74 @@ def test_a_running_job_keeps_its_version(vine: Cluster) -> None:
     assert second not in ended.out
 
 
+def test_a_name_that_goes_takes_the_mount_with_it(vine: Cluster) -> None:
+    """As the manual says: a file that is replaced by a rename shows through at its own
+    path, and not below the private directory."""
+    path, go = f"{HOME}/data/replaced.bin", f"{HOME}/go-replaced"
+    private = "/run/vine/env/replaced.bin"
+    script = (
+        "sha256sum $0; echo seen; until [ -e $1 ]; do sleep 0.1; done; sha256sum $0"
+    )
+    for at in (path, private):
+        first = make_file(vine, path, b"first\n" * 1000)
+        second = make_file(vine, f"{path}.new", b"second\n" * 1000)
+        vine.sh("n1", f"rm -f {go}", user="vine1")
+        words = ["-N1", "-w", "n1", f"--vine-data={path}:{at}"]
+        running = vine.srun_start(*words, "bash", "-c", script, at, go)
+        vine.wait_for(lambda r=running: "seen" in r.out, 60, "the task")
+        vine.sh("n1", f"mv {path}.new {path}; touch {go}", user="vine1")
+        said = running.wait(30).checked().out
+        assert said.startswith(first)
+        later = second if at == path else first
+        assert said.splitlines()[-1].startswith(later)
+
+
+def test_with_a_lazy_start_data_is_whole(vine: Cluster) -> None:
+    """Only the environment starts before it is there."""
+    env = make_environment(vine, ballast_bytes=20 * MIB)
+    path = f"{HOME}/data/lazy.bin"
+    digest = make_file(vine, path, content(SIZE, 10))
+    vine.pfs_drop_caches()
+    words = [f"-N{len(vine.nodes)}", "--vine-start=lazy", f"--vine-env={env.path}"]
+    ran = vine.srun(
+        *words, f"--vine-data={path}", "bash", "-c", f"{env.script}; {look(path)}"
+    )
+    assert ran.out.count(f"first {env.path}/") == len(vine.nodes)
+    assert ran.out.count(digest) == len(vine.nodes)
+    assert "UNMOUNTED" not in ran.out
+    assert "warning" not in ran.err
+    other = f"{HOME}/data/lazy-alone.bin"
+    digest = make_file(vine, other, content(SIZE, 11))
+    words = [f"-N{len(vine.nodes)}", "--vine-start=lazy", f"--vine-data={other}"]
+    ran = vine.srun(*words, "sha256sum", other)
+    assert ran.out.count(digest) == len(vine.nodes)
+    assert "warning" not in ran.err
+
+
+def test_what_a_job_holds_is_not_evicted(vine: Cluster) -> None:
+    path, go = f"{HOME}/data/held.bin", f"{HOME}/go-held"
+    digest = make_file(vine, path, content(1 * MIB, 12))
+    vine.evict_all()
+    vine.sh("n1", f"rm -f {go}", user="vine1")
+    script = f"""
+        echo begun
+        until [ -e {go} ]; do sleep 0.1; done
+        srun sha256sum {path}
+    """
+    job = vine.submit(script, "-N1", "-w", "n1", f"--vine-data={path}")
+    # From the prolog on: no step has asked yet.
+    vine.wait_for(
+        lambda: [o for o in vine.status("n1")["objects"] if o["leases"] == 1], 20, "it"
+    )
+    refused = vine.run("n1", "vine-env", "evict", "--all")
+    assert "kept" in refused.out
+    (held,) = vine.status("n1")["jobs"]
+    assert held["path"] == f"data:{path}"
+    vine.sh("n1", f"touch {go}", user="vine1")
+    assert digest in vine.wait_job(job).out
+    vine.wait_for(lambda: not vine.status("n1")["jobs"], 20, "the lease's end")
+
+
 def test_too_large_for_the_store(vine: Cluster) -> None:
     path = f"{HOME}/data/large.bin"
     room = vine.status("n1")["node"]["store"]["max"]
