@@ -203,9 +203,21 @@ static uint64_t number_of(const json_t *event, const char *key)
     return n > 0 ? (uint64_t)n : 0;
 }
 
+/* A file of data is read where an image would be built. */
+static const char *phase_of(const struct vine_spec *spec, const char *phase)
+{
+    if (phase == NULL || strcmp(phase, "building") != 0)
+        return phase;
+    for (unsigned i = 0; i < spec->count; i++)
+        if (!spec->source[i].data)
+            return phase;
+    return "reading";
+}
+
 static void note_progress(struct wait *w, const json_t *event)
 {
-    const char *phase = json_string_value(json_object_get(event, "phase"));
+    const char *phase =
+        phase_of(w->request->spec, json_string_value(json_object_get(event, "phase")));
 
     if (phase == NULL || strcmp(phase, w->phase) != 0) { /* a rate is of one phase */
         w->last_bytes = number_of(event, "bytes_done");

@@ -28,6 +28,7 @@ static const char *phase_words(const char *phase)
         {"waiting", "waiting for its turn"},
         {"resolving", "looking at the source"},
         {"building", "building the image"},
+        {"reading", "reading the source"},
         {"fetching", "fetching"},
         {"mounting", "mounting"},
     };

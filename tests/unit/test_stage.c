@@ -239,6 +239,42 @@ static void test_a_restarted_daemon_is_asked_again(void **state)
     expect_code(scripts, 3, VINE_OK);
 }
 
+/* The request names both halves, and of data a file keeps its whole name. */
+static void test_data_is_asked_for_and_named(void **state)
+{
+    struct vine_spec *spec = spec_of("/s/ml");
+    struct stage_request request = {.spec = spec};
+    struct stage_source source = {.err.code = VINE_OK};
+    struct wait w = {.request = &request};
+    char name[VINE_PATH_MAX + 32];
+    json_t *message, *answer;
+
+    assert_string_equal(phase_of(spec, "building"), "building");
+    assert_int_equal(vine_spec_add_data("/s/a%b.tar:/x", spec, NULL), 0);
+    assert_string_equal(phase_of(spec, "building"), "building");
+    message = make_request(&request, "begin", NULL);
+    assert_string_equal(json_string_value(json_object_get(message, "spec")), "/s/ml");
+    assert_string_equal(json_string_value(json_object_get(message, "data")),
+                        "/s/a%25b.tar:/x");
+    json_decref(message);
+    memset(spec, 0, sizeof(*spec));
+    assert_int_equal(vine_spec_add_data("/s/a.tar", spec, NULL), 0);
+    message = make_request(&request, "begin", NULL);
+    assert_null(json_object_get(message, "spec"));
+    json_decref(message);
+    assert_string_equal(phase_of(spec, "building"), "reading");
+    assert_string_equal(phase_of(spec, "fetching"), "fetching");
+    name_of(&w, name);
+    assert_string_equal(name, "a.tar");
+    answer = json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:s}", "path", "/s/a.tar", "dst",
+                       "/s/a.tar", "code", "ok", "mount", "/m/abcd", "digest", "abcd",
+                       "file", 1, "activate", "none");
+    assert_int_equal(read_source(answer, "/s/a.tar", &source), 0);
+    assert_true(source.file);
+    json_decref(answer);
+    free(spec);
+}
+
 static void test_the_deadline_holds_and_progress_is_told(void **state)
 {
     static const struct script silent = {{PROGRESS}, false};
@@ -334,6 +370,7 @@ int main(void)
         cmocka_unit_test(test_a_quick_answer_says_nothing),
         cmocka_unit_test(test_an_absent_daemon_fails_at_once),
         cmocka_unit_test(test_a_restarted_daemon_is_asked_again),
+        cmocka_unit_test(test_data_is_asked_for_and_named),
         cmocka_unit_test(test_the_deadline_holds_and_progress_is_told),
         cmocka_unit_test(test_a_cancelled_step_stops_waiting),
         cmocka_unit_test(test_tell_needs_an_ok_in_time),
