@@ -1,6 +1,6 @@
 """A user's Parsl script: each task says where it ran and what it ran from.
 
-    parsl_flow.py ENV NODES TASKS PACKAGES
+    parsl_flow.py ENV DATA NODES TASKS PACKAGES
 
 Prints one JSON document: what doctor found, and a row a task.
 """
@@ -25,7 +25,7 @@ PARSL = "parsl.executors.high_throughput"
 
 
 @python_app
-def look(env: str) -> dict[str, Any]:
+def look(env: str, data: str) -> dict[str, Any]:
     """In a worker, whose interpreter is the environment's."""
     import socket
     import sys
@@ -36,17 +36,24 @@ def look(env: str) -> dict[str, Any]:
     time.sleep(0.2)  # or one worker takes all tasks
     with open("/proc/self/mountinfo") as file:
         mounts = [line.split() for line in file]
-    kinds = [m[m.index("-") + 1] for m in mounts if m[4] == env.replace(" ", "\\040")]
+
+    def of(path: str) -> list[list[str]]:
+        return [m for m in mounts if m[4] == path.replace(" ", "\\040")]
+
+    with open(data) as file:
+        line = file.readline()
     return {
         "node": socket.gethostname(),
         "prefix": sys.prefix,
         "word": hello.WORDS,
         "file": hello.__file__,
-        "kinds": kinds,
+        "kinds": [m[m.index("-") + 1] for m in of(env)],
+        "data": line,
+        "data_mounts": len(of(data)),
     }
 
 
-def config(env: str, nodes: int, packages: str) -> Config:
+def config(env: str, data: str, nodes: int, packages: str) -> Config:
     here = socket.gethostbyname(socket.gethostname())
     executor = HighThroughputExecutor(
         label="vine",
@@ -55,6 +62,7 @@ def config(env: str, nodes: int, packages: str) -> Config:
         interchange_launch_cmd=[sys.executable, "-m", f"{PARSL}.interchange"],
         provider=VineSlurmProvider(
             vine_env=env,
+            vine_data=data,
             vine_fallback="fail",
             nodes_per_block=nodes,
             exclusive=False,
@@ -75,11 +83,11 @@ def config(env: str, nodes: int, packages: str) -> Config:
 
 
 def main() -> None:
-    env, nodes, tasks, packages = sys.argv[1:]
-    chosen = config(env, int(nodes), packages)
+    env, data, nodes, tasks, packages = sys.argv[1:]
+    chosen = config(env, data, int(nodes), packages)
     said = [str(finding) for finding in doctor(chosen)]
     with parsl.load(chosen):
-        futures = [look(env) for _ in range(int(tasks))]
+        futures = [look(env, data) for _ in range(int(tasks))]
         rows = [future.result(timeout=RUN_TIMEOUT_S) for future in futures]
     print(json.dumps({"doctor": said, "tasks": rows}))
 

@@ -36,12 +36,12 @@ def packages(cluster: Cluster) -> str:
 
 
 def flow(
-    vine: Cluster, packages: str, env: str, nodes: int, tasks: int
+    vine: Cluster, packages: str, env: str, data: str, nodes: int, tasks: int
 ) -> dict[str, Any]:
     done = vine.run(
         "n1",
         *("env", f"PYTHONPATH={packages}", "/usr/bin/python3"),
-        *(f"{packages}/parsl_flow.py", env, str(nodes), str(tasks), packages),
+        *(f"{packages}/parsl_flow.py", env, data, str(nodes), str(tasks), packages),
         user=USER,
         timeout=180,
     )
@@ -57,15 +57,18 @@ def test_workers_run_from_the_nodes_disks(
     env = make_environment(
         vine, ballast_bytes=4 << 20, parent=f"/pfs/home/{USER}/{parent}"
     )
+    data = f"{env.path}.csv"
+    vine.run("n1", "bash", "-c", 'echo a,b > "$0"', data, user=USER)
     before = totals(vine)
-    found = flow(vine, packages, env.path, 4, 24)
-    assert [line.partition(":")[0] for line in found["doctor"]] == ["ok"] * 3
+    found = flow(vine, packages, env.path, data, 4, 24)
+    assert [line.partition(":")[0] for line in found["doctor"]] == ["ok"] * 4
     assert len({task["node"] for task in found["tasks"]}) == 4
     for task in found["tasks"]:
         assert task["kinds"] == ["squashfs"], task
         assert task["prefix"] == env.path
         assert task["file"].startswith(env.path)
         assert task["word"] == "first"
+        assert (task["data"], task["data_mounts"]) == ("a,b\n", 1)
     after = totals(vine)
     # Read and built by one node, got by the three others.
     assert after["bytes_built"] > before["bytes_built"]
