@@ -11,9 +11,10 @@
  * directories that belong to it. The judgement is on the opened descriptor, so nothing
  * can be swapped afterwards.
  *
- * Of files the same holds, with less: one in /etc or /usr is not covered at its own
- * path either, since a job keeps the version it began with, and what su reads there
- * must be today's; and one in /proc or /sys never is, since those belong to processes.
+ * Of files the same holds, with less. That it is the source's own path counts for
+ * nothing: a job keeps the version it began with, perhaps another node's, and what su
+ * reads must be this node's and today's. (A file on the system's own disks is local
+ * anyway.) And one in /proc or /sys is never covered, since those belong to processes.
  */
 #include "spank/target.h"
 
@@ -42,22 +43,13 @@ static bool is_below(const char *path, const char *tree)
     return strncmp(path, tree, len) == 0 && (path[len] == '/' || path[len] == '\0');
 }
 
-static bool is_in_system_tree(const char *real)
-{
-    for (size_t i = 0; i < sizeof(system_trees) / sizeof(system_trees[0]); i++)
-        if (is_below(real, system_trees[i]))
-            return true;
-    return false;
-}
-
 static bool is_system(const char *real, const struct stat *st)
 {
     struct stat other;
 
-    if (is_in_system_tree(real))
-        return true;
     for (size_t i = 0; i < sizeof(system_trees) / sizeof(system_trees[0]); i++)
-        if (stat(system_trees[i], &other) == 0 && other.st_dev == st->st_dev)
+        if (is_below(real, system_trees[i]) ||
+            (stat(system_trees[i], &other) == 0 && other.st_dev == st->st_dev))
             return true;
     for (size_t i = 0; i < sizeof(system_roots) / sizeof(system_roots[0]); i++)
         if (stat(system_roots[i], &other) == 0 && other.st_dev == st->st_dev)
@@ -115,11 +107,10 @@ static bool is_special(const char *real)
 }
 
 /* Its own path, and no way to put anything else there. */
-static bool is_safe_own_path(const char *real, const char *dst, bool file, uid_t uid)
+static bool is_safe_own_path(const char *real, const char *dst, uid_t uid)
 {
     /* Not the special ones: without devices and sockets they are not the same. */
-    return strcmp(real, dst) == 0 && way_is_fixed(real, uid) && !is_special(real) &&
-           !(file && is_in_system_tree(real));
+    return strcmp(real, dst) == 0 && way_is_fixed(real, uid) && !is_special(real);
 }
 
 static int judge(int fd, const char *dst, bool file, bool own_path, uid_t uid,
@@ -135,7 +126,7 @@ static int judge(int fd, const char *dst, bool file, bool own_path, uid_t uid,
     if (st.st_uid == uid &&
         !(file && (is_below(real, "/proc") || is_below(real, "/sys"))))
         return 0;
-    if (own_path && is_safe_own_path(real, dst, file, uid))
+    if (own_path && !file && is_safe_own_path(real, dst, uid))
         return 0;
     if (!is_system(real, &st))
         return 0;

@@ -342,7 +342,7 @@ static int find_kind(const char *path, bool data, enum image_source_kind *kind,
         return vine_err_set(err, VINE_EINVAL,
                             "'%s' is neither a directory nor a file whose name ends in "
                             ".sqsh, .squashfs, .tar, .tar.gz, .tgz, .tar.zst, .tar.xz, "
-                            ".tar.bz2 or .zip",
+                            ".tar.bz2 or .zip (other files are data: --vine-data)",
                             path);
     return 0;
 }

@@ -364,7 +364,8 @@ static void test_data_itself_is_bound_as_the_user(void **state)
 
 static void test_files_of_the_system_cannot_be_covered(void **state)
 {
-    static const char *const files[] = {"/etc/passwd", "/usr/bin/env", "/proc/version"};
+    static const char *const files[] = {"/etc/passwd", "/usr/bin/env", "/proc/version",
+                                        "/var/lib/dpkg/status"};
     struct bind_source s = {.from = ROOT "/staged", .data = true};
     char own[64];
 
@@ -375,7 +376,7 @@ static void test_files_of_the_system_cannot_be_covered(void **state)
         s.own_path = i % 2 != 0; /* what su reads must be of today */
         expect_refused(&s, 1, VINE_EACCES, "give a file of your own");
     }
-    make_full_file(ROOT "/fixed", 0); /* but for those, the way is root's */
+    make_full_file(ROOT "/fixed", 0); /* on a file system of its own */
     s.dst = ROOT "/fixed";
     expect_bound(&s, 1);
     assert_int_equal(size_of(ROOT "/fixed"), 0);
