@@ -26,6 +26,7 @@ PARTS = {
     "dataplane": "dataplane",
     "image": "image",
     "warm": "warm",
+    "remote": "remote",
     "idle": "idle",
     "crowd": "crowd",
 }

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from remote import Authority, Server, free_port, nginx, ssh_keygen, sshd
+from fileservers import Authority, Server, free_port, nginx, ssh_keygen, sshd
 from source import Source
 
 USER = 20078
