@@ -7,8 +7,27 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+static const EVP_MD *fetched;
+
+static void fetch_sha256(void)
+{
+    fetched = EVP_MD_fetch(NULL, "SHA256", NULL);
+    if (fetched == NULL)
+        fetched = EVP_sha256();
+}
+
+/* Looked up once: libcrypto looks EVP_sha256() up again at each use, under locks. */
+static const EVP_MD *sha256(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    (void)pthread_once(&once, fetch_sha256);
+    return fetched;
+}
 
 struct vine_sha {
     EVP_MD_CTX *ctx;
@@ -21,7 +40,7 @@ struct vine_sha *vine_sha_new(void)
     if (sha == NULL)
         return NULL;
     sha->ctx = EVP_MD_CTX_new();
-    if (sha->ctx == NULL || EVP_DigestInit_ex(sha->ctx, EVP_sha256(), NULL) != 1) {
+    if (sha->ctx == NULL || EVP_DigestInit_ex(sha->ctx, sha256(), NULL) != 1) {
         vine_sha_free(sha);
         return NULL;
     }
@@ -36,7 +55,7 @@ void vine_sha_add(struct vine_sha *sha, const void *data, size_t len)
 void vine_sha_end(struct vine_sha *sha, struct vine_digest *out)
 {
     (void)EVP_DigestFinal_ex(sha->ctx, out->b, NULL);
-    (void)EVP_DigestInit_ex(sha->ctx, EVP_sha256(), NULL);
+    (void)EVP_DigestInit_ex(sha->ctx, sha256(), NULL);
 }
 
 void vine_sha_free(struct vine_sha *sha)
@@ -49,7 +68,7 @@ void vine_sha_free(struct vine_sha *sha)
 
 void vine_digest_of(const void *data, size_t len, struct vine_digest *out)
 {
-    (void)EVP_Digest(data, len, out->b, NULL, EVP_sha256(), NULL);
+    (void)EVP_Digest(data, len, out->b, NULL, sha256(), NULL);
 }
 
 #define POLY1305_KEY_LEN 32
@@ -106,7 +125,7 @@ static int hash_two(const void *first, size_t first_len, const void *second,
 
     if (ctx == NULL)
         ctx = EVP_MD_CTX_new();
-    return ctx != NULL && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1 &&
+    return ctx != NULL && EVP_DigestInit_ex(ctx, sha256(), NULL) == 1 &&
                    EVP_DigestUpdate(ctx, first, first_len) == 1 &&
                    EVP_DigestUpdate(ctx, second, second_len) == 1 &&
                    EVP_DigestFinal_ex(ctx, out, NULL) == 1
@@ -123,7 +142,7 @@ void vine_hmac(const void *key, size_t key_len, const void *data, size_t len,
     if (key_len <= BLOCK_LEN)
         memcpy(inner, key, key_len);
     else
-        (void)EVP_Digest(key, key_len, inner, NULL, EVP_sha256(), NULL);
+        (void)EVP_Digest(key, key_len, inner, NULL, sha256(), NULL);
     for (size_t i = 0; i < BLOCK_LEN; i++) {
         outer[i] = inner[i] ^ 0x5c;
         inner[i] ^= 0x36;

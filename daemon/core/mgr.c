@@ -17,7 +17,9 @@
 
 #define TICK_BUSY_MS 250u
 #define TICK_GATHER_MS 5u
-#define TICK_MOVE_MS 50u /* while objects move */
+/* While objects move, and a millisecond more for so many nodes that send. */
+#define TICK_MOVE_MS 50u
+#define TICK_A_MS 64u
 #define LATE_MS 1000u    /* a tick so late: this process stood still */
 #define TICK_LATE_MS 50u /* a tick so late: who is slow cannot be told */
 
@@ -166,12 +168,14 @@ static void tick_plan(struct mgr *mgr)
 {
     bool busy =
         mgr->first_active != NULL || mgr->tickets.count > 0 || mgr->due_sources > 0;
+    uint64_t move = TICK_MOVE_MS;
     uint64_t wait =
         busy ? TICK_BUSY_MS : (uint64_t)mgr->limits.dead_ms * VINE_IDLE_FACTOR / 8;
 
+    move += mgr->senders / TICK_A_MS;
     for (const struct object *o = mgr->first_active; o != NULL; o = o->active_next)
         wait = o->feed.state == FEED_GATHER || wait == TICK_GATHER_MS ? TICK_GATHER_MS
-                                                                      : TICK_MOVE_MS;
+                                                                      : move;
 
     if (mgr->first_node == NULL)
         mgr->next_tick_ms = UINT64_MAX;

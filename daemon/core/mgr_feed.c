@@ -23,8 +23,10 @@
 
 #include "daemon/core/mgr_feed.h"
 
-#define APART_PART 32u     /* of feed_min are enough across switches */
-#define SEGMENT_FIRST 8u   /* pieces: the first ones show who is slow */
+#define APART_PART 32u      /* of feed_min are enough across switches */
+#define SEGMENT_FIRST 8u    /* pieces: the first ones show who is slow; twice as many */
+#define FIRST_MEMBERS 1024u /* for so many members, and again for twice as many */
+#define FIRST_MAX 32u
 #define SEGMENT_MAX 64u    /* a stripe of it fits a feed's word */
 #define SEGMENT_STREAM 16u /* while the source is still being read */
 #define SEGMENT_MS 200u    /* long enough for MEMBERS_FEW or less; */
@@ -349,6 +351,16 @@ static bool many_lack(const struct mgr *mgr, const struct object *o)
     return 2 * count > o->holder_count && mgr_feed_many(mgr, o, count);
 }
 
+/* Each segment costs every member a message or two. */
+static uint32_t first_size(uint32_t members)
+{
+    uint32_t size = SEGMENT_FIRST;
+
+    for (; members >= FIRST_MEMBERS && size < FIRST_MAX; members /= 2)
+        size *= 2;
+    return size;
+}
+
 /* Feeds of the trees before may still run: their segments are numbers of the past. */
 static void feeding_begin(struct mgr *mgr, struct object *o)
 {
@@ -364,8 +376,8 @@ static void feeding_begin(struct mgr *mgr, struct object *o)
         feed->total[i] = feed->over[i] = 0;
         feed->had_ms[i] = mgr->now_ms;
     }
-    feed->size = SEGMENT_FIRST;
     feed->members = o->hungry - o->held;
+    feed->size = first_size(feed->members);
     feed->disturbed = feed->died = 0;
     feed->took_ms = 0;
     feed->piece_ms = 0;

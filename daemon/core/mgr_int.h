@@ -195,6 +195,7 @@ struct object {
     uint32_t missing; /* pieces without a copy */
     uint64_t missing_since_ms;
     uint32_t first_ms, firsts; /* what flights of manifests took, and how many */
+    uint64_t first_squares;    /* of the same times */
     uint32_t mean_ms;          /* of a flight, moving; not of those that are slow */
     uint32_t slow_in;          /* hungry ones that receive slowly, at the last look */
     uint32_t slow_out;         /* holders that send slowly, then */
@@ -292,6 +293,9 @@ struct mgr {
     struct mgr_limits limits;
     uint64_t now_ms;
     uint64_t next_tick_ms;
+    uint32_t senders; /* nodes that had something to send at the last tick, */
+    uint32_t sending; /* to others than those they feed, */
+    uint32_t slow;    /* or were slow; at most so many */
     uint64_t last_ticket;
     uint32_t last_node_id, last_object_id;
     uint64_t last_order; /* of intakes */

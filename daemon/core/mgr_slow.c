@@ -21,6 +21,9 @@
 #define GRACE_OFF_MS 600u /* more, when trees have been given up */
 #define CALM_MS 200u      /* and what a segment takes, after one was found slow */
 #define SILENT_MS 400u
+/* Where more take part nodes report less often: so many more, a millisecond longer. */
+#define MEMBERS_FEW 512u
+#define MEMBERS_A_MS 4u
 #define SLOW_FIRST_MS 300u
 #define SLOW_MAX_MS 60000u
 
@@ -46,6 +49,7 @@ static void pace_mark(struct mgr *mgr, struct pace *pace)
     pace->found = false;
     if (pace->slow)
         return;
+    mgr->slow++;
     pace->slow = true;
     pace->for_ms = pace->for_ms == 0 ? SLOW_FIRST_MS : 4 * pace->for_ms;
     if (pace->for_ms > SLOW_MAX_MS)
@@ -66,6 +70,16 @@ static void slow_mark(struct mgr *mgr, struct mgr_node *node)
     mgr_node_changed(mgr, node);
 }
 
+/* Further from the mean than three times the standard deviation. Where all differ much,
+ * the network or this manager is why. */
+static bool is_outside(const struct object *o, uint64_t took)
+{
+    uint64_t n = o->firsts, sum = o->first_ms;
+    uint64_t away = took * n > sum ? took * n - sum : 0;
+
+    return away * away > 9 * (n * o->first_squares - sum * sum);
+}
+
 /* Who gets even the manifest late, and not from one who did, is not trusted with the
  * first places in trees. */
 static void manifest_arrived(struct mgr *mgr, struct holder *h, const struct flight *f,
@@ -76,9 +90,11 @@ static void manifest_arrived(struct mgr *mgr, struct holder *h, const struct fli
     if (mgr_slow_either(f->from) || f->from->switch_id != h->node->switch_id)
         return;
     o->first_ms += took;
+    o->first_squares += (uint64_t)took * took;
     o->firsts++;
     if (took < FIRST_LATE_MS || !mgr_feed_many(mgr, o, o->hungry) ||
-        o->firsts < FIRSTS_MIN || 3 * took * o->firsts <= 5 * o->first_ms)
+        o->firsts < FIRSTS_MIN || 3 * took * o->firsts <= 5 * o->first_ms ||
+        !is_outside(o, took))
         return;
     h->node->in.found = true;
     slow_mark(mgr, h->node);
@@ -146,6 +162,8 @@ static bool still_slow(const struct mgr *mgr, const struct mgr_node *node)
 
 static void slow_forgive(struct mgr *mgr)
 {
+    if (mgr->slow == 0)
+        return;
     for (struct mgr_node *node = mgr->first_node; node != NULL; node = node->next) {
         bool in = node->in.slow, out = node->out.slow;
         if (!in && !out)
@@ -291,13 +309,13 @@ static void feeds_check(struct mgr *mgr, struct object *o)
     if (o->feed.segment == 0 || mgr->now_ms < o->feed.calm_ms)
         return;
     for (struct holder *h = o->holders; h != NULL; h = h->object_next)
-        h->node->in.late = h->node->out.late = 0;
-    for (struct holder *h = o->holders; h != NULL; h = h->object_next)
         if (takes_part(h))
             found |= late_count(mgr, o, h);
     for (struct holder *h = o->holders; found && h != NULL; h = h->object_next)
         if (takes_part(h))
             late_judge(mgr, o, h);
+    for (struct holder *h = o->holders; found && h != NULL; h = h->object_next)
+        h->node->in.late = h->node->out.late = 0;
     if (found && found_many(o)) {
         for (struct holder *h = o->holders; h != NULL; h = h->object_next)
             h->node->in.found = h->node->out.found = false;
@@ -341,9 +359,17 @@ void mgr_slow_heard(struct mgr *mgr, struct mgr_node *node)
  * its connection is. */
 static void silence_check(struct mgr *mgr)
 {
+    uint32_t more = mgr->senders > MEMBERS_FEW ? mgr->senders - MEMBERS_FEW : 0;
+    uint32_t silent_ms = SILENT_MS + more / MEMBERS_A_MS;
+
+    mgr->senders = mgr->sending = mgr->slow = 0;
     for (struct mgr_node *node = mgr->first_node; node != NULL; node = node->next) {
-        if (node->sending + node->feeding == 0 ||
-            mgr->now_ms < node->seen_ms + SILENT_MS)
+        mgr->slow += node->in.slow || node->out.slow;
+        if (node->sending + node->feeding == 0)
+            continue;
+        mgr->senders++;
+        mgr->sending += node->sending > 0;
+        if (mgr->now_ms < node->seen_ms + silent_ms)
             continue;
         mgr_probe(mgr, node);
         if (mgr->now_ms >= node->probed_ms + SILENT_MS / 2)
@@ -360,14 +386,17 @@ static void slow_count(struct object *o)
     }
 }
 
+/* Thousands of holders are looked at only for what there is. */
 void mgr_slow_check(struct mgr *mgr)
 {
     slow_forgive(mgr);
     silence_check(mgr);
     for (struct object *o = mgr->first_active; o != NULL; o = o->active_next) {
-        flights_check(mgr, o);
+        if (mgr->sending > 0)
+            flights_check(mgr, o);
         feeds_check(mgr, o);
         mgr_feed_give_up(mgr, o);
-        slow_count(o);
+        if (mgr->slow + o->slow_in + o->slow_out > 0)
+            slow_count(o);
     }
 }

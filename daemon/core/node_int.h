@@ -84,7 +84,7 @@ struct node_object {
     uint32_t local_fails;
     struct msg_range untold[NODE_UNTOLD_MAX]; /* pieces the manager does not know of */
     uint32_t untold_count;
-    uint64_t untold_ms; /* since when */
+    uint64_t untold_ms; /* until when at most */
     enum lazy_state lazy;
     bool lazy_leaving;       /* its lazy mount is on its way out */
     bool lazy_served;        /* the edge wants to know of pieces */
@@ -115,7 +115,7 @@ struct transfer {
     char peer[VINE_NAME_MAX + 1];
     bool feed; /* told of when it is done */
     bool begun;
-    uint64_t deadline_ms;
+    uint64_t asked_ms, deadline_ms;
 };
 
 enum source_state {
@@ -312,9 +312,9 @@ void node_transfer_tick(struct node *node);
 void node_transfer_renew(struct node *node); /* all that wait have their time again */
 uint64_t node_transfer_deadline(const struct node *node);
 void node_have_tell(struct node *node, struct node_object *o, struct msg_range range);
-/* Together with others, unless `now`: at the latest NODE_TELL_MS later. */
+/* Together with others, at most `wait_ms` later. */
 void node_have_tell_soon(struct node *node, struct node_object *o, uint32_t piece,
-                         bool now);
+                         uint32_t wait_ms);
 void node_have_tell_untold(struct node *node);
 void node_have_forget_untold(struct node *node, struct node_object *o);
 void node_have_tell_all(struct node *node, struct node_object *o);

@@ -4,8 +4,9 @@
  * cover the same piece (the manager's endgame, or a new assignment after a restart):
  * the first to finish it counts, and a transfer of which nothing is left is cancelled.
  *
- * What a feed brought is told when its transfer is done, or TELL_MS after its first
- * piece: it does not cost a message a piece. All else is told at once.
+ * What a feed brought is told TELL_MS after its first piece, or when its transfer is
+ * done and a part of the time it took has passed, in which others may be done as well:
+ * it does not cost a message a piece. All else is told at once.
  *
  * Each has a deadline stall_ms after the last progress of anything from the same peer:
  * what waits behind another answer of that peer is not stalled. */
@@ -14,6 +15,7 @@
 #include "daemon/core/node_int.h"
 
 #define TELL_MS 1000u      /* that a piece of a feed may be here untold: a heartbeat */
+#define TELL_PART 8u       /* of the time that a feed took, when it is done */
 #define LOCAL_FAILS_MAX 3u /* disk errors of an object before its jobs are told */
 
 bool node_transfer_covers(const struct node_object *o, uint32_t piece)
@@ -46,6 +48,7 @@ struct transfer *node_transfer_new(struct node *node, struct node_object *o,
     t->id = ++node->last_id;
     t->object = o;
     t->range = range;
+    t->asked_ms = node->now_ms;
     t->deadline_ms = node->now_ms + node->limits.stall_ms;
     t->next = node->first_transfer;
     if (t->next != NULL)
@@ -139,7 +142,7 @@ void node_have_tell_untold(struct node *node)
 }
 
 void node_have_tell_soon(struct node *node, struct node_object *o, uint32_t piece,
-                         bool now)
+                         uint32_t wait_ms)
 {
     struct msg_range *run = o->untold, *end = run + o->untold_count;
 
@@ -152,17 +155,24 @@ void node_have_tell_soon(struct node *node, struct node_object *o, uint32_t piec
             tell_untold(node, o);
         if (o->untold_count == 0) {
             node->untold_objects++;
-            o->untold_ms = node->now_ms;
+            o->untold_ms = UINT64_MAX;
         }
         o->untold[o->untold_count++] = (struct msg_range){piece, 1};
     }
-    if (now)
+    if (wait_ms == 0)
         tell_untold(node, o);
+    else if (node->now_ms + wait_ms < o->untold_ms)
+        o->untold_ms = node->now_ms + wait_ms;
 }
 
-static uint64_t untold_deadline(const struct node_object *o)
+/* Before a ping is due: it says as well that this node lives. */
+static uint64_t untold_deadline(const struct node *node, const struct node_object *o)
 {
-    return o->untold_count > 0 ? o->untold_ms + TELL_MS : UINT64_MAX;
+    uint64_t ping = node->sent_ms + node->heartbeat_ms;
+
+    if (o->untold_count == 0)
+        return UINT64_MAX;
+    return node->heartbeat_ms > 0 && ping < o->untold_ms ? ping : o->untold_ms;
 }
 
 /* The next run of pieces at or after `from` that are there, or that are missing. */
@@ -377,6 +387,18 @@ static void count_bytes(struct node *node, struct node_object *o, uint32_t piece
     }
 }
 
+/* How long the manager may go without knowing of a piece that has come. */
+static uint32_t may_wait_ms(const struct node *node, const struct transfer *t)
+{
+    uint64_t took = node->now_ms - t->asked_ms;
+
+    if (!t->feed || t->object->have_count == t->object->pieces)
+        return 0;
+    if (t->reported < t->range.count || took >= TELL_PART * TELL_MS)
+        return TELL_MS;
+    return (uint32_t)took / TELL_PART;
+}
+
 void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
                      uint64_t now_ms)
 {
@@ -396,9 +418,7 @@ void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
             count_bytes(node, o, piece, t->origin != NULL);
         else
             node_reuse_begin(node, o);
-        node_have_tell_soon(node, o, piece,
-                            !t->feed || t->reported == t->range.count ||
-                                o->have_count == o->pieces);
+        node_have_tell_soon(node, o, piece, may_wait_ms(node, t));
         node_lazy_piece(node, o, piece);
     }
     node_transfer_finish(node, o);
@@ -487,7 +507,7 @@ void node_transfer_tick(struct node *node)
 
     for (struct node_object *o = node->first_object;
          o != NULL && node->untold_objects > 0; o = o->next)
-        if (untold_deadline(o) <= node->now_ms)
+        if (untold_deadline(node, o) <= node->now_ms)
             tell_untold(node, o);
 
     while (t != NULL) {
@@ -513,7 +533,7 @@ uint64_t node_transfer_deadline(const struct node *node)
             deadline = t->deadline_ms;
     for (const struct node_object *o = node->first_object;
          o != NULL && node->untold_objects > 0; o = o->next)
-        if (untold_deadline(o) < deadline)
-            deadline = untold_deadline(o);
+        if (untold_deadline(node, o) < deadline)
+            deadline = untold_deadline(node, o);
     return deadline;
 }

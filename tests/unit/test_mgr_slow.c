@@ -66,8 +66,8 @@ static void test_a_manager_that_was_late_finds_nobody_silent(void **state)
 #define LAST (1 + MANY)
 
 /* n1 has the object and all others want it. Whoever is told to fetch the manifest has
- * it `usual` ms later, n41 as many as `late`. */
-static struct world *begin_manifests(uint32_t usual, uint32_t late)
+ * it `usual` ms later, each `more` than the one before, n41 as many as `late`. */
+static struct world *begin_manifests(uint32_t usual, uint32_t more, uint32_t late)
 {
     struct world *w = begin_seeded(MANY, PIECES);
     uint64_t told[LAST + 1] = {0};
@@ -80,7 +80,8 @@ static struct world *begin_manifests(uint32_t usual, uint32_t late)
                 told[w->log.at[seen].conn] = w->now;
         wait_ms(w, 1);
         for (uint32_t i = 2; i <= LAST; i++) {
-            if (told[i] == 0 || has[i] || w->now < told[i] + (i < LAST ? usual : late))
+            uint32_t takes = i < LAST ? usual + more * i : late;
+            if (told[i] == 0 || has[i] || w->now < told[i] + takes)
                 continue;
             has[i] = true;
             got++;
@@ -92,7 +93,7 @@ static struct world *begin_manifests(uint32_t usual, uint32_t late)
 
 static void test_who_gets_its_manifest_late_is_slow(void **state)
 {
-    struct world *w = begin_manifests(10, 100);
+    struct world *w = begin_manifests(10, 0, 100);
 
     assert_int_equal(w->slow, 1);
     end(w);
@@ -101,7 +102,16 @@ static void test_who_gets_its_manifest_late_is_slow(void **state)
 /* Many times the usual, and yet nothing: the manifests of a large crowd queue. */
 static void test_few_milliseconds_make_no_manifest_late(void **state)
 {
-    struct world *w = begin_manifests(2, 25);
+    struct world *w = begin_manifests(2, 0, 25);
+
+    assert_int_equal(w->slow, 0);
+    end(w);
+}
+
+/* It is twice the mean, as others are nearly. */
+static void test_where_all_differ_nobody_is_late(void **state)
+{
+    struct world *w = begin_manifests(10, 2, 100);
 
     assert_int_equal(w->slow, 0);
     end(w);
@@ -115,6 +125,7 @@ int main(void)
         cmocka_unit_test(test_a_manager_that_was_late_finds_nobody_silent),
         cmocka_unit_test(test_who_gets_its_manifest_late_is_slow),
         cmocka_unit_test(test_few_milliseconds_make_no_manifest_late),
+        cmocka_unit_test(test_where_all_differ_nobody_is_late),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -109,6 +109,40 @@ static void test_a_revoked_run_ends_though_it_has_begun(void **state)
     end(w);
 }
 
+static void test_feeds_that_end_together_are_told_together(void **state)
+{
+    struct world *w = begin_long();
+    uint64_t one = feed(w, 1, 1, 16, "n2"), two = feed(w, 1, 17, 16, "n3");
+
+    w->now += 160;
+    for (uint32_t p = 1; p <= 16; p++)
+        node_piece_done(w->node, one, p, w->now);
+    w->now += 10;
+    for (uint32_t p = 17; p <= 32; p++)
+        node_piece_done(w->node, two, p, w->now);
+    assert_int_equal(sent_count(&w->log, 0, MSG_HAVE), 0);
+    wait_ms(w, 10); /* an eighth of what the first one took has passed */
+    assert_int_equal(sent_count(&w->log, 0, MSG_HAVE), 1);
+    const struct sent *s = sent_last(&w->log, 0, MSG_HAVE);
+    assert_int_equal(s->m.range_count, 1);
+    assert_int_equal(s->ranges[0].count, 32);
+    end(w);
+}
+
+static void test_what_is_here_is_told_instead_of_a_ping(void **state)
+{
+    struct world *w = begin_long();
+    uint64_t t = feed(w, 1, 1, 16, "n2");
+
+    wait_ms(w, 900);
+    assert_int_equal(w->log.count, 0);
+    node_piece_done(w->node, t, 1, w->now);
+    wait_ms(w, 1000);
+    assert_int_equal(sent_count(&w->log, 0, MSG_HAVE), 1);
+    assert_int_equal(sent_count(&w->log, 0, MSG_PING), 0);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -118,6 +152,8 @@ int main(void)
         cmocka_unit_test(test_nothing_overtakes_what_is_here),
         cmocka_unit_test(test_a_request_may_wait_for_what_is_wanted),
         cmocka_unit_test(test_a_revoked_run_ends_though_it_has_begun),
+        cmocka_unit_test(test_feeds_that_end_together_are_told_together),
+        cmocka_unit_test(test_what_is_here_is_told_instead_of_a_ping),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
