@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from environments import make_environment, moved, totals
+from environments import make_environment, make_image, moved, totals
 from servers import SSH_PORT, TLS_PORT, Servers, know, serving
 
 
@@ -39,6 +39,23 @@ def test_packed_image_by_sftp_is_fetched_by_one_node(servers: Servers) -> None:
     assert again.out.count("remote /pfs") == others
     assert servers.logins() - logins == 2
     assert moved(before, totals(cluster))["bytes_built"] < 2 * (21 << 20)
+
+
+def test_signature_of_an_image_counts_from_a_server_too(servers: Servers) -> None:
+    cluster = servers.cluster
+    by_daemon, by_nobody = make_environment(cluster), make_environment(cluster)
+    image, _ = make_image(cluster, by_daemon)  # which signs it
+    cluster.sh(
+        "n1", f"cp {image} {servers.folder} && chmod 644 {servers.folder}/*.sqsh"
+    )
+    for kind, environment, name in (
+        ("squashfs", by_daemon, image.rpartition("/")[2]),
+        ("fuse.squashfuse", by_nobody, servers.pack(by_nobody.path)),
+    ):
+        look = ["findmnt", "-n", "-o", "FSTYPE", "--mountpoint", environment.path]
+        url = servers.sftp(name)
+        result = cluster.srun("-N2", "-x", "n1", f"--vine-env={url}", *look)
+        assert result.out.split() == [kind, kind]
 
 
 def test_archive_by_https_is_staged(servers: Servers) -> None:
