@@ -39,7 +39,10 @@
 #define SEEDED_PART 4u     /* times the seeds: so few receivers need no trees */
 #define BEHIND_MS 50u      /* and what so many pieces take: after the others */
 #define BEHIND_PIECES 8u
-#define SETTLE_MS 300u /* before trees are tried again */
+#define FULL_PART 16u    /* of the receivers may miss a segment; if more would, */
+#define FULL_MS 20u      /* they are looked at again so much later, */
+#define FULL_MAX_MS 500u /* but not for longer */
+#define SETTLE_MS 300u   /* before trees are tried again */
 #define AFTER_DEATHS_MS 5000u
 #define GATHER_MS 5u /* in which nobody joined, and all have the manifest */
 #define GATHER_MAX_MS 300u
@@ -313,6 +316,18 @@ static void low_update(struct object *o)
     o->feed.low = kept == 0 ? 1 : o->feed.first[slot_of(o->feed.segment - kept)];
 }
 
+/* Many that take part have not told yet of what they have by now: this manager is late
+ * with its messages. Who misses a segment is matched for each of its pieces. */
+static bool wait_for_full(const struct mgr *mgr, struct object *o,
+                          const struct cast *cast)
+{
+    if (cast->full * FULL_PART <= cast->receivers ||
+        mgr->now_ms >= o->feed.last_had_ms + FULL_MAX_MS)
+        return false;
+    o->feed.wait_ms = mgr->now_ms + FULL_MS;
+    return true;
+}
+
 /* false: nothing more can be planned now. */
 static bool next_segment(struct mgr *mgr, struct object *o)
 {
@@ -320,8 +335,9 @@ static bool next_segment(struct mgr *mgr, struct object *o)
     struct cast cast = {0};
     bool planned = false;
 
-    if (range.count == 0 || (o->seeds == 0 && !mgr->feed_search &&
-                             mgr_tree_stream(mgr, o, range.first) == NULL))
+    if (range.count == 0 || mgr->now_ms < o->feed.wait_ms ||
+        (o->seeds == 0 && !mgr->feed_search &&
+         mgr_tree_stream(mgr, o, range.first) == NULL))
         return false;
     cast.source = calloc(o->holder_count + 1, sizeof(struct holder *));
     cast.receiver = calloc(o->holder_count + 1, sizeof(struct holder *));
@@ -329,7 +345,9 @@ static bool next_segment(struct mgr *mgr, struct object *o)
         mgr_tree_cast(mgr, o, range, &cast);
         planned = cast.sources > 0;
     }
-    if (planned && mgr_feed_many(mgr, o, cast.receivers))
+    if (planned && wait_for_full(mgr, o, &cast))
+        planned = false;
+    else if (planned && mgr_feed_many(mgr, o, cast.receivers))
         mgr_tree_plant(mgr, o, &cast, range);
     if (planned)
         o->feed.next += range.count;

@@ -40,6 +40,7 @@ static inline uint32_t slot_of(uint32_t segment)
 struct cast { /* who takes part in a segment */
     struct holder **source, **receiver;
     uint32_t sources, receivers;
+    uint32_t full; /* would be receivers, but await as much as they may */
 };
 
 /* mgr_tree.c; the arrays have room for all holders. */

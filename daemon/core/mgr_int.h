@@ -161,6 +161,7 @@ struct feeding {
     uint64_t took_ms;     /* the last that was had took so long after the one before */
     uint32_t piece_ms;    /* of that, for one piece; 0: not known */
     uint64_t last_had_ms; /* when that was */
+    uint64_t wait_ms;     /* no segment before */
     uint32_t members, disturbed;
     uint64_t joined_ms; /* somebody, or was slow or died */
     uint32_t died;      /* of those while the trees grew */

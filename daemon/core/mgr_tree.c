@@ -150,13 +150,17 @@ static bool is_member(const struct mgr *mgr, const struct holder *h)
            !mgr_slow_either(h->node) && mgr->now_ms >= h->node->suspect_until_ms;
 }
 
+static bool is_full(const struct holder *h)
+{
+    return h->in->feeds + 2 > FEEDS_MAX;
+}
+
 /* This segment is worth a feed to it. */
 static bool receiver_fits(const struct holder *h, struct msg_range range)
 {
     uint64_t here = has_mask(h, range) | asked_mask(h, range);
 
-    return h->in->feeds + 2 <= FEEDS_MAX &&
-           2 * (uint32_t)__builtin_popcountll(here) <= range.count;
+    return !is_full(h) && 2 * (uint32_t)__builtin_popcountll(here) <= range.count;
 }
 
 struct holder *mgr_tree_stream(const struct mgr *mgr, const struct object *o,
@@ -230,6 +234,7 @@ void mgr_tree_cast(struct mgr *mgr, const struct object *o, struct msg_range ran
             if (h->in->order == 0)
                 h->in->order = ++mgr->last_order;
             cast->receiver[cast->receivers++] = h;
+            cast->full += is_full(h);
         }
         if (h->in != NULL && !h->node->in.slow)
             h->in->loose = true;

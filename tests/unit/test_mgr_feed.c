@@ -141,6 +141,53 @@ static void test_the_source_has_enough_to_send_until_the_first_are_through(void 
     end(w);
 }
 
+static uint32_t given(struct world *w, uint32_t conn)
+{
+    uint32_t pieces = 0;
+
+    for (uint32_t p = 1; p < MANY_PIECES; p++)
+        pieces += sender_of(w, conn, p) != 0;
+    return pieces;
+}
+
+/* A manager that is late hears of one half's pieces before the other's. */
+static void test_no_segment_leaves_out_those_who_are_not_heard_yet(void **state)
+{
+    struct world *w = begin_fed(0);
+    uint32_t half = 2 + MANY / 2 + 1, before;
+
+    for (uint32_t first = 1; first < 40; first += 8)
+        for (uint32_t i = 2; i < half; i++)
+            have(w, i, 1, first, 8);
+    before = given(w, 2);
+    assert_int_equal(given(w, 1 + MANY), before);
+    for (uint32_t i = half; i < 2 + MANY; i++)
+        have(w, i, 1, 1, 40);
+    wait_ms(w, 60);
+    assert_true(given(w, 2) > before);
+    assert_int_equal(given(w, 1 + MANY), given(w, 2));
+    end(w);
+}
+
+static void test_the_unheard_are_not_waited_for_for_ever(void **state)
+{
+    struct msg ping = {.type = MSG_PING};
+    struct world *w = begin_fed(0);
+    uint32_t before = given(w, 2);
+
+    for (uint32_t told = 1; told <= before; told = before + 1, before = given(w, 2))
+        for (uint32_t i = 2; i < 2 + MANY / 2 + 1; i++)
+            have(w, i, 1, told, before + 1 - told);
+    sent_clear(&w->log);
+    for (int round = 0; round < 12; round++) {
+        for (uint32_t i = 1; i < 2 + MANY; i++)
+            say(w, i, &ping);
+        wait_ms(w, 50);
+    }
+    assert_non_null(sent_last(&w->log, 0, MSG_FETCH));
+    end(w);
+}
+
 static void test_inside_one_tree_is_a_leaf_of_the_other(void **state)
 {
     struct world *w = begin_fed(0);
@@ -328,6 +375,8 @@ int main(void)
         cmocka_unit_test(test_a_long_look_at_older_objects_is_not_waited_for),
         cmocka_unit_test(
             test_the_source_has_enough_to_send_until_the_first_are_through),
+        cmocka_unit_test(test_no_segment_leaves_out_those_who_are_not_heard_yet),
+        cmocka_unit_test(test_the_unheard_are_not_waited_for_for_ever),
         cmocka_unit_test(test_inside_one_tree_is_a_leaf_of_the_other),
         cmocka_unit_test(test_waits_end_at_somebody_who_has_it),
         cmocka_unit_test(test_a_stripe_enters_a_switch_once),
