@@ -288,6 +288,7 @@ def crowd_of(nodes, cpu, peak):
         "sent": 100_000,
         "received": 50_000,
         "cpu_s": cpu,
+        "cpu_rounds_s": [cpu, cpu],
         "peak_mib": peak,
     }
 
