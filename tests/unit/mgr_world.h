@@ -208,12 +208,13 @@ static inline uint32_t objects(struct world *w)
     return count;
 }
 
-/* n1 has the object whole, n2 to n(1+receivers) want it. */
-static inline struct world *begin_seeded(uint32_t receivers, uint32_t pieces)
+/* A node registers that has object 1 whole, of key 3. */
+static inline void join_with_it(struct world *w, uint32_t conn, uint64_t size,
+                                uint32_t pieces)
 {
     struct vine_digest key = digest_no(3);
     struct msg_object object = {.digest = digest_no(1),
-                                .size = pieces * 1000,
+                                .size = size,
                                 .pieces = pieces,
                                 .complete = true,
                                 .key_count = 1,
@@ -223,10 +224,17 @@ static inline struct world *begin_seeded(uint32_t receivers, uint32_t pieces)
                     .switch_name = "",
                     .objects = &object,
                     .object_count = 1};
+
+    join_silent(w, conn);
+    assert_int_equal(say(w, conn, &m), 0);
+}
+
+/* n1 has the object whole, n2 to n(1+receivers) want it. */
+static inline struct world *begin_seeded(uint32_t receivers, uint32_t pieces)
+{
     struct world *w = begin(0);
 
-    join_silent(w, 1);
-    assert_int_equal(say(w, 1, &m), 0);
+    join_with_it(w, 1, pieces * 1000, pieces);
     for (uint32_t i = 2; i < 2 + receivers; i++) {
         join(w, i);
         want(w, i, JOB, 5);

@@ -274,25 +274,12 @@ static void test_a_stream_that_finds_all_teaches_nothing(void **state)
 /* A daemon that was away brings it: that says nothing of the stream, either. */
 static void test_who_comes_with_it_calls_for_proof(void **state)
 {
-    struct vine_digest key = digest_no(3);
-    struct msg_object object = {.digest = digest_no(1),
-                                .size = SIZE,
-                                .pieces = PIECES,
-                                .complete = true,
-                                .key_count = 1,
-                                .keys = &key};
-    struct msg m = {.type = MSG_REGISTER,
-                    .port = 7111,
-                    .switch_name = "",
-                    .objects = &object,
-                    .object_count = 1};
     struct world *w = begin(2);
 
     want(w, 2, JOB + 1, 6);
     look(w, 2, 4);
     have(w, 2, 1, 0, 2);
-    join_silent(w, 3);
-    assert_int_equal(say(w, 3, &m), 0);
+    join_with_it(w, 3, SIZE, PIECES);
     assert_int_equal(claim_told(w, 2), MSG_CLAIM_OPEN);
     assert_int_equal(sent_count(&w->log, 2, MSG_FETCH), 0);
     end(w);
