@@ -17,6 +17,7 @@
 #include "spank/identity.h"
 #include "spank/text.h"
 #include "vine/client.h"
+#include "vine/clock.h"
 
 #define RETRY_MS 200 /* between attempts to reach a daemon that went away */
 
@@ -29,14 +30,6 @@ struct wait {
     struct text_progress progress;
     char phase[16];
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 static void pause_ms(int ms)
 {
@@ -120,7 +113,7 @@ static int open_as_root(const char *socket_path, int timeout_ms,
 
 static int left_of(int64_t deadline)
 {
-    int64_t left = deadline - now_ms();
+    int64_t left = deadline - vine_now_ms();
 
     return left < 0 ? 0 : (int)left;
 }
@@ -153,7 +146,7 @@ static json_t *make_job_request(const struct stage_request *r, const char *op)
 void stage_trouble(const struct stage_request *request, int timeout_ms, char *text,
                    size_t size)
 {
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = vine_now_ms() + timeout_ms;
     json_t *message = make_job_request(request, "trouble"), *event = NULL;
     struct vine_client *c = NULL;
     struct vine_err err = {0};
@@ -172,7 +165,7 @@ void stage_trouble(const struct stage_request *request, int timeout_ms, char *te
 int stage_tell(const struct stage_request *request, const char *op, int timeout_ms,
                struct vine_err *err)
 {
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = vine_now_ms() + timeout_ms;
     struct vine_client *c = NULL;
     json_t *message = NULL, *event = NULL;
     int result = -1;
@@ -221,7 +214,7 @@ static void note_progress(struct wait *w, const json_t *event)
 
     if (phase == NULL || strcmp(phase, w->phase) != 0) { /* a rate is of one phase */
         w->last_bytes = number_of(event, "bytes_done");
-        w->last_line = now_ms();
+        w->last_line = vine_now_ms();
     }
     (void)snprintf(w->phase, sizeof(w->phase), "%s", phase != NULL ? phase : "");
     w->progress = (struct text_progress){
@@ -251,7 +244,7 @@ static void name_of(const struct wait *w, char name[VINE_PATH_MAX + 32])
 static void say_progress(struct wait *w)
 {
     char name[VINE_PATH_MAX + 32], line[TEXT_LINE_MAX];
-    int64_t now = now_ms();
+    int64_t now = vine_now_ms();
     int64_t interval = now - w->last_line;
 
     if (w->request->say == NULL || now < w->next_line)
@@ -283,7 +276,7 @@ static void say_ready(const struct wait *w)
             return;
     name_of(w, name);
     (void)snprintf(line, sizeof(line), "vine-env: %.200s: ready after %u s", name,
-                   (unsigned)((now_ms() - w->started + 500) / 1000));
+                   (unsigned)((vine_now_ms() - w->started + 500) / 1000));
     text_clean(line);
     w->request->say(w->request->arg, line);
 }
@@ -391,7 +384,7 @@ static int check_silence(const struct wait *w, struct vine_err *err)
 
     if (limit_s < STAGE_SILENCE_S)
         limit_s = STAGE_SILENCE_S;
-    if (now_ms() - w->last_event < limit_s * 1000)
+    if (vine_now_ms() - w->last_event < limit_s * 1000)
         return 0;
     return vine_err_set(err, VINE_ETIMEDOUT, "the daemon at '%s' says nothing for %u s",
                         w->request->socket_path, (unsigned)limit_s);
@@ -401,7 +394,7 @@ static int check_time(struct wait *w, struct vine_err *err)
 {
     if (w->request->canceled != NULL && w->request->canceled(w->request->arg))
         return vine_err_set(err, VINE_ECANCELED, "the job is being terminated");
-    if (now_ms() >= w->deadline)
+    if (vine_now_ms() >= w->deadline)
         return vine_err_set(err, VINE_ETIMEDOUT, "not staged within %u s",
                             (unsigned)w->request->timeout_s);
     return 0;
@@ -426,7 +419,7 @@ static int ask(struct wait *w, struct vine_client *c, const json_t *message,
             slice = STAGE_SLICE_MS;
         if (vine_client_next(c, slice, &event, &none) == 0) {
             w->gone_since = 0;
-            w->last_event = now_ms();
+            w->last_event = vine_now_ms();
             result = take_event(w, event, err);
             json_decref(event);
         } else if (none.code != VINE_ETIMEDOUT) {
@@ -443,8 +436,8 @@ static bool may_retry(struct wait *w, const struct vine_err *err)
     if (err->code != VINE_EDOWN || !w->was_connected)
         return false;
     if (w->gone_since == 0)
-        w->gone_since = now_ms();
-    return now_ms() - w->gone_since < STAGE_RECONNECT_S * 1000;
+        w->gone_since = vine_now_ms();
+    return vine_now_ms() - w->gone_since < STAGE_RECONNECT_S * 1000;
 }
 
 static int attempt(struct wait *w, const json_t *message, struct vine_err *err)
@@ -455,7 +448,7 @@ static int attempt(struct wait *w, const json_t *message, struct vine_err *err)
     if (open_as_root(w->request->socket_path, STAGE_CONNECT_MS, &c, err) < 0)
         return -1;
     w->was_connected = true;
-    w->last_event = now_ms();
+    w->last_event = vine_now_ms();
     result = ask(w, c, message, err);
     vine_client_close(c);
     return result;
@@ -463,7 +456,7 @@ static int attempt(struct wait *w, const json_t *message, struct vine_err *err)
 
 void stage_wait(const struct stage_request *request, struct stage_source *results)
 {
-    int64_t now = now_ms();
+    int64_t now = vine_now_ms();
     struct wait w = {
         .request = request,
         .results = results,

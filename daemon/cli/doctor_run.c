@@ -7,20 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/cli/doctor.h"
+#include "vine/clock.h"
 
 #define SBIN ":/usr/local/sbin:/usr/sbin:/sbin"
-
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 static void run_child(char *const argv[], int out_fd)
 {
@@ -41,7 +33,7 @@ static int collect(int fd, int64_t deadline, char *out, size_t size)
 
     for (;;) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        int64_t left = deadline - now_ms();
+        int64_t left = deadline - vine_now_ms();
         bool full = used + 1 >= size;
         ssize_t n;
 
@@ -72,7 +64,7 @@ int doctor_run(char *const argv[], int timeout_ms, char *out, size_t size)
         (void)close(fds[0]);
         return -1;
     }
-    result = collect(fds[0], now_ms() + timeout_ms, out, size);
+    result = collect(fds[0], vine_now_ms() + timeout_ms, out, size);
     (void)close(fds[0]);
     if (result < 0)
         (void)kill(pid, SIGKILL);

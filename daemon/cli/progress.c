@@ -4,11 +4,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/cli/cli.h"
 #include "daemon/cli/table.h"
+#include "vine/clock.h"
 
 static volatile sig_atomic_t interrupted;
 
@@ -22,21 +22,13 @@ bool progress_interrupted(void)
     return interrupted != 0;
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 void progress_begin(struct progress *p, const char *name, bool quiet)
 {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
 
     *p = (struct progress){.name = name,
                            .shown = !quiet && isatty(STDERR_FILENO) == 1,
-                           .started_ms = now_ms()};
+                           .started_ms = vine_now_ms()};
     p->last_ms = p->started_ms;
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
@@ -44,7 +36,7 @@ void progress_begin(struct progress *p, const char *name, bool quiet)
 
 static void update_rate(struct progress *p, const char *phase, uint64_t done)
 {
-    int64_t now = now_ms();
+    int64_t now = vine_now_ms();
     uint64_t current;
 
     if (strcmp(phase, p->phase) != 0 || done < p->last_bytes) {

@@ -2,25 +2,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "daemon/cli/cli.h"
+#include "vine/clock.h"
 
 #define SLICE_MS 1000
-
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 /* timeout_ms is for silence: every event starts it anew. 0: no limit. */
 static int next_event(struct vine_client *c, int timeout_ms, json_t **event,
                       struct vine_err *err)
 {
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = vine_now_ms() + timeout_ms;
 
     for (;;) {
         struct vine_err now = {0};
@@ -28,7 +20,8 @@ static int next_event(struct vine_client *c, int timeout_ms, json_t **event,
 
         if (result == 0)
             return 0;
-        if (now.code != VINE_ETIMEDOUT || (timeout_ms > 0 && now_ms() >= deadline)) {
+        if (now.code != VINE_ETIMEDOUT ||
+            (timeout_ms > 0 && vine_now_ms() >= deadline)) {
             *err = now;
             return -1;
         }

@@ -30,8 +30,7 @@
 #define SEGMENT_MAX 64u    /* a stripe of it fits a feed's word */
 #define SEGMENT_STREAM 16u /* while the source is still being read */
 #define SEGMENT_MS 200u    /* long enough for MEMBERS_FEW or less; */
-#define MEMBERS_FEW 512u   /* each costs messages, so more of them take it slower: */
-#define MEMBERS_A_MS 2u    /* so many more need a millisecond more */
+#define SEGMENT_A_MS 2u    /* so many more need a millisecond more */
 #define SEGMENTS_AHEAD 3u  /* given out that few have yet */
 #define PIECES_A_LEVEL 6u  /* of the trees: this many are worth more segments */
 #define MANY 50u           /* percent: the rest of a segment's feeds should follow */
@@ -95,8 +94,7 @@ bool mgr_feed_many(const struct mgr *mgr, const struct object *o, uint32_t recei
 /* Long enough that messages are few, short enough that a slow node holds up little. */
 static void size_adapt(struct feeding *feed)
 {
-    uint32_t more = feed->members > MEMBERS_FEW ? feed->members - MEMBERS_FEW : 0;
-    uint64_t enough_ms = SEGMENT_MS + more / MEMBERS_A_MS;
+    uint64_t enough_ms = SEGMENT_MS + crowd_ms(feed->members, SEGMENT_A_MS);
 
     if (feed->took_ms < enough_ms && feed->size < SEGMENT_MAX)
         feed->size *= 2;

@@ -32,6 +32,15 @@ static inline uint64_t asked_mask(const struct holder *h, struct msg_range range
            mask_of(range.count);
 }
 
+/* More than so many nodes: each costs messages, so they are spoken with less often. */
+#define MEMBERS_FEW 512u
+
+/* A millisecond more for so many of those beyond MEMBERS_FEW. */
+static inline uint32_t crowd_ms(uint32_t members, uint32_t a_ms)
+{
+    return members > MEMBERS_FEW ? (members - MEMBERS_FEW) / a_ms : 0;
+}
+
 static inline uint32_t slot_of(uint32_t segment)
 {
     return segment % SEGMENTS_KEPT;

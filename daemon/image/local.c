@@ -12,11 +12,11 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include "daemon/image/bytes.h"
 #include "daemon/image/image.h"
 #include "daemon/image/source.h"
+#include "vine/clock.h"
 #include "vine/manifest.h"
 
 #define TRIES 3
@@ -38,18 +38,10 @@ struct packing {
     uint64_t object_size;
 };
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static int tell(void *ctx, uint64_t bytes, uint64_t files)
 {
     struct packing *p = ctx;
-    int64_t now = now_ms();
+    int64_t now = vine_now_ms();
 
     if (p->options->progress == NULL || now - p->told_ms < TELL_MS)
         return 0;

@@ -30,10 +30,10 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/lazy/pieces.h"
+#include "vine/clock.h"
 
 #define READ_MAX (1u << 20)
 
@@ -57,14 +57,6 @@ static struct {
     uint64_t reads, bytes, waits, errors;
     char buffer[READ_MAX];
 } lazy = {.connection = -1};
-
-static uint64_t now_ms(void)
-{
-    struct timespec ts;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 /* Never waits: what is lost is said again. */
 static void tell(enum lazy_type type, uint32_t first, uint32_t last)
@@ -108,7 +100,7 @@ static void answer(fuse_req_t req, uint64_t offset, size_t len)
 static void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                     struct fuse_file_info *fi)
 {
-    uint64_t offset = (uint64_t)off, now = now_ms();
+    uint64_t offset = (uint64_t)off, now = vine_now_ms();
     size_t len = size < READ_MAX ? size : READ_MAX;
     struct waiting *w;
     uint32_t first, last;
@@ -176,7 +168,7 @@ static void answer_ready(void)
 static void expire_and_repeat(void)
 {
     struct waiting **at = &lazy.first;
-    uint64_t now = now_ms();
+    uint64_t now = vine_now_ms();
 
     while (*at != NULL) {
         struct waiting *w = *at;
@@ -261,7 +253,7 @@ static void on_message(void)
     if (n != sizeof(m))
         return;
     if (m.type == LAZY_HAVE) {
-        lazy.progress_ms = now_ms();
+        lazy.progress_ms = vine_now_ms();
         lazy.starved = false;
         pieces_add(&lazy.pieces, m.first, m.count);
         answer_ready();
@@ -286,7 +278,7 @@ static void on_connect(void)
         (void)close(lazy.connection);
     lazy.connection = fd;
     for (struct waiting *w = lazy.first; w != NULL; w = w->next)
-        ask(w, now_ms());
+        ask(w, vine_now_ms());
 }
 
 /* ---- start -------------------------------------------------------------------- */
@@ -384,7 +376,7 @@ int main(int argc, char **argv)
         fcntl(LAZY_FD_FUSE, F_SETFL, O_NONBLOCK) < 0 ||
         give_up_rights((uid_t)uid, (gid_t)gid) < 0)
         return 1;
-    lazy.progress_ms = now_ms();
+    lazy.progress_ms = vine_now_ms();
     loop(session);
     /* The mount is the kernel's: it goes with its last user. */
     return 0;

@@ -13,12 +13,12 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "daemon/image/bytes.h"
 #include "daemon/source/become.h"
 #include "daemon/source/control.h"
 #include "daemon/source/export.h"
+#include "vine/clock.h"
 
 #define CONTROL_FD 3
 #define BULK_FD 4
@@ -50,18 +50,10 @@ struct session {
     unsigned first, count;
 };
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static int tell_progress(void *ctx, uint64_t bytes, uint64_t files)
 {
     struct session *s = ctx;
-    int64_t now = now_ms();
+    int64_t now = vine_now_ms();
 
     if (now - s->told_ms < PROGRESS_MS)
         return 0;

@@ -7,6 +7,7 @@
  * a malformed frame, a hang-up or a request sent in part the connection is `broken` and
  * stays so: the position in the stream is lost. SIGPIPE never arises (MSG_NOSIGNAL). */
 #include "vine/client.h"
+#include "vine/clock.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -34,26 +35,18 @@ struct vine_client {
     size_t body_len, body_have;
 };
 
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* Until `events` or the deadline: 1, 0 (time is up) or -1. At least one look is taken.
  */
 static int wait_until(int fd, short events, int64_t deadline)
 {
     for (;;) {
         struct pollfd p = {.fd = fd, .events = events};
-        int64_t left = deadline - now_ms();
+        int64_t left = deadline - vine_now_ms();
         int n = poll(&p, 1, left < 0 ? 0 : (int)left);
 
         if (n > 0)
             return 1;
-        if (n == 0 && now_ms() >= deadline)
+        if (n == 0 && vine_now_ms() >= deadline)
             return 0;
         if (n < 0 && errno != EINTR)
             return -1;
@@ -85,7 +78,7 @@ static int connect_until(int fd, const char *path, int64_t deadline,
             continue;
         if (errno != EAGAIN)
             return connect_error(path, err);
-        if (now_ms() >= deadline)
+        if (vine_now_ms() >= deadline)
             return vine_err_set(err, VINE_ETIMEDOUT,
                                 "the daemon at '%s' takes no connection in time", path);
         (void)nanosleep(&pause, NULL);
@@ -97,7 +90,7 @@ int vine_client_open(const char *socket_path, int timeout_ms, struct vine_client
                      struct vine_err *err)
 {
     struct vine_client *c = calloc(1, sizeof(*c));
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = vine_now_ms() + timeout_ms;
 
     if (c == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
@@ -152,7 +145,7 @@ static int send_all(struct vine_client *c, const char *data, size_t len,
 int vine_client_send(struct vine_client *c, const json_t *request, int timeout_ms,
                      struct vine_err *err)
 {
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = vine_now_ms() + timeout_ms;
     char *frame;
     size_t len;
     int result;
@@ -236,7 +229,7 @@ static int take_event(struct vine_client *c, json_t **out, struct vine_err *err)
 int vine_client_next(struct vine_client *c, int timeout_ms, json_t **out,
                      struct vine_err *err)
 {
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = vine_now_ms() + timeout_ms;
 
     if (c->broken)
         return vine_err_set(err, VINE_EDOWN, "the daemon hung up");

@@ -296,6 +296,13 @@ class Cluster:
         else:
             self.without_daemon.add(node)
 
+    def restart_daemon(self, node: str) -> None:
+        """Not while an epilog wants to tell it that its job has ended."""
+        if node in self.nodes:
+            wait_for(lambda: not self.status(node)["jobs"], 20, "the jobs' end")
+        self.daemon(node, "stop")
+        self.daemon(node, "start")
+
     def _began(self, node: str) -> bool:
         """It answers, or has refused to run."""
         return (

@@ -44,14 +44,6 @@ def figures(vine: Cluster, node: str) -> dict[str, float]:
     return {name: float(value) for name, value in pairs}
 
 
-def restart(vine: Cluster, node: str) -> None:
-    vine.wait_for(
-        lambda: node == "ctl" or not vine.status(node)["jobs"], 20, "the jobs' end"
-    )
-    vine.daemon(node, "stop")
-    vine.daemon(node, "start")
-
-
 def configure(vine: Cluster, node: str, value: str) -> None:
     section = "manager" if node == "ctl" else "node"
     line = f"s/^\\[{section}\\]/&\\nmetrics = {value}/"
@@ -64,11 +56,11 @@ def watched(vine: Cluster) -> Iterator[Cluster]:
     before = {node: vine.sh(node, f"cat {CONF}") for node in PORTS}
     for node, port in PORTS.items():
         configure(vine, node, f"127.0.0.1:{port}")
-        restart(vine, node)
+        vine.restart_daemon(node)
     yield vine
     for node, text in before.items():
         (vine.root(node) / CONF[1:]).write_text(text)
-        restart(vine, node)
+        vine.restart_daemon(node)
     up = lambda: all(vine.status(n)["node"]["manager_up"] for n in vine.nodes)  # noqa: E731
     vine.wait_for(up, 20, "the nodes to find the manager")
 
@@ -205,7 +197,7 @@ def test_a_bad_address_is_told_and_harms_nobody(watched: Cluster) -> None:
         ("192.0.2.1:7112", "is the port taken"),
     ):
         watched.sh(NODE, f"sed -i 's/^metrics = .*/metrics = {value}/' {CONF}")
-        restart(watched, NODE)
+        watched.restart_daemon(NODE)
         lines = watched.log(NODE).splitlines()
         told = [line for line in lines if "event=metrics-refused" in line]
         assert value in told[-1] and reason in told[-1]

@@ -13,17 +13,10 @@ CONF = "/etc/vine-env/vine-env.conf"
 NODE = "n3"
 
 
-def restart(vine: Cluster, node: str = NODE) -> None:
-    """Not while an epilog wants to tell it that its job has ended."""
-    vine.wait_for(lambda: not vine.status(node)["jobs"], 20, "the jobs' end")
-    vine.daemon(node, "stop")
-    vine.daemon(node, "start")
-
-
 def switch_after(vine: Cluster, topology: str) -> object:
     """What the daemon says when it started with this file."""
     (vine.root(NODE) / TOPOLOGY[1:]).write_text(topology)
-    restart(vine)
+    vine.restart_daemon(NODE)
     return vine.status(NODE)["node"]["switch"]
 
 
@@ -39,7 +32,7 @@ def node(vine: Cluster) -> Iterator[Cluster]:
     yield vine
     (vine.root(NODE) / CONF[1:]).write_text(before)
     (vine.root(NODE) / TOPOLOGY[1:]).unlink(missing_ok=True)
-    restart(vine)
+    vine.restart_daemon(NODE)
     assert vine.status(NODE)["node"]["switch"] == ""
 
 
@@ -77,7 +70,7 @@ def test_few_nodes_of_two_racks_are_fed_by_trees(vine: Cluster) -> None:
     try:
         for node in vine.nodes:
             (vine.root(node) / TOPOLOGY[1:]).write_text(racks)
-            restart(vine, node)
+            vine.restart_daemon(node)
         env = make_environment(vine, ballast_bytes=80 << 20)
         vine.srun("-N1", "-w", "n1", f"--vine-env={env.path}", "true")
         done = vine.srun("-N8", f"--vine-env={env.path}", env.script)
@@ -86,4 +79,4 @@ def test_few_nodes_of_two_racks_are_fed_by_trees(vine: Cluster) -> None:
     finally:
         for node in vine.nodes:
             (vine.root(node) / TOPOLOGY[1:]).unlink()
-            restart(vine, node)
+            vine.restart_daemon(node)

@@ -222,10 +222,10 @@ static void test_a_quick_answer_says_nothing(void **state)
 static void test_an_absent_daemon_fails_at_once(void **state)
 {
     struct heard heard = {.count = 0};
-    int64_t start = now_ms();
+    int64_t start = vine_now_ms();
     struct stage_source *results = stage("/nonexistent/sock", "/s/ml,/s/b", 60, &heard);
 
-    assert_true(now_ms() - start < 5000);
+    assert_true(vine_now_ms() - start < 5000);
     assert_int_equal(results[0].err.code, VINE_EDOWN);
     assert_int_equal(results[1].err.code, VINE_EDOWN);
     free(results);
@@ -281,11 +281,11 @@ static void test_the_deadline_holds_and_progress_is_told(void **state)
     struct heard heard = {.count = 0};
     struct daemon d = {.pid = 0};
     struct stage_source *results;
-    int64_t start = now_ms();
+    int64_t start = vine_now_ms();
 
     daemon_start(&d, &silent, 1);
     results = stage(d.path, "/s/ml", 2, &heard);
-    assert_true(now_ms() - start >= 2000 && now_ms() - start < 10000);
+    assert_true(vine_now_ms() - start >= 2000 && vine_now_ms() - start < 10000);
     assert_int_equal(results[0].err.code, VINE_ETIMEDOUT);
     assert_true(heard.count >= 1);
     assert_non_null(strstr(heard.lines, "vine-env: ml: fetching 50 %"));
@@ -300,11 +300,11 @@ static void test_a_cancelled_step_stops_waiting(void **state)
     struct heard heard = {.canceled_after = 2};
     struct daemon d = {.pid = 0};
     struct stage_source *results;
-    int64_t start = now_ms();
+    int64_t start = vine_now_ms();
 
     daemon_start(&d, &silent, 1);
     results = stage(d.path, "/s/ml", 60, &heard);
-    assert_true(now_ms() - start < 5000);
+    assert_true(vine_now_ms() - start < 5000);
     assert_int_equal(results[0].err.code, VINE_ECANCELED);
     free(results);
     daemon_stop(&d);
@@ -324,10 +324,10 @@ static void test_tell_needs_an_ok_in_time(void **state)
     assert_int_equal(stage_tell(&request, "begin", 2000, &err), 0);
     daemon_stop(&d);
     daemon_start(&d, &silent, 1);
-    start = now_ms();
+    start = vine_now_ms();
     assert_int_equal(stage_tell(&request, "end", 100, &err), -1);
     assert_int_equal(err.code, VINE_ETIMEDOUT);
-    assert_true(now_ms() - start < 2000);
+    assert_true(vine_now_ms() - start < 2000);
     daemon_stop(&d);
     free(spec);
 }
