@@ -50,7 +50,7 @@ PLUGIN   := $(BUILD)/vine_env.so
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 
-all: $(PROGRAMS) $(PLUGIN)
+all: $(PROGRAMS) $(PLUGIN) $(BUILD)/unpack_pixi.py
 
 # Installs what is missing; everything there: one dpkg-query. Packagers: BOOTSTRAP=:
 BOOTSTRAP ?= contrib/bootstrap
@@ -76,6 +76,7 @@ $(BUILD)/vined: $(BUILD)/daemon/node/main.o $(ARCHIVES)
 	$(link)
 $(BUILD)/vine-managerd: $(call OBJ,$(wildcard daemon/manager/*.c)) $(ARCHIVES)
 	$(link)
+$(BUILD)/vine-env: LDLIBS += -lm
 $(BUILD)/vine-env: $(call OBJ,$(wildcard daemon/cli/*.c)) $(ARCHIVES)
 	$(link)
 $(BUILD)/vine-source: $(call OBJ,$(wildcard daemon/source/*.c)) $(ARCHIVES)
@@ -110,6 +111,11 @@ $(PLUGIN): $(PLUGIN_SOURCES) spank/export.map Makefile \
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(filter-out $(SANITIZE),$(ALL_CFLAGS)) -shared \
 	  -Wl,--version-script=spank/export.map -Wl,-z,now -o $@ $(PLUGIN_SOURCES) \
 	  $(shell $(PKG_CONFIG) --libs jansson)
+
+# Part of the Python package, and started by vine-env by itself.
+$(BUILD)/%.py: python/vine_env/%.py
+	@mkdir -p $(@D)
+	cp $< $@
 
 $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(ARCHIVES)
 	@mkdir -p $(@D)

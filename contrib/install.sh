@@ -33,6 +33,7 @@ put 755 "$sbindir" "$build/vined" "$build/vine-managerd"
 put 755 "$bindir" "$build/vine-env"
 put 755 "$libexecdir" "$build/vine-source" "$build/vine-squash" \
     "$build/vine-lazy" "$build/vine-remote"
+put 644 "$libexecdir" "$build/unpack_pixi.py"
 # A plugin that runs is mapped by slurmstepd: write a new file, never into the old one.
 put 755 "$plugindir" "$build/vine_env.so"
 
@@ -42,7 +43,7 @@ put_with_paths "$unitdir" "$here/contrib/systemd/vine-managerd.service"
 for page in "$here"/man/*.[1-9]; do
     put 644 "$mandir/man${page##*.}" "$page"
 done
-for doc in README.md CHANGELOG.md LICENSE; do
+for doc in README.md PARSL.md CHANGELOG.md LICENSE contrib/ROLLOUT.md; do
     [ ! -f "$here/$doc" ] || put 644 "$docdir" "$here/$doc"
 done
 put_with_paths "$docdir" "$here/contrib/vine-env.conf"

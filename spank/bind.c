@@ -49,6 +49,14 @@ static struct fd_path path_of(int fd)
     return path;
 }
 
+/* Closes what may be open; always -1. */
+static int close_after(int fd)
+{
+    if (fd >= 0)
+        (void)close(fd);
+    return -1;
+}
+
 int bind_enter(struct vine_err *err)
 {
     if (unshare(CLONE_NEWNS) < 0)
@@ -226,39 +234,72 @@ static int open_target(const struct bind_source *s, bool file,
     return fd;
 }
 
-/* What the user sees at the target now. 0 if it is what was bound there. */
-static int verify(const struct bind_source *s, const struct bind_place *place,
-                  struct vine_err *err)
+/* Which file system and, where it tells, which inode. A FUSE mount refuses stat() to
+ * all but its user's processes, and what the kernel itself knows only to those who ask
+ * for more: so nothing is asked for. Its number of a device is its own, an inode is not
+ * needed. */
+static bool is_same(int a, int b)
+{
+    struct statx of[2] = {0};
+
+    if (statx(a, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, 0, &of[0]) < 0 ||
+        statx(b, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, 0, &of[1]) < 0)
+        return false;
+    return of[0].stx_dev_major == of[1].stx_dev_major &&
+           of[0].stx_dev_minor == of[1].stx_dev_minor && of[0].stx_ino == of[1].stx_ino;
+}
+
+/* What the user sees at the target now, if it is what was bound there: the way to it
+ * may be the user's, who can turn it to another mount at any time. */
+static int open_bound(const struct bind_source *s, struct opened from,
+                      const struct bind_place *place, struct vine_err *err)
 {
     struct identity_saved saved;
+    int fd;
+
+    if (identity_fs_become(&place->user, &saved, err) < 0)
+        return -1;
+    fd = open_path(s->dst, s->data, 0).fd;
+    if (fd < 0)
+        vine_err_sys(err, "cannot look at '%s' after mounting it", s->dst);
+    else if (is_same(fd, from.fd))
+        return identity_fs_restore(&saved, err) < 0 ? close_after(fd) : fd;
+    else
+        vine_err_set(err, VINE_ESYS,
+                     "'%s' is not what was mounted there: somebody changed the way to "
+                     "it meanwhile; leave it alone while the job starts",
+                     s->dst);
+    (void)identity_fs_restore(&saved, err);
+    return close_after(fd);
+}
+
+static int verify(const struct bind_source *s, struct opened from,
+                  const struct bind_place *place, struct vine_err *err)
+{
     struct statvfs seen = {0};
     int fd, result = 0;
 
     if (s->origin)
         return 0;
-    if (identity_fs_become(&place->user, &saved, err) < 0)
+    fd = open_bound(s, from, place, err);
+    if (fd < 0)
         return -1;
-    fd = open_path(s->dst, s->data, 0).fd;
-    if (fd < 0 || fstatvfs(fd, &seen) < 0)
+    if (fstatvfs(fd, &seen) < 0)
         result = vine_err_sys(err, "cannot look at '%s' after mounting it", s->dst);
     else if ((seen.f_flag & READ_ONLY_SEEN) != READ_ONLY_SEEN)
         result = vine_err_set(err, VINE_ESYS, "'%s' is not read-only after mounting it",
                               s->dst);
-    if (fd >= 0)
-        (void)close(fd);
-    return identity_fs_restore(&saved, err) < 0 ? -1 : result;
+    (void)close(fd);
+    return result;
 }
 
-/* The bind is the topmost mount at `dst`, as the user sees it. */
-static void undo_bind(const struct bind_source *s, const struct bind_place *place)
+/* The bind is the topmost mount at `dst`, as the user sees it. Where it cannot be found
+ * any more it stays, in a namespace that ends with the task. */
+static void undo_bind(const struct bind_source *s, struct opened from,
+                      const struct bind_place *place)
 {
-    struct identity_saved saved;
-    int fd = -1;
+    int fd = open_bound(s, from, place, NULL);
 
-    if (identity_fs_become(&place->user, &saved, NULL) < 0)
-        return;
-    fd = open_path(s->dst, s->data, 0).fd;
-    (void)identity_fs_restore(&saved, NULL);
     if (fd < 0)
         return;
     (void)umount2(path_of(fd).text, MNT_DETACH);
@@ -275,8 +316,8 @@ static int bind_one(const struct bind_source *s, struct opened from,
         return -1;
     if (mount(path_of(from.fd).text, path_of(target_fd).text, NULL, MS_BIND, NULL) < 0)
         vine_err_sys(err, "cannot bind '%s' on '%s'", s->from, s->dst);
-    else if (verify(s, place, err) < 0)
-        undo_bind(s, place);
+    else if (verify(s, from, place, err) < 0)
+        undo_bind(s, from, place);
     else
         result = 0;
     (void)close(target_fd);
@@ -322,8 +363,8 @@ static int bind_in_order(const struct bind_source *sources, unsigned count,
         done++;
     if (done == count)
         return 0;
-    while (done > 0)
-        undo_bind(&sources[order[--done]], place);
+    while (done-- > 0)
+        undo_bind(&sources[order[done]], from[order[done]], place);
     return -1;
 }
 

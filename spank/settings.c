@@ -41,6 +41,7 @@ int settings_load(int ac, char *const av[], struct settings *out, struct vine_er
                              .prolog_timeout_ms = 1000};
     (void)snprintf(out->socket_path, sizeof(out->socket_path), "/run/vine/vined.sock");
     (void)snprintf(out->private_dir, sizeof(out->private_dir), "/run/vine/env");
+    (void)snprintf(out->job_dir, sizeof(out->job_dir), "/run/vine/job");
     (void)snprintf(out->ended_dir, sizeof(out->ended_dir), "/run/vine/ended");
     if (conf == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
@@ -54,6 +55,7 @@ int settings_load(int ac, char *const av[], struct settings *out, struct vine_er
                    conf->run_dir);
     (void)snprintf(out->private_dir, sizeof(out->private_dir), "%.500s/env",
                    conf->run_dir);
+    (void)snprintf(out->job_dir, sizeof(out->job_dir), "%.500s/job", conf->run_dir);
     (void)snprintf(out->ended_dir, sizeof(out->ended_dir), "%.500s/ended",
                    conf->run_dir);
     if (socket_path != NULL)

@@ -10,6 +10,7 @@
 struct settings {
     char socket_path[108];
     char private_dir[512]; /* RUN_DIR/env: where default destinations appear */
+    char job_dir[512];     /* RUN_DIR/job: what jobs ask for while they run */
     char ended_dir[512];   /* RUN_DIR/ended: jobs that ended while no daemon ran */
     bool fallback_origin, start_lazy;
     uint64_t stage_timeout_s, progress_s, prolog_timeout_ms;

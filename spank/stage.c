@@ -20,6 +20,9 @@
 #include "vine/clock.h"
 
 #define RETRY_MS 200 /* between attempts to reach a daemon that went away */
+/* News a line: enough for the rate of a phase that began after the line before. */
+#define NEWS_A_LINE 3
+#define EARLY_MS 100 /* a line may be so early, to come with the news */
 
 struct wait {
     const struct stage_request *request;
@@ -28,7 +31,7 @@ struct wait {
     uint64_t last_bytes;
     bool was_connected, said_something;
     struct text_progress progress;
-    char phase[16];
+    char phase[16], slowest[VINE_NAME_MAX + 1], worker[VINE_NAME_MAX + 1];
 };
 
 static void pause_ms(int ms)
@@ -79,9 +82,11 @@ static json_t *make_stage_request(const struct stage_request *r, struct vine_err
     json_t *out = make_request(r, "stage", err);
 
     if (out != NULL &&
-        (json_object_set_new(out, "progress_ms",
-                             json_integer((json_int_t)r->progress_s * 1000)) < 0 ||
-         json_object_set_new(out, "wait", json_true()) < 0)) {
+        (json_object_set_new(
+             out, "progress_ms",
+             json_integer((json_int_t)r->progress_s * 1000 / NEWS_A_LINE)) < 0 ||
+         json_object_set_new(out, "wait", json_true()) < 0 ||
+         json_object_set_new(out, "cluster", json_boolean(r->say != NULL)) < 0)) {
         json_decref(out);
         vine_err_set(err, VINE_ENOMEM, "out of memory");
         return NULL;
@@ -207,16 +212,43 @@ static const char *phase_of(const struct vine_spec *spec, const char *phase)
     return "reading";
 }
 
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text != NULL ? text : "";
+}
+
+/* What the job's other nodes do, as far as the daemon knows. While this node has
+ * nothing to do but wait for another's work, that is what it tells. */
+static void note_cluster(struct wait *w, const json_t *cluster, const char **phase)
+{
+    const char *state = text_of(cluster, "state");
+    uint64_t done = number_of(cluster, "bytes_done");
+    uint64_t total = number_of(cluster, "bytes_total");
+
+    w->progress.nodes = (unsigned)number_of(cluster, "nodes");
+    (void)snprintf(w->slowest, sizeof(w->slowest), "%s", text_of(cluster, "slowest"));
+    if (total > 0)
+        w->progress.slowest_percent =
+            done >= total ? 100 : (unsigned)((double)done * 100.0 / (double)total);
+    if (*phase == NULL || strcmp(*phase, "resolving") != 0 || *state == '\0' ||
+        strcmp(state, "bound") == 0)
+        return;
+    *phase = phase_of(w->request->spec, state);
+    (void)snprintf(w->worker, sizeof(w->worker), "%s", text_of(cluster, "origin"));
+    if (strcmp(state, "building") == 0) {
+        w->progress.bytes_done = done;
+        w->progress.bytes_total = total;
+    }
+}
+
 static void note_progress(struct wait *w, const json_t *event)
 {
     const char *phase =
         phase_of(w->request->spec, json_string_value(json_object_get(event, "phase")));
 
-    if (phase == NULL || strcmp(phase, w->phase) != 0) { /* a rate is of one phase */
-        w->last_bytes = number_of(event, "bytes_done");
-        w->last_line = vine_now_ms();
-    }
-    (void)snprintf(w->phase, sizeof(w->phase), "%s", phase != NULL ? phase : "");
+    w->slowest[0] = w->worker[0] = '\0';
     w->progress = (struct text_progress){
         .phase = w->phase,
         .bytes_done = number_of(event, "bytes_done"),
@@ -224,7 +256,15 @@ static void note_progress(struct wait *w, const json_t *event)
         .bytes_peer = number_of(event, "bytes_peer"),
         .bytes_origin = number_of(event, "bytes_origin"),
         .bytes_reused = number_of(event, "bytes_reused"),
+        .slowest = w->slowest,
+        .worker = w->worker,
     };
+    note_cluster(w, json_object_get(event, "cluster"), &phase);
+    if (phase == NULL || strcmp(phase, w->phase) != 0) { /* a rate is of one phase */
+        w->last_bytes = w->progress.bytes_done;
+        w->last_line = vine_now_ms();
+    }
+    (void)snprintf(w->phase, sizeof(w->phase), "%s", phase != NULL ? phase : "");
 }
 
 /* The first source's name stands for all in the lines. */
@@ -247,7 +287,7 @@ static void say_progress(struct wait *w)
     int64_t now = vine_now_ms();
     int64_t interval = now - w->last_line;
 
-    if (w->request->say == NULL || now < w->next_line)
+    if (w->request->say == NULL)
         return;
     if (w->phase[0] == '\0')
         w->progress.phase = "waiting";
@@ -264,19 +304,37 @@ static void say_progress(struct wait *w)
     w->next_line = now + (int64_t)w->request->progress_s * 1000;
 }
 
-/* Whoever saw a progress line wants to see its end; a quick start says nothing. */
+/* A line follows the daemon's news; without any it comes a little late. */
+static void say_progress_when_due(struct wait *w, bool news)
+{
+    if (vine_now_ms() >= w->next_line + (news ? -EARLY_MS : STAGE_SLICE_MS))
+        say_progress(w);
+}
+
+/* One line for each job on a node, and one after progress lines: its end. A later step
+ * of the job finds what the first one got, and says nothing. */
 static void say_ready(const struct wait *w)
 {
     char name[VINE_PATH_MAX + 32], line[TEXT_LINE_MAX];
+    unsigned seconds = (unsigned)((vine_now_ms() - w->started + 500) / 1000);
+    bool first = w->said_something, cached = true;
 
-    if (w->request->say == NULL || !w->said_something)
+    if (w->request->say == NULL)
         return;
-    for (unsigned i = 0; i < w->request->spec->count; i++)
+    for (unsigned i = 0; i < w->request->spec->count; i++) {
         if (w->results[i].err.code != VINE_OK)
             return;
+        first = first || w->results[i].first;
+        cached = cached && w->results[i].cached;
+    }
+    if (!first)
+        return;
     name_of(w, name);
-    (void)snprintf(line, sizeof(line), "vine-env: %.200s: ready after %u s", name,
-                   (unsigned)((vine_now_ms() - w->started + 500) / 1000));
+    (void)snprintf(line, sizeof(line), "vine-env: %.200s: %s", name,
+                   cached ? "cached" : "ready");
+    if (!cached && seconds > 0)
+        (void)snprintf(line + strlen(line), sizeof(line) - strlen(line), " after %u s",
+                       seconds);
     text_clean(line);
     w->request->say(w->request->arg, line);
 }
@@ -307,6 +365,8 @@ static int read_staged(const json_t *source, struct stage_source *out)
         return vine_err_set(&out->err, VINE_EPROTO, "malformed answer from the daemon");
     (void)snprintf(out->digest, sizeof(out->digest), "%s", digest);
     out->file = json_is_true(json_object_get(source, "file"));
+    out->cached = json_is_true(json_object_get(source, "cached"));
+    out->first = json_is_true(json_object_get(source, "first"));
     out->kind = environ_kind_of(json_string_value(json_object_get(source, "activate")));
     return 0;
 }
@@ -363,6 +423,7 @@ static int take_event(struct wait *w, const json_t *event, struct vine_err *err)
 
     if (strcmp(word, "progress") == 0) {
         note_progress(w, event);
+        say_progress_when_due(w, true);
         return 0;
     }
     if (strcmp(word, "staged") == 0) {
@@ -414,7 +475,7 @@ static int ask(struct wait *w, struct vine_client *c, const json_t *message,
 
         if (check_time(w, err) < 0 || check_silence(w, err) < 0)
             return -1;
-        say_progress(w);
+        say_progress_when_due(w, false);
         if (slice > STAGE_SLICE_MS)
             slice = STAGE_SLICE_MS;
         if (vine_client_next(c, slice, &event, &none) == 0) {
@@ -481,7 +542,7 @@ void stage_wait(const struct stage_request *request, struct stage_source *result
         err = (struct vine_err){0};
         if (check_time(&w, &err) < 0)
             break;
-        say_progress(&w);
+        say_progress_when_due(&w, false);
         pause_ms(RETRY_MS);
     }
     fail_all(&w, &err, false);

@@ -18,7 +18,7 @@ struct stage_request {
     /* Asked every STAGE_SLICE_MS; true ends the wait with VINE_ECANCELED. NULL: never.
      */
     bool (*canceled)(void *arg);
-    /* One line for the user; NULL: quiet. */
+    /* One line for the user, of progress and of the end; NULL: quiet. */
     void (*say)(void *arg, const char *line);
     void *arg;
 };
@@ -37,7 +37,9 @@ struct stage_source {
     bool cluster;        /* the error is the same on all nodes */
     char dst[VINE_PATH_MAX];
     char mount[VINE_PATH_MAX];
-    bool file; /* `mount` and `dst` are files */
+    bool file;   /* `mount` and `dst` are files */
+    bool cached; /* all of it was here before the job asked */
+    bool first;  /* no step of the job was answered on this node before */
     char digest[65];
     enum environ_kind kind;
 };

@@ -42,7 +42,7 @@ static struct step {
     uid_t uid;
     gid_t gid;
     char node_name[VINE_NAME_MAX + 1];
-    char private_dir[512];
+    char private_dir[512], job_dir[512];
     struct vine_spec *spec;       /* NULL: `refused` says why */
     struct stage_source *results; /* one a source */
     struct vine_err refused;
@@ -103,6 +103,7 @@ void step_stage(spank_t sp, const struct settings *settings)
         return;
     (void)snprintf(step.private_dir, sizeof(step.private_dir), "%s",
                    settings->private_dir);
+    (void)snprintf(step.job_dir, sizeof(step.job_dir), "%s", settings->job_dir);
     step.spec->lazy = options_start_lazy(sp, true, settings->start_lazy);
     step.fallback_origin = options_fallback_origin(sp, settings->fallback_origin);
     step.results = calloc(step.spec->count, sizeof(*step.results));
@@ -398,6 +399,15 @@ static void tell_kind(spank_t sp, bool data, const char *const names[3])
         step.results[first].err.code == VINE_OK ? step.results[first].digest : NULL);
 }
 
+/* Where `vine-env get` puts what the job asks for. */
+static void tell_dir(spank_t sp)
+{
+    char path[600];
+
+    (void)snprintf(path, sizeof(path), "%s/%u", step.job_dir, step.job);
+    (void)set_variable(sp, "VINE_DIR", path);
+}
+
 void step_activate(spank_t sp)
 {
     static const char *const of_env[] = {"VINE_ENV", "VINE_ENV_STATE",
@@ -418,6 +428,7 @@ void step_activate(spank_t sp)
         (void)environ_activate(kind_of(i), dst_of(i), environ_find(env, "PATH"),
                                set_variable, sp);
     }
+    tell_dir(sp);
     tell_kind(sp, false, of_env);
     tell_kind(sp, true, of_data);
 }

@@ -27,6 +27,8 @@ static const char *phase_words(const char *phase)
     static const char *const words[][2] = {
         {"waiting", "waiting for its turn"},
         {"resolving", "looking at the source"},
+        {"queued", "waiting for another job's build of it"},
+        {"proving", "comparing with what nodes have"},
         {"building", "building the image"},
         {"reading", "reading the source"},
         {"fetching", "fetching"},
@@ -87,44 +89,75 @@ static void add_time_left(char *out, size_t size, const struct text_progress *p)
     add(out, size, text);
 }
 
+static unsigned percent_of(uint64_t part, uint64_t whole)
+{
+    return part >= whole ? 100 : (unsigned)((double)part * 100.0 / (double)whole);
+}
+
+/* ", 98 % from peers, 2 % from the source": together all that came. */
+static void add_senders(char *out, size_t size, const struct text_progress *p)
+{
+    uint64_t come = p->bytes_peer + p->bytes_origin;
+    unsigned peers = come > 0 ? percent_of(p->bytes_peer, come) : 0;
+    char part[64];
+
+    if (come > 0 && p->bytes_peer > 0) {
+        (void)snprintf(part, sizeof(part), ", %u %% from peers", peers);
+        add(out, size, part);
+    }
+    if (come > 0 && p->bytes_origin > 0) {
+        (void)snprintf(part, sizeof(part), ", %u %% from the source", 100 - peers);
+        add(out, size, part);
+    }
+    if (p->bytes_reused > 0 && p->bytes_total > 0) {
+        (void)snprintf(part, sizeof(part), ", %u %% was here",
+                       percent_of(p->bytes_reused, p->bytes_total));
+        add(out, size, part);
+    }
+}
+
+/* Its tasks begin last. */
+static void add_slowest(char *out, size_t size, const struct text_progress *p)
+{
+    char part[160];
+
+    if (p->nodes < 2 || p->slowest == NULL || *p->slowest == '\0')
+        return;
+    (void)snprintf(part, sizeof(part), "; slowest of %u nodes: %.64s, %u %%", p->nodes,
+                   p->slowest, p->slowest_percent);
+    add(out, size, part);
+}
+
 void text_progress_line(char *out, size_t size, const char *name,
                         const struct text_progress *p)
 {
-    char part[64];
-    uint64_t come = p->bytes_peer + p->bytes_origin;
+    char part[160];
 
     (void)snprintf(out, size, "vine-env: %.200s: %s", name, phase_words(p->phase));
-    if (p->bytes_total == 0 && p->bytes_done == 0)
-        goto done;
-    if (p->bytes_total > 0) {
-        uint64_t done = p->bytes_done > p->bytes_total ? p->bytes_total : p->bytes_done;
-        (void)snprintf(part, sizeof(part), " %u %%",
-                       (unsigned)((double)done * 100.0 / (double)p->bytes_total));
+    if (p->worker != NULL && *p->worker != '\0') {
+        (void)snprintf(part, sizeof(part), " on %.64s", p->worker);
         add(out, size, part);
     }
-    add(out, size, " (");
-    add_amount(out, size, p);
-    if (p->bytes_per_s > 0) {
-        text_bytes(part, sizeof(part), p->bytes_per_s);
-        add(out, size, ", ");
-        add(out, size, part);
-        add(out, size, "/s");
+    if (p->bytes_total > 0 || p->bytes_done > 0) {
+        if (p->bytes_total > 0) {
+            (void)snprintf(part, sizeof(part), " %u %%",
+                           percent_of(p->bytes_done, p->bytes_total));
+            add(out, size, part);
+        }
+        add(out, size, " (");
+        add_amount(out, size, p);
+        if (p->bytes_per_s > 0) {
+            text_bytes(part, sizeof(part), p->bytes_per_s);
+            add(out, size, ", ");
+            add(out, size, part);
+            add(out, size, "/s");
+        }
+        if (strcmp(p->phase, "fetching") == 0)
+            add_senders(out, size, p);
+        add(out, size, ")");
+        add_time_left(out, size, p);
     }
-    if (come > 0 && strcmp(p->phase, "fetching") == 0) {
-        (void)snprintf(part, sizeof(part), ", %u %% from peers",
-                       (unsigned)((double)p->bytes_peer * 100.0 / (double)come));
-        add(out, size, part);
-    }
-    if (p->bytes_reused > 0 && p->bytes_total > 0 &&
-        strcmp(p->phase, "fetching") == 0) {
-        (void)snprintf(
-            part, sizeof(part), ", %u %% was here",
-            (unsigned)((double)p->bytes_reused * 100.0 / (double)p->bytes_total));
-        add(out, size, part);
-    }
-    add(out, size, ")");
-    add_time_left(out, size, p);
-done:
+    add_slowest(out, size, p);
     text_clean(out);
 }
 

@@ -13,10 +13,14 @@ struct text_progress {
     const char *phase; /* the daemon's word */
     uint64_t bytes_done, bytes_total, bytes_peer, bytes_origin, bytes_reused;
     uint64_t bytes_per_s; /* over the last interval; 0: unknown */
+    /* Of the job's other nodes; "" and 0: not known. */
+    const char *worker;  /* who builds or reads, if another one does */
+    const char *slowest; /* who has least of it */
+    unsigned nodes, slowest_percent;
 };
 
-/* "vine-env: ml: fetching 43 % (210 of 480 MB, 52 MB/s, 98 % from peers), about 5 s
- * left" */
+/* "vine-env: ml: fetching 43 % (210 of 480 MB, 52 MB/s, 98 % from peers, 2 % from the
+ * source), about 6 s left; slowest of 8 nodes: n3, 12 %" */
 void text_progress_line(char *out, size_t size, const char *name,
                         const struct text_progress *p);
 

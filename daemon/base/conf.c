@@ -32,6 +32,7 @@ static const struct key {
      VINE_SYSCONFDIR "/vine-env/image.key", 0},
     {"manager", "listen", TEXT, FIELD(manager_listen), 0, 0, "0.0.0.0:7110", 0},
     {"manager", "metrics", TEXT, FIELD(manager_metrics), 0, 0, "off", 0},
+    {"manager", "transfer_log", PATH, FIELD(transfer_log), 0, 0, "", 0},
     {"manager", "window", NUMBER, FIELD(window), 1, 256, NULL, 6},
     {"manager", "uploads", NUMBER, FIELD(uploads), 1, 256, NULL, 6},
     {"manager", "tree_nodes", NUMBER, FIELD(tree_nodes), 0, 8192, NULL, 128},

@@ -22,6 +22,7 @@ static const char *const code_names[VINE_CODES] = {
     [VINE_ECANCELED] = "ecanceled",
     [VINE_ENOMEM] = "enomem",
     [VINE_ESYS] = "esys",
+    [VINE_ELOST] = "elost",
 };
 
 static enum vine_code code_of_errno(int number)

@@ -27,6 +27,8 @@
 #define SHOWN 80 /* characters of a path quoted in a message */
 
 #define DATA_LEN (sizeof(VINE_DATA) - 1)
+#define NAMED_LEN (sizeof(VINE_NAMED) - 1)
+#define NAMED_MAX 1024
 #define SERVER_MAX 512 /* of a URL: more than any that is valid has before its path */
 
 enum { END = -1, COMMA = -2, COLON = -3, REFUSED = -4 };
@@ -392,11 +394,52 @@ void vine_source_id(const struct vine_source *source, char out[VINE_PATH_MAX])
     out[len + room] = '\0';
 }
 
+/* NAME or NAME#VERSION. */
+static bool named_valid(const char *text)
+{
+    const char *hash = strchr(text, '#');
+    size_t len = hash != NULL ? (size_t)(hash - text) : strlen(text);
+    char name[NAMED_MAX + 1];
+
+    if (len > NAMED_MAX)
+        return false;
+    memcpy(name, text, len);
+    name[len] = '\0';
+    return vine_named_check(name, NULL) == 0 &&
+           (hash == NULL ||
+            (strlen(hash + 1) == VINE_NAMED_VERSION &&
+             strspn(hash + 1, "0123456789abcdef") == VINE_NAMED_VERSION));
+}
+
 const char *vine_source_id_path(const char *id, bool *data)
 {
     *data = strncmp(id, VINE_DATA, DATA_LEN) == 0;
     id += *data ? DATA_LEN : 0;
+    if (*data && strncmp(id, VINE_NAMED, NAMED_LEN) == 0)
+        return named_valid(id + NAMED_LEN) ? id : NULL;
     return vine_source_path_valid(id) ? id : NULL;
+}
+
+int vine_named_check(const char *name, struct vine_err *err)
+{
+    size_t len = strnlen(name, NAMED_MAX + 1);
+
+    if (len == 0 || len > NAMED_MAX)
+        return vine_err_set(err, VINE_EINVAL, "a NAME has 1 to %d bytes", NAMED_MAX);
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f || name[i] == '#')
+            return vine_err_set(err, VINE_EINVAL,
+                                "a NAME has no control characters and no '#'");
+    return 0;
+}
+
+bool vine_source_is_named(const char *id, bool *versioned)
+{
+    bool data;
+    const char *path = vine_source_id_path(id, &data);
+
+    *versioned = path != NULL && strchr(path, '#') != NULL;
+    return path != NULL && strncmp(path, VINE_NAMED, NAMED_LEN) == 0;
 }
 
 bool vine_source_path_valid(const char *path)

@@ -53,7 +53,7 @@ struct cli {
 };
 
 extern const struct cli_command cli_status, cli_ls, cli_stage, cli_pack, cli_inspect,
-    cli_trace, cli_evict, cli_doctor;
+    cli_trace, cli_evict, cli_doctor, cli_get, cli_put, cli_report;
 
 /* The value of an option of the command's own table, "" for a flag; NULL: not given. */
 const char *cli_value(const struct cli *cli, const char *name);

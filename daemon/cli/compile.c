@@ -5,14 +5,11 @@
  * timestamp stays valid, unless the seconds were rounded up when it was made or do not
  * fit; byte code by hash does not depend on times. Both are kept. What is made here is
  * "unchecked hash": the source cannot change in a read-only image, and is not read to
- * compare it. The path in it is the source's own, where the image appears by default.
+ * compare it. The path in it is where the source appears by default.
  */
 #include "daemon/cli/compile.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,19 +18,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "daemon/cli/child.h"
 #include "daemon/cli/cleanup.h"
 #include "daemon/image/bytes.h"
 #include "vine/limits.h"
-
-#define WORDS_BYTES 4096
-
-extern char **environ;
 
 /* Prints what it compiled and what it could not, in this order. */
 static const char script[] =
     "import importlib.util, multiprocessing, os, py_compile, sys, sysconfig\n"
     "from concurrent.futures import ProcessPoolExecutor\n"
-    "root, out = sys.argv[1:3]\n"
+    "root, out, shown = sys.argv[1:4]\n"
     "def valid(source, cache):\n"
     "    try:\n"
     "        with open(cache, 'rb') as f:\n"
@@ -62,7 +56,7 @@ static const char script[] =
     "        os.makedirs(os.path.dirname(to), exist_ok=True)\n"
     "        mode = os.stat(os.path.dirname(source)).st_mode & 0o777\n"
     "        os.chmod(os.path.dirname(to), mode | 0o700)\n"
-    "        py_compile.compile(source, to, source, True,\n"
+    "        py_compile.compile(source, to, shown + source[len(root):], True,\n"
     "            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)\n"
     "        return 1\n"
     "    except (py_compile.PyCompileError, UnicodeError, ValueError, RecursionError,\n"
@@ -92,13 +86,12 @@ static const char script[] =
     "        done = list(pool.map(one, sources(), chunksize=16))\n"
     "    print(done.count(1), done.count(2))\n";
 
-static int find_python(const char *prefix, char out[VINE_PATH_MAX],
-                       struct vine_err *err)
+static int find_python(const char *root, char out[VINE_PATH_MAX], struct vine_err *err)
 {
     static const char *const names[] = {"python3", "python"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        int n = snprintf(out, VINE_PATH_MAX, "%s/bin/%s", prefix, names[i]);
+        int n = snprintf(out, VINE_PATH_MAX, "%s/bin/%s", root, names[i]);
 
         if (n > 0 && n < VINE_PATH_MAX && access(out, X_OK) == 0)
             return 0;
@@ -107,55 +100,7 @@ static int find_python(const char *prefix, char out[VINE_PATH_MAX],
         err, VINE_EINVAL,
         "cannot compile '%.200s': it has no bin/python3 that can be run; "
         "leave out --compile",
-        prefix);
-}
-
-/* In a group of its own, so that its workers end with it; signals as they were. */
-static int spawn_python(char *const argv[], int out_fd, int words_fd, pid_t *pid)
-{
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none, defaults;
-    int result = posix_spawn_file_actions_init(&actions);
-
-    if (result != 0)
-        return result;
-    result = posix_spawnattr_init(&attributes);
-    if (result == 0) {
-        (void)sigemptyset(&none);
-        (void)sigemptyset(&defaults);
-        (void)sigaddset(&defaults, SIGPIPE);
-        (void)posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-        (void)posix_spawn_file_actions_adddup2(&actions, out_fd, 1);
-        (void)posix_spawn_file_actions_adddup2(&actions, words_fd, 2);
-        (void)posix_spawnattr_setsigmask(&attributes, &none);
-        (void)posix_spawnattr_setsigdefault(&attributes, &defaults);
-        (void)posix_spawnattr_setpgroup(&attributes, 0);
-        (void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK |
-                                                        POSIX_SPAWN_SETSIGDEF |
-                                                        POSIX_SPAWN_SETPGROUP);
-        result = posix_spawn(pid, argv[0], &actions, &attributes, argv, environ);
-        (void)posix_spawnattr_destroy(&attributes);
-    }
-    (void)posix_spawn_file_actions_destroy(&actions);
-    return result;
-}
-
-/* The last line that is not empty, where Python says what was wrong. */
-static void last_line(int fd, char out[160])
-{
-    char text[WORDS_BYTES + 1];
-    off_t end = lseek(fd, 0, SEEK_END);
-    off_t from = end > WORDS_BYTES ? end - WORDS_BYTES : 0;
-    ssize_t n = pread_whole(fd, text, WORDS_BYTES, (uint64_t)from);
-    const char *line;
-
-    while (n > 0 && text[n - 1] == '\n')
-        n--;
-    text[n > 0 ? n : 0] = '\0';
-    line = strrchr(text, '\n');
-    line = line != NULL ? line + 1 : text;
-    (void)snprintf(out, 160, "%.159s", *line != '\0' ? line : "it did not say why");
+        root);
 }
 
 static int take_counts(int fd, struct compiled *out)
@@ -171,18 +116,19 @@ static int take_counts(int fd, struct compiled *out)
     return 0;
 }
 
-int compile_missing(const char *prefix, const char *overlay, struct compiled *out,
-                    struct vine_err *err)
+int compile_missing(const char *root, const char *prefix, const char *overlay,
+                    struct compiled *out, struct vine_err *err)
 {
-    char python[VINE_PATH_MAX], words[160];
-    char *argv[] = {python,         (char *)"-I",   (char *)"-B",    (char *)"-c",
-                    (char *)script, (char *)prefix, (char *)overlay, NULL};
+    char python[VINE_PATH_MAX], words[CHILD_WORDS];
+    char *argv[] = {python,          (char *)"-I",   (char *)"-B",
+                    (char *)"-c",    (char *)script, (char *)root,
+                    (char *)overlay, (char *)prefix, NULL};
     auto_fd int counts_fd = memfd_create("vine-counts", MFD_CLOEXEC);
     auto_fd int words_fd = memfd_create("vine-words", MFD_CLOEXEC);
     int status = 0, result;
     pid_t pid;
 
-    if (find_python(prefix, python, err) < 0)
+    if (find_python(root, python, err) < 0)
         return -1;
     cleanup_tree(overlay); /* before it is there: a signal may come between */
     if (counts_fd < 0 || words_fd < 0 || mkdir(overlay, 0700) < 0) {
@@ -190,7 +136,7 @@ int compile_missing(const char *prefix, const char *overlay, struct compiled *ou
         cleanup_tree(NULL);
         return -1;
     }
-    result = spawn_python(argv, counts_fd, words_fd, &pid);
+    result = child_start(argv, -1, counts_fd, words_fd, &pid);
     if (result != 0) {
         errno = result;
         return vine_err_sys(err, "cannot run '%.200s' to compile", python);
@@ -202,7 +148,7 @@ int compile_missing(const char *prefix, const char *overlay, struct compiled *ou
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0 &&
         take_counts(counts_fd, out) == 0)
         return 0;
-    last_line(words_fd, words);
+    child_last_line(words_fd, words);
     return vine_err_set(
         err, VINE_ESYS,
         "cannot compile with '%.150s': %s; leave out --compile, or mend "

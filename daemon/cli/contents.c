@@ -140,7 +140,7 @@ static int start(int fd, int words_fd, int out_fd, pid_t *pid, struct vine_err *
     posix_spawn_file_actions_t actions;
     int result = posix_spawn_file_actions_init(&actions);
 
-    image_builder_find(program);
+    image_program_find(IMAGE_BUILDER, program);
     if (result == 0) {
         (void)posix_spawn_file_actions_adddup2(&actions, out_fd, 1);
         (void)posix_spawn_file_actions_adddup2(&actions, words_fd, 2);

@@ -151,7 +151,7 @@ static int print_text(struct inspection *in)
            : in->trailer.is_signed ? "packed and signed"
                                    : "packed, not signed");
     printf("prefix        %s\n", prefix != NULL && *prefix != '\0' ? prefix
-                                 : in->has_info ? "none: it was made of an archive"
+                                 : in->has_info ? "none: it appears in /run/vine/env"
                                                 : "not known");
     printf("environment   %s\n", image_env_name(info->env));
     printf("files         %s", figure_count(info->files).text);

@@ -13,8 +13,8 @@
 #include "daemon/cli/cli.h"
 
 static const struct cli_command *const commands[] = {
-    &cli_status,  &cli_ls,    &cli_stage, &cli_pack,
-    &cli_inspect, &cli_trace, &cli_evict, &cli_doctor,
+    &cli_status, &cli_ls,  &cli_stage,  &cli_pack,  &cli_inspect, &cli_trace,
+    &cli_get,    &cli_put, &cli_report, &cli_evict, &cli_doctor,
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 

@@ -13,15 +13,22 @@
 #include "daemon/cli/cleanup.h"
 #include "daemon/cli/cli.h"
 #include "daemon/cli/compile.h"
+#include "daemon/cli/pixi.h"
 #include "daemon/cli/progress.h"
 #include "daemon/cli/source.h"
 #include "daemon/cli/table.h"
 #include "daemon/image/image.h"
+#include "daemon/image/names.h"
+#include "daemon/image/peek.h"
 #include "daemon/image/trace.h"
+#include "vine/spec.h"
 
 struct packing {
     struct cli *cli;
     char *source, *output; /* absolute */
+    char *archive;         /* what the source was made of; NULL: nothing */
+    char *prefix;          /* absolute; shape.prefix */
+    struct pixi_tree pixi; /* its env is the source then */
     bool force, quiet;
     struct image_shape shape;
     char *trace;   /* absolute; shape.order */
@@ -77,12 +84,11 @@ static int print_packed(const struct packing *p, const struct packed *d)
         return cli_print(document);
     }
     if (!p->quiet && strcmp(d->env, image_env_name(IMAGE_ENV_CONDA_PACK)) == 0 &&
-        is_archive(p->source))
+        is_archive(p->source) && p->prefix == NULL)
         fprintf(stderr,
-                "vine-env pack: note: paths in an archive of conda-pack are those of "
-                "another place until conda-unpack has run: if programs miss files, "
-                "unpack it where it is to be used, run bin/conda-unpack, and pack the "
-                "directory\n");
+                "vine-env pack: note: files in an archive of conda-pack have paths of "
+                "another place: if programs miss files, say with --prefix where it is "
+                "to appear\n");
     if (!p->quiet && p->shape.overlay != NULL)
         printf("byte code was made for %llu sources; %llu are none for this "
                "Python\n",
@@ -118,6 +124,8 @@ static int add_shape(json_t *request, const struct image_shape *shape)
         result = json_object_set_new(request, "order", path_text(shape->order));
     if (result == 0 && shape->overlay != NULL)
         result = json_object_set_new(request, "overlay", path_text(shape->overlay));
+    if (result == 0 && shape->prefix != NULL)
+        result = json_object_set_new(request, "prefix", path_text(shape->prefix));
     json_decref(globs);
     return result;
 }
@@ -278,10 +286,33 @@ static int compile(struct packing *p, struct vine_err *err)
         return vine_err_sys(err, "cannot resolve '%.300s'", p->source);
     }
     progress_show(&p->progress, "compiling", 0, 0);
-    result = compile_missing(canonical, p->overlay, &p->compiled, err);
+    result = compile_missing(canonical, p->prefix != NULL ? p->prefix : canonical,
+                             p->overlay, &p->compiled, err);
     p->shape.overlay = p->overlay;
     free(canonical);
     return result;
+}
+
+/* An image of pixi-pack's archive has paths of its prefix in it. Without --prefix that
+ * is where images without one appear, by the name that this one is given now. */
+static int unpack(struct packing *p, struct vine_err *err)
+{
+    char name[VINE_PATH_MAX];
+
+    if (!peek_is_pixi_pack(p->source))
+        return 0;
+    vine_source_name(p->output, name);
+    if (p->prefix == NULL &&
+        asprintf(&p->prefix, "%s/env/%s", p->cli->conf.run_dir, name) < 0) {
+        p->prefix = NULL;
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    }
+    p->shape.prefix = p->prefix;
+    if (pixi_unpack(p->source, p->output, p->prefix, &p->progress, &p->pixi, err) < 0)
+        return -1;
+    p->archive = p->source; /* the progress line has its name */
+    p->source = strdup(p->pixi.env);
+    return p->source != NULL ? 0 : vine_err_set(err, VINE_ENOMEM, "out of memory");
 }
 
 static int prepare_and_pack(struct packing *p)
@@ -290,14 +321,36 @@ static int prepare_and_pack(struct packing *p)
     int result;
 
     progress_begin(&p->progress, p->source, p->cli->json || p->quiet);
-    if (cleanup_begin(&err) == 0 && compile(p, &err) == 0) {
+    if (cleanup_begin(&err) == 0 && unpack(p, &err) == 0 && compile(p, &err) == 0) {
         result = pack(p);
     } else {
         progress_end(&p->progress);
         result = cli_fail(p->cli, &err);
     }
     cleanup_remove_tree();
+    pixi_end(&p->pixi);
     return result;
+}
+
+static int take_prefix(struct packing *p, struct vine_err *err)
+{
+    const char *given = cli_value(p->cli, "prefix"), *wrong;
+    char plain[VINE_PATH_MAX];
+
+    if (given == NULL)
+        return 0;
+    wrong = *given == '/' ? names_make_plain(given + 1, plain) : "it is not absolute";
+    if (wrong == NULL && plain[0] == '\0')
+        wrong = "nothing can appear there";
+    if (wrong != NULL || strlen(plain) > VINE_PATH_MAX - 2)
+        return vine_err_set(err, VINE_EINVAL, "'%.300s' cannot be a prefix: %s", given,
+                            wrong != NULL ? wrong : "it is too long");
+    if (asprintf(&p->prefix, "/%s", plain) < 0) {
+        p->prefix = NULL;
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    }
+    p->shape.prefix = p->prefix;
+    return 0;
 }
 
 static int run_pack(struct cli *cli, int argc, char *argv[])
@@ -320,12 +373,14 @@ static int run_pack(struct cli *cli, int argc, char *argv[])
                          output);
     p.source = source_absolute(argv[0], &err);
     p.output = p.source != NULL ? absolute_output(output, &err) : NULL;
-    if (p.output != NULL && take_shape(&p, &err) == 0)
+    if (p.output != NULL && take_prefix(&p, &err) == 0 && take_shape(&p, &err) == 0)
         result = prepare_and_pack(&p);
     else
         result = cli_fail(cli, &err);
     free(p.source);
+    free(p.archive);
     free(p.output);
+    free(p.prefix);
     free(p.trace);
     free(p.overlay);
     return result;
@@ -335,6 +390,7 @@ static const struct cli_option options[] = {
     {"output", "FILE", 'o', "the image to write, FILE.sqsh"},
     {"force", NULL, 'f', "replace FILE if it exists"},
     {"local", NULL, 0, "pack here and unsigned, even if a daemon answers"},
+    {"prefix", "PATH", 0, "where the image is to appear in jobs"},
     {"exclude", "GLOB", 0, "leave out what fits; may be repeated"},
     {"sort-by-trace", "TRACE", 0,
      "what 'vine-env trace' saw comes first, in its order"},
@@ -346,8 +402,8 @@ static const struct cli_option options[] = {
 
 const struct cli_command cli_pack = {
     .name = "pack",
-    .arguments = "SRC -o FILE.sqsh [--compile] [--exclude GLOB]... [--sort-by-trace "
-                 "TRACE] [--force] [--local] [--quiet] [--json]",
+    .arguments = "SRC -o FILE.sqsh [--prefix PATH] [--compile] [--exclude GLOB]... "
+                 "[--sort-by-trace TRACE] [--force] [--local] [--quiet] [--json]",
     .summary = "Make one image file of a directory or an archive",
     .run = run_pack,
     .min_args = 1,
@@ -357,7 +413,8 @@ const struct cli_command cli_pack = {
     .notes =
         "SRC is a directory (a conda prefix, a venv, any other), which the image\n"
         "remembers: --vine-env=FILE.sqsh mounts it there. Or an archive of one, as of\n"
-        "conda-pack and venv-pack.\n"
+        "conda-pack and venv-pack. Or one of pixi-pack, whose packages py-rattler\n"
+        "installs (python3 -m pip install 'py-rattler>=0.28' installer).\n"
         "A GLOB without '/' is compared with every name, one with '/' with the path "
         "from\n"
         "SRC's root; '*', '?' and '[...]' stay within one name, '**' is any number of\n"

@@ -13,13 +13,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "daemon/core/mgr_int.h"
+#include "daemon/core/mgr_feed.h"
 
 #define TICK_BUSY_MS 250u
 #define TICK_GATHER_MS 5u
 /* While objects move, and a millisecond more for so many nodes that send. */
 #define TICK_MOVE_MS 50u
 #define TICK_A_MS 64u
+#define LOOK_A_MS 16u    /* who is late is looked for rarer: of a crowd so many */
 #define LATE_MS 1000u    /* a tick so late: this process stood still */
 #define TICK_LATE_MS 50u /* a tick so late: who is slow cannot be told */
 
@@ -69,13 +70,14 @@ void mgr_send(struct mgr *mgr, struct mgr_node *node, const struct msg *m)
     mgr->ops.send(mgr->ctx, node->conn, m);
 }
 
-#define TABLES 9
+#define TABLES 11
 
 static void mgr_tables(struct mgr *mgr, struct table *tables[TABLES])
 {
-    struct table *all[TABLES] = {&mgr->conns,   &mgr->names,    &mgr->holders,
-                                 &mgr->objects, &mgr->keys,     &mgr->sources,
-                                 &mgr->tickets, &mgr->resolved, &mgr->stages};
+    struct table *all[TABLES] = {&mgr->conns,   &mgr->names,     &mgr->holders,
+                                 &mgr->objects, &mgr->keys,      &mgr->sources,
+                                 &mgr->tickets, &mgr->resolved,  &mgr->stages,
+                                 &mgr->named,   &mgr->named_jobs};
 
     memcpy(tables, all, sizeof(all));
 }
@@ -102,7 +104,7 @@ struct mgr *mgr_new(const struct mgr_ops *ops, void *ctx,
     return NULL;
 }
 
-static struct mgr_node *node_of_conn(const struct mgr *mgr, uint32_t conn)
+struct mgr_node *mgr_find_conn(const struct mgr *mgr, uint32_t conn)
 {
     struct table_link *l = table_find(&mgr->conns, hash_u64(conn));
 
@@ -126,6 +128,7 @@ static void node_free(struct mgr *mgr, struct mgr_node *node)
 {
     mgr_fail_node_gone(mgr, node);
     mgr_stage_node_gone(mgr, node);
+    mgr_name_node_gone(mgr, node);
     mgr_source_node_gone(mgr, node);
     while (node->holders != NULL)
         mgr_holder_free(mgr, node->holders);
@@ -150,6 +153,7 @@ void mgr_free(struct mgr *mgr)
     mgr->ops.log = NULL;
     while (mgr->first_node != NULL)
         node_free(mgr, mgr->first_node);
+    mgr_name_free_all(mgr);
     mgr_tables(mgr, tables);
     for (int i = 0; i < TABLES; i++)
         table_free(tables[i]);
@@ -166,8 +170,8 @@ void mgr_free(struct mgr *mgr)
  */
 static void tick_plan(struct mgr *mgr)
 {
-    bool busy =
-        mgr->first_active != NULL || mgr->tickets.count > 0 || mgr->due_sources > 0;
+    bool busy = mgr->first_active != NULL || mgr->tickets.count > 0 ||
+                mgr->due_sources > 0 || mgr->first_copying != NULL;
     uint64_t move = TICK_MOVE_MS;
     uint64_t wait =
         busy ? TICK_BUSY_MS : (uint64_t)mgr->limits.dead_ms * VINE_IDLE_FACTOR / 8;
@@ -187,6 +191,8 @@ static void event_begin(struct mgr *mgr, uint64_t now_ms)
 {
     if (now_ms > mgr->now_ms)
         mgr->now_ms = now_ms;
+    if (mgr->started_ms == 0)
+        mgr->started_ms = mgr->now_ms;
 }
 
 static void event_end(struct mgr *mgr)
@@ -215,7 +221,7 @@ int mgr_connected(struct mgr *mgr, uint32_t conn, const char *name, const char *
     if (strlen(name) > VINE_NAME_MAX || strlen(addr) >= VINE_ADDR_MAX ||
         name[0] == '\0')
         return vine_err_set(err, VINE_EPROTO, "a node's name or address is too long");
-    if (node_of_conn(mgr, conn) != NULL)
+    if (mgr_find_conn(mgr, conn) != NULL)
         return vine_err_set(err, VINE_EINVAL, "connection %u is known already", conn);
     older = mgr_find_name(mgr, name);
     if (older != NULL)
@@ -241,7 +247,7 @@ int mgr_connected(struct mgr *mgr, uint32_t conn, const char *name, const char *
 
 void mgr_disconnected(struct mgr *mgr, uint32_t conn, uint64_t now_ms)
 {
-    struct mgr_node *node = node_of_conn(mgr, conn);
+    struct mgr_node *node = mgr_find_conn(mgr, conn);
 
     event_begin(mgr, now_ms);
     if (node == NULL)
@@ -339,14 +345,14 @@ static int on_have(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                                 m->ranges[i].first, m->ranges[i].count, o->pieces);
     if (h->reusing != m->reusing) {
         h->reusing = m->reusing;
+        o->reusing += m->reusing ? 1u : -1u;
         mgr_holder_changed(mgr, h);
-        mgr->feed_due |= o->active && o->feed.state == FEED_GATHER &&
+        mgr->feed_due |= o->active && o->feed.state == FEED_GATHER && o->reusing == 0 &&
                          o->copies[0] >= o->holder_count;
     }
     for (uint32_t i = 0; i < m->range_count; i++)
-        for (uint32_t p = 0; p < m->ranges[i].count; p++)
-            if (mgr_holder_add_piece(mgr, h, m->ranges[i].first + p) < 0)
-                return vine_err_set(err, VINE_ENOMEM, "out of memory");
+        if (mgr_holder_add_pieces(mgr, h, m->ranges[i]) < 0)
+            return vine_err_set(err, VINE_ENOMEM, "out of memory");
     return 0;
 }
 
@@ -389,6 +395,9 @@ static int dispatch(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         return mgr_source_resolved(mgr, node, m, err);
     case MSG_PROVED:
         return mgr_source_proved(mgr, node, m, err);
+    case MSG_BUILDING:
+        mgr_source_building(mgr, node, m);
+        return 0;
     case MSG_PART_MADE:
         return mgr_parts_made(mgr, node, m, err);
     case MSG_BUILT:
@@ -401,6 +410,8 @@ static int dispatch(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         return on_evicted(mgr, node, m);
     case MSG_STAGE:
         return mgr_stage_begin(mgr, node, m, err);
+    case MSG_NAME:
+        return mgr_name_message(mgr, node, m, err);
     case MSG_URGENT:
     case MSG_AWAITED:
         return mgr_lazy_urgent(mgr, node, m, err);
@@ -412,7 +423,9 @@ static int dispatch(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
     case MSG_PING:
         return on_ping(mgr, node);
     case MSG_PONG:
-    case MSG_ASK_STATUS: /* answered by the edge */
+    case MSG_ASK_STATUS: /* these three are the edge's */
+    case MSG_STORY:
+    case MSG_ASK_STORIES:
         return 0;
     default:
         return vine_err_set(err, VINE_EPROTO, "a node does not send '%s'",
@@ -423,7 +436,7 @@ static int dispatch(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
 int mgr_message(struct mgr *mgr, uint32_t conn, const struct msg *m, uint64_t now_ms,
                 struct vine_err *err)
 {
-    struct mgr_node *node = node_of_conn(mgr, conn);
+    struct mgr_node *node = mgr_find_conn(mgr, conn);
     int rc;
 
     event_begin(mgr, now_ms);
@@ -472,14 +485,16 @@ static bool probe_failed(const struct mgr *mgr, const struct mgr_node *node)
 
 static void drop_silent(struct mgr *mgr)
 {
+    uint64_t quiet_ms = crowd_quiet_ms(mgr->crowd);
     struct mgr_node *next;
 
     for (struct mgr_node *node = mgr->first_node; node != NULL; node = next) {
         uint64_t silent = mgr->now_ms - node->seen_ms;
         next = node->next;
-        if (silent >= mgr->limits.heartbeat_ms && node->sending + node->feeding > 0)
+        if (silent >= mgr->limits.heartbeat_ms + quiet_ms &&
+            node->sending + node->feeding > 0)
             mgr_probe(mgr, node);
-        if (silent < mgr->limits.dead_ms)
+        if (silent < mgr->limits.dead_ms + quiet_ms)
             continue;
         if (probe_failed(mgr, node) ||
             silent >= (uint64_t)mgr->limits.dead_ms * VINE_IDLE_FACTOR ||
@@ -497,6 +512,14 @@ static void stood_still(struct mgr *mgr)
         node->seen_ms = mgr->now_ms;
         node->probed_ms = 0;
     }
+}
+
+static void crowd_count(struct mgr *mgr)
+{
+    mgr->crowd = mgr->senders;
+    for (const struct object *o = mgr->first_active; o != NULL; o = o->active_next)
+        if (o->feed.segment > 0 && o->feed.members > mgr->crowd)
+            mgr->crowd = o->feed.members;
 }
 
 static void sweep(struct mgr *mgr)
@@ -526,41 +549,17 @@ void mgr_tick(struct mgr *mgr, uint64_t now_ms)
         stood_still(mgr);
     late = mgr->now_ms > mgr->next_tick_ms + TICK_LATE_MS;
     mgr->next_tick_ms = UINT64_MAX;
+    crowd_count(mgr);
     if (mgr->now_ms >= mgr->next_sweep_ms)
         sweep(mgr);
-    if (!late) /* who had no time for messages finds all slow or silent */
-        mgr_slow_check(mgr);
-    mgr_plan_endgame(mgr);
+    if (mgr->now_ms >= mgr->next_look_ms) {
+        mgr->next_look_ms =
+            mgr->now_ms + TICK_MOVE_MS + crowd_ms(mgr->crowd, LOOK_A_MS);
+        if (!late) /* who had no time for messages finds all slow or silent */
+            mgr_slow_check(mgr);
+        mgr_plan_endgame(mgr);
+    }
     mgr_feed_tick(mgr);
+    mgr_name_tick(mgr);
     event_end(mgr);
-}
-
-void mgr_each_node(const struct mgr *mgr,
-                   void (*visit)(void *arg, const struct mgr_node_info *n), void *arg)
-{
-    for (const struct mgr_node *node = mgr->first_node; node != NULL;
-         node = node->next) {
-        struct mgr_node_info info = {.name = node->name,
-                                     .addr = node->addr,
-                                     .suspect = mgr->now_ms < node->suspect_until_ms,
-                                     .complete_objects = node->complete_count,
-                                     .sending = node->sending,
-                                     .receiving = node->receiving,
-                                     .bytes_planned_out = node->bytes_planned_out};
-        visit(arg, &info);
-    }
-}
-
-void mgr_each_object(const struct mgr *mgr,
-                     void (*visit)(void *arg, const struct mgr_object_info *o),
-                     void *arg)
-{
-    for (const struct object *o = mgr->first_object; o != NULL; o = o->next) {
-        struct mgr_object_info info = {.digest = o->digest,
-                                       .size = o->size,
-                                       .pieces = o->pieces,
-                                       .seeds = o->seeds,
-                                       .wanting = o->hungry};
-        visit(arg, &info);
-    }
 }

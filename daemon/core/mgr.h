@@ -60,8 +60,8 @@ struct mgr_limits {
     uint32_t feed_min; /* so many receivers are fed by trees, across switches a
                           32nd of them; 0: never */
     uint32_t suspect_ms, corrupt_ms;
-    uint32_t heartbeat_ms; /* nodes with work ping this often; idle ones
-                              VINE_IDLE_FACTOR as seldom */
+    uint32_t heartbeat_ms; /* nodes with work ping this often, in crowds more
+                              seldom; idle ones VINE_IDLE_FACTOR as seldom */
     uint32_t dead_ms;      /* silent for so long while it has work: gone (idle:
                               VINE_IDLE_FACTOR x) */
 };
@@ -100,10 +100,40 @@ struct mgr_object_info {
     uint64_t size;
     uint32_t pieces, seeds, wanting; /* seeds: nodes that have all of it */
 };
+/* What a job asked for, and how far its nodes are. */
+struct mgr_source_info {
+    uint64_t job;
+    uint32_t uid;
+    const char *path;
+    const char *state;      /* "resolving", "queued" (another job's build goes on),
+                               "building", "proving", "bound" */
+    const char *origin;     /* who reads it; NULL: nobody */
+    uint64_t read, to_read; /* building: bytes of the source; 0: not known */
+    bool bound;             /* then: */
+    struct vine_digest digest;
+    uint64_t size;
+    uint32_t nodes, ready; /* ready: they have all of it */
+    const char *slowest;   /* of those that are not; NULL: all are */
+    uint64_t slowest_bytes;
+};
+struct mgr_want_info {
+    const char *node;
+    uint64_t bytes;
+    bool ready;
+};
 void mgr_each_node(const struct mgr *mgr,
                    void (*visit)(void *arg, const struct mgr_node_info *n), void *arg);
 void mgr_each_object(const struct mgr *mgr,
                      void (*visit)(void *arg, const struct mgr_object_info *o),
                      void *arg);
+/* The sources of a job of this uid (0: whosever it is), each followed by its nodes. */
+void mgr_each_source(const struct mgr *mgr, uint64_t job, uint32_t uid,
+                     void (*visit)(void *arg, const struct mgr_source_info *s),
+                     void (*visit_node)(void *arg, const struct mgr_want_info *w),
+                     void *arg);
+/* Of the job's sources the one that this node must wait for longest; false: it wants
+ * none of them. Costs as much as the job has nodes. */
+bool mgr_longest_wait(const struct mgr *mgr, uint32_t conn, uint64_t job, uint32_t uid,
+                      struct mgr_source_info *out);
 
 #endif

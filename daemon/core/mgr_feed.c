@@ -47,6 +47,7 @@
 #define GATHER_MAX_MS 300u
 #define GATHER_A_MS 4u      /* so many more members may take a millisecond more */
 #define GATHER_REUSE_MS 10u /* after the last manifest, for looks at older objects */
+#define REUSE_PART 64u      /* of the members may still look; if more do, longer */
 
 bool mgr_feed_awaits(const struct intake *in, uint32_t piece)
 {
@@ -159,16 +160,31 @@ static void feed_cut(struct mgr *mgr, struct holder *h, struct feed *f, uint64_t
     mgr_holder_changed(mgr, h);
 }
 
-void mgr_feed_arrived(struct mgr *mgr, struct holder *h, uint32_t piece)
+/* What of a feed's word is in the range. */
+static uint64_t feed_mask(const struct feed *f, struct msg_range range)
 {
-    for (uint32_t i = 0; i < FEEDS_MAX; i++) {
+    uint32_t end = range.first + range.count;
+    uint64_t mask;
+
+    if (f->first >= end || range.first >= f->first + 64)
+        return 0;
+    mask = mask_of(end - f->first);
+    return range.first > f->first ? mask & ~mask_of(range.first - f->first) : mask;
+}
+
+void mgr_feed_arrived(struct mgr *mgr, struct holder *h, struct msg_range range)
+{
+    for (uint32_t i = 0; i < FEEDS_MAX && h->in->feeds > 0; i++) {
         struct feed *f = &h->in->feed[i];
-        if (f->from == NULL || piece - f->first >= 64 ||
-            !(f->awaited >> (piece - f->first) & 1))
+        uint64_t came = f->from == NULL ? 0 : f->awaited & feed_mask(f, range);
+        if (came == 0)
             continue;
-        f->awaited &= ~(1ull << (piece - f->first));
-        h->object->spread[piece]--;
-        mgr_unask(h->in, piece);
+        f->awaited &= ~came;
+        for (; came != 0; came &= came - 1) {
+            uint32_t piece = f->first + (uint32_t)__builtin_ctzll(came);
+            h->object->spread[piece]--;
+            mgr_unask(h->in, piece);
+        }
         if (f->awaited == 0)
             feed_over(mgr, h, f);
     }
@@ -401,12 +417,13 @@ static void feeding_begin(struct mgr *mgr, struct object *o)
 }
 
 /* The last ones to have the manifest look at once whether older objects help. */
-static bool some_reuse(const struct object *o)
+static bool wait_for_reuse(const struct mgr *mgr, const struct object *o)
 {
-    for (const struct holder *h = o->holders; h != NULL; h = h->object_next)
-        if (h->reusing)
-            return true;
-    return false;
+    uint64_t enough_ms = GATHER_REUSE_MS;
+
+    if (o->reusing * REUSE_PART > o->hungry)
+        enough_ms += crowd_ms(o->hungry, GATHER_A_MS);
+    return o->reusing > 0 && mgr->now_ms < o->feed.lacked_ms + enough_ms;
 }
 
 static void gather(struct mgr *mgr, struct object *o)
@@ -420,8 +437,7 @@ static void gather(struct mgr *mgr, struct object *o)
         o->feed.lacked_ms = mgr->now_ms;
     if (mgr->now_ms < o->feed.since_ms + GATHER_MAX_MS + o->hungry / GATHER_A_MS &&
         (o->copies[0] < o->holder_count ||
-         mgr->now_ms < o->feed.joined_ms + GATHER_MS ||
-         (mgr->now_ms < o->feed.lacked_ms + GATHER_REUSE_MS && some_reuse(o))))
+         mgr->now_ms < o->feed.joined_ms + GATHER_MS || wait_for_reuse(mgr, o)))
         return;
     feeding_begin(mgr, o);
     mgr_log(mgr, VINE_LOG_INFO, "event=trees-begin object=%u members=%u", o->id,
@@ -434,6 +450,13 @@ static void feeding_over(struct mgr *mgr, struct object *o)
     o->feed.state = FEED_OFF;
     o->feed.next = o->pieces;
     holders_changed(mgr, o);
+}
+
+uint32_t mgr_feed_heartbeat_ms(const struct mgr *mgr, const struct object *o)
+{
+    uint32_t members = o->feed.segment > 0 ? o->feed.members : 0;
+
+    return mgr->limits.heartbeat_ms + crowd_ms(members, HEARTBEAT_A_MS);
 }
 
 void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight)

@@ -41,6 +41,15 @@ static inline uint32_t crowd_ms(uint32_t members, uint32_t a_ms)
     return members > MEMBERS_FEW ? (members - MEMBERS_FEW) / a_ms : 0;
 }
 
+#define HEARTBEAT_A_MS 2u /* so many of those report a millisecond less often, */
+#define QUIET_A_MS 4u     /* and so many have one more until they are asked */
+
+/* Added to whatever bounds the silence of one of so many. */
+static inline uint32_t crowd_quiet_ms(uint32_t crowd)
+{
+    return crowd_ms(crowd, HEARTBEAT_A_MS) + crowd_ms(crowd, QUIET_A_MS);
+}
+
 static inline uint32_t slot_of(uint32_t segment)
 {
     return segment % SEGMENTS_KEPT;

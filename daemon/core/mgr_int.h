@@ -13,6 +13,7 @@
  *   mgr_parts.c    stretches of an image that is still being built
  *   mgr_stage.c    `vine-env stage`
  *   mgr_lazy.c     jobs that start before their object is there
+ *   mgr_info.c     lists for status and metrics
  *
  * Everything hangs together by pointers: a node has holders (its share of an object)
  * and wants (its interest in a source); a source is bound to an object. What ends takes
@@ -187,6 +188,7 @@ struct object {
     uint32_t holder_count, seeds;
     struct source *sources; /* bound to it */
     uint32_t part_of;       /* builds that announced it as a part */
+    uint32_t reusing;       /* holders that look at what older objects have */
     uint32_t hungry;        /* holders that are supplied and incomplete */
     /* While hungry > 0: */
     struct object *active_next, *active_prev;
@@ -242,6 +244,7 @@ struct source { /* what (job, uid, path) is */
     uint64_t ticket; /* 0: no origin at work */
     struct mgr_node *origin;
     uint32_t tries;
+    uint64_t read, to_read;  /* bytes, by a build */
     bool has_key;            /* then in mgr->resolved, while the ticket is open */
     bool keyed;              /* key is what the last origin said; stays */
     bool proved;             /* by the ticket's origin */
@@ -279,6 +282,31 @@ struct stage {
     struct mgr_node **node; /* [pending]: those that do not have it yet */
 };
 
+struct name { /* the version that a name of a job's file means */
+    struct table_link link;
+    struct named_job *job;
+    struct name *next;
+    char *id;               /* with the version */
+    bool told;              /* to this manager, not brought along by a node */
+    uint64_t away_since_ms; /* as somebody noticed who asked; 0: here */
+};
+
+struct named_job {
+    struct table_link by_job;
+    uint64_t job;
+    uint32_t uid, count;
+    struct name *names;
+};
+
+struct copying { /* a file of a job is brought to more of its nodes */
+    struct copying *next;
+    uint64_t ticket, since_ms;
+    struct mgr_node *asker;
+    struct source *source;
+    uint32_t pending;
+    struct mgr_node **node; /* [pending]: those that do not have it yet */
+};
+
 #define TOUCHED_OBJECTS_MAX 64 /* of which the manager remembers what starts read */
 
 struct touched {
@@ -293,21 +321,24 @@ struct mgr {
     void *ctx;
     struct mgr_limits limits;
     uint64_t now_ms;
+    uint64_t started_ms; /* its first event; 0: none yet */
     uint64_t next_tick_ms;
     uint32_t senders; /* nodes that had something to send at the last tick, */
     uint32_t sending; /* to others than those they feed, */
     uint32_t slow;    /* or were slow; at most so many */
+    uint32_t crowd;   /* senders, or members of the largest trees */
     uint64_t last_ticket;
     uint32_t last_node_id, last_object_id;
     uint64_t last_order; /* of intakes */
     uint32_t turn;       /* of partners, so that all come first now and then */
     struct table conns, names, holders, objects, keys;
-    struct table sources, tickets, resolved, stages;
+    struct table sources, tickets, resolved, stages, named, named_jobs;
+    struct copying *first_copying;
     uint32_t due_sources;
     struct mgr_node *first_node, *last_node;
     struct object *first_object, *last_object;
     struct object *first_active;
-    uint64_t next_sweep_ms;
+    uint64_t next_sweep_ms, next_look_ms;
     bool feed_due;        /* a segment may have to be planned */
     bool feed_search;     /* look closely, as at a tick */
     struct list switches; /* names; the first has id 1 */
@@ -322,6 +353,7 @@ void mgr_log(struct mgr *mgr, enum vine_log_level level, const char *format, ...
     __attribute__((format(printf, 3, 4)));
 void mgr_probe(struct mgr *mgr, struct mgr_node *node); /* does it live? */
 int mgr_list_push(struct list *list, void *entry);
+struct mgr_node *mgr_find_conn(const struct mgr *mgr, uint32_t conn);
 struct mgr_node *mgr_find_name(const struct mgr *mgr, const char *name);
 
 /* mgr_object.c */
@@ -345,7 +377,7 @@ void mgr_holder_put(struct mgr *mgr,
                     struct holder *h); /* frees it when it means nothing */
 bool mgr_holder_has(const struct holder *h, uint32_t piece);
 int mgr_holder_complete(struct mgr *mgr, struct holder *h);
-int mgr_holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece);
+int mgr_holder_add_pieces(struct mgr *mgr, struct holder *h, struct msg_range range);
 int mgr_holder_supply(struct mgr *mgr, struct holder *h);
 void mgr_holder_unsupply(struct mgr *mgr, struct holder *h);
 void mgr_holder_avoid(struct mgr *mgr, struct holder *h, uint64_t until_ms);
@@ -375,7 +407,7 @@ bool mgr_feed_many(const struct mgr *mgr, const struct object *o, uint32_t recei
 void mgr_feed_run(struct mgr *mgr);  /* at the end of an event */
 void mgr_feed_tick(struct mgr *mgr); /* look closely */
 bool mgr_feed_awaits(const struct intake *in, uint32_t piece);
-void mgr_feed_arrived(struct mgr *mgr, struct holder *h, uint32_t piece);
+void mgr_feed_arrived(struct mgr *mgr, struct holder *h, struct msg_range range);
 /* Feeds of these pieces from `peer` ("": any) end; *from: who it was. */
 void mgr_feed_failed(struct mgr *mgr, struct holder *h, struct msg_range range,
                      const char *peer, struct mgr_node **from);
@@ -385,6 +417,8 @@ uint32_t mgr_feed_cut(struct mgr *mgr, struct holder *h, struct mgr_node *from,
 /* It sends nothing that it does not have already. */
 void mgr_feed_sender_gone(struct mgr *mgr, struct object *o, struct mgr_node *from);
 void mgr_feed_give_up(struct mgr *mgr, struct object *o);
+/* How often one that receives it is to say something. */
+uint32_t mgr_feed_heartbeat_ms(const struct mgr *mgr, const struct object *o);
 /* Somebody joined, was slow or died meanwhile. */
 void mgr_feed_disturbed(struct mgr *mgr, struct object *o, uint32_t weight);
 void mgr_feed_drop_all(struct mgr *mgr, struct holder *h);
@@ -437,6 +471,8 @@ struct source *mgr_source_of_key(const struct mgr *mgr, const struct source *s,
                                  enum source_state state);
 void mgr_ticket_send(struct mgr *mgr, struct source *s, enum msg_type type);
 void mgr_build_begin(struct mgr *mgr, struct source *s);
+void mgr_source_building(struct mgr *mgr, const struct mgr_node *node,
+                         const struct msg *m);
 /* The origin's work is over or taken from it; tell: it does not know yet. */
 void mgr_ticket_end(struct mgr *mgr, struct source *s, bool tell);
 void mgr_source_unlink(struct mgr *mgr, struct source *s);
@@ -493,7 +529,6 @@ void mgr_source_check_object(struct mgr *mgr, struct object *o);
 /* This node cannot have it. */
 void mgr_source_fail_holder(struct mgr *mgr, struct holder *h, enum vine_code code,
                             const char *text);
-void mgr_source_free_all(struct mgr *mgr);
 
 /* mgr_lazy.c */
 /* URGENT or AWAITED. */
@@ -521,6 +556,22 @@ void mgr_parts_withdraw(struct mgr *mgr, struct want *w);
 void mgr_parts_lost(struct mgr *mgr, struct holder *h);
 void mgr_parts_end(struct mgr *mgr, struct source *s); /* with the ticket */
 
+/* mgr_name.c */
+int mgr_name_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
+                     struct vine_err *err);
+/* A node had this before this manager knew of it. */
+void mgr_name_restore(struct mgr *mgr, uint64_t job, uint32_t uid, const char *id);
+/* A node has left the job: its names go with its last source. */
+void mgr_name_job_left(struct mgr *mgr, uint64_t job);
+/* For those who wait for copies: this node has the source, or will not have it. */
+void mgr_name_node_done(struct mgr *mgr, const struct source *s, struct mgr_node *node);
+void mgr_name_node_failed(struct mgr *mgr, const struct source *s,
+                          struct mgr_node *node, const char *text);
+void mgr_name_node_gone(struct mgr *mgr, struct mgr_node *node);
+void mgr_name_tick(struct mgr *mgr); /* nodes that do not begin to take copies */
+void mgr_name_source_gone(struct mgr *mgr, const struct source *s);
+void mgr_name_free_all(struct mgr *mgr);
+
 /* mgr_stage.c */
 int mgr_stage_begin(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                     struct vine_err *err);
@@ -529,6 +580,5 @@ void mgr_stage_node_done(struct mgr *mgr, struct stage *stage, struct mgr_node *
 void mgr_stage_node_failed(struct mgr *mgr, struct stage *stage, struct mgr_node *node,
                            enum vine_code code, const char *text);
 void mgr_stage_node_gone(struct mgr *mgr, struct mgr_node *node);
-void mgr_stage_free_all(struct mgr *mgr);
 
 #endif

@@ -460,6 +460,7 @@ void mgr_holder_free(struct mgr *mgr, struct holder *h)
         h->object_next->object_prev = h->object_prev;
     h->node->holder_count--;
     o->holder_count--;
+    o->reusing -= h->reusing;
     table_remove(&mgr->holders, &h->link);
     free(h->have);
     free(h);
@@ -477,12 +478,10 @@ bool mgr_holder_has(const struct holder *h, uint32_t piece)
     return h->complete || bits_get(h->have, piece);
 }
 
-int mgr_holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece)
+static void add_piece(struct mgr *mgr, struct holder *h, uint32_t piece)
 {
     struct object *o = h->object;
 
-    if (mgr_holder_has(h, piece))
-        return 0;
     if (h->in != NULL && bits_get(h->in->asked, piece))
         for (uint32_t i = h->in->flights; i-- > 0;)
             if (h->in->flight[i].piece == piece) {
@@ -490,18 +489,30 @@ int mgr_holder_add_piece(struct mgr *mgr, struct holder *h, uint32_t piece)
                 mgr_fail_forgive(h, h->in->flight[i].from);
                 mgr_flight_remove(mgr, h, i);
             }
-    if (h->in != NULL && h->in->feeds > 0)
-        mgr_feed_arrived(mgr, h, piece);
     bits_set(h->have, piece);
     h->have_count++;
     if (o->active && !h->avoided)
         count_piece(o, piece, true);
-    if (o->active && ((piece == 0 && o->copies[0] >= o->holder_count) ||
+    if (piece == 0 && o->held > 0)
+        mgr_lazy_tell_origins(mgr, o);
+}
+
+int mgr_holder_add_pieces(struct mgr *mgr, struct holder *h, struct msg_range range)
+{
+    struct object *o = h->object;
+    uint32_t before = h->have_count;
+
+    for (uint32_t p = range.first; p - range.first < range.count; p++)
+        if (!mgr_holder_has(h, p))
+            add_piece(mgr, h, p);
+    if (h->have_count == before)
+        return 0;
+    if (h->in != NULL)
+        mgr_feed_arrived(mgr, h, range);
+    if (o->active && ((range.first == 0 && o->copies[0] >= o->holder_count) ||
                       (o->feed.state == FEED_ON && o->seeds == 0)))
         mgr->feed_due = true;
     mgr_holder_changed(mgr, h);
-    if (piece == 0 && o->held > 0)
-        mgr_lazy_tell_origins(mgr, o);
     return h->have_count == o->pieces ? mgr_holder_complete(mgr, h) : 0;
 }
 

@@ -443,7 +443,9 @@ static void fresh_tell(struct mgr *mgr, struct holder *h)
     t.mgr = mgr;
     t.to = h;
     t.last = NULL;
-    t.m = (struct msg){.type = MSG_FETCH, .digest = h->object->digest};
+    t.m = (struct msg){.type = MSG_FETCH,
+                       .digest = h->object->digest,
+                       .heartbeat_ms = mgr_feed_heartbeat_ms(mgr, h->object)};
     h->fresh = false;
     for (uint32_t i = 0; h->in != NULL && i < h->in->flights; i++) {
         struct flight *f = &h->in->flight[i];

@@ -284,6 +284,7 @@ void mgr_source_bind_same_key(struct mgr *mgr, const struct vine_digest *key,
 
     while ((s = mgr_source_of_key(mgr, &probe, SOURCE_QUEUED)) != NULL ||
            (s = mgr_source_of_key(mgr, &probe, SOURCE_BUILDING)) != NULL) {
+        s->state = SOURCE_BOUND; /* none of the others needs to build */
         mgr_ticket_end(mgr, s, true);
         mgr_source_bind(mgr, s, o);
     }
@@ -362,6 +363,7 @@ int mgr_source_bound_before(struct mgr *mgr, struct mgr_node *node,
         s->state = SOURCE_BOUND;
         mgr_source_link(s, o);
     }
+    mgr_name_restore(mgr, b->job, b->uid, b->path);
     if (mgr_want_find(s, node) != NULL)
         return 0;
     w = mgr_want_new(s, node);
@@ -398,6 +400,7 @@ static void want_leave(struct mgr *mgr, struct want *w, bool gone)
     struct source *s = w->source;
     struct mgr_node *node = w->node;
 
+    mgr_name_node_failed(mgr, s, node, "the node left the job");
     mgr_want_free(mgr, w);
     if (s->wants == NULL)
         mgr_source_free(mgr, s);
@@ -415,6 +418,7 @@ void mgr_source_release(struct mgr *mgr, struct mgr_node *node, const struct msg
         if (w->source->job == m->job)
             want_leave(mgr, w, false);
     }
+    mgr_name_job_left(mgr, m->job);
     if (stage == NULL)
         return;
     if (m->code != VINE_OK)
@@ -471,6 +475,7 @@ void mgr_source_refused(struct mgr *mgr, struct holder *h)
         if (w->holder == h) {
             w->holder = NULL;
             mgr_holder_unsupply(mgr, h);
+            mgr_name_node_failed(mgr, w->source, h->node, "the node cannot take it");
         }
     mgr_parts_lost(mgr, h);
     mgr_holder_put(mgr, h);
@@ -493,6 +498,7 @@ void mgr_source_completed(struct mgr *mgr, struct holder *h)
         mgr_want_tell_key(mgr, w);
         if (s->stage != NULL)
             mgr_stage_node_done(mgr, s->stage, h->node);
+        mgr_name_node_done(mgr, s, h->node);
     }
 }
 
@@ -560,16 +566,4 @@ void mgr_source_check_object(struct mgr *mgr, struct object *o)
         return;
     o->missing_since_ms = 0;
     source_start(mgr, found);
-}
-
-void mgr_source_free_all(struct mgr *mgr)
-{
-    struct table_link *l;
-
-    while ((l = table_each(&mgr->sources, NULL)) != NULL) {
-        struct source *s = table_entry(l, struct source, by_name);
-        while (s->wants != NULL)
-            mgr_want_free(mgr, s->wants);
-        mgr_source_free(mgr, s);
-    }
 }

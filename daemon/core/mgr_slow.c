@@ -21,7 +21,6 @@
 #define GRACE_OFF_MS 600u /* more, when trees have been given up */
 #define CALM_MS 200u      /* and what a segment takes, after one was found slow */
 #define SILENT_MS 400u
-#define SILENT_A_MS 4u /* nodes of a crowd report less often: so many, a ms longer */
 #define SLOW_FIRST_MS 300u
 #define SLOW_MAX_MS 60000u
 
@@ -357,7 +356,7 @@ void mgr_slow_heard(struct mgr *mgr, struct mgr_node *node)
  * its connection is. */
 static void silence_check(struct mgr *mgr)
 {
-    uint32_t silent_ms = SILENT_MS + crowd_ms(mgr->senders, SILENT_A_MS);
+    uint32_t silent_ms = SILENT_MS + crowd_quiet_ms(mgr->crowd);
 
     mgr->senders = mgr->sending = mgr->slow = 0;
     for (struct mgr_node *node = mgr->first_node; node != NULL; node = node->next) {

@@ -80,7 +80,41 @@ void mgr_ticket_send(struct mgr *mgr, struct source *s, enum msg_type type)
 void mgr_build_begin(struct mgr *mgr, struct source *s)
 {
     s->state = SOURCE_BUILDING;
+    s->read = s->to_read = 0;
     mgr_ticket_send(mgr, s, MSG_BUILD);
+}
+
+/* A ticket that has ended meanwhile is no fault. */
+void mgr_source_building(struct mgr *mgr, const struct mgr_node *node,
+                         const struct msg *m)
+{
+    struct source *s = mgr_source_of_ticket(mgr, m->ticket);
+
+    if (s == NULL || s->origin != node || s->state != SOURCE_BUILDING)
+        return;
+    s->to_read = m->size;
+    s->read = m->offset < m->size ? m->offset : m->size;
+}
+
+/* One that waits for nobody but `s`, which ends. It may be queued itself: it began to
+ * build, and had to wait when it was looked into. One whose manifest is known may have
+ * to prove it first: the next tick's, and the others of its key wait for it. */
+static struct source *next_of_key(const struct mgr *mgr, const struct source *s)
+{
+    struct table_link *l = table_find(&mgr->resolved, hash_digest(&s->key));
+    struct source *next = NULL;
+
+    for (; l != NULL; l = table_next_same(l)) {
+        struct source *other = table_entry(l, struct source, by_key);
+        if (other == s || !vine_digest_equal(&other->key, &s->key))
+            continue;
+        if (other->state == SOURCE_BUILDING || other->state == SOURCE_PROVING ||
+            (other->state == SOURCE_QUEUED && other->packed))
+            return NULL;
+        if (other->state == SOURCE_QUEUED && next == NULL)
+            next = other;
+    }
+    return next;
 }
 
 /* The origin's work is over or taken from it. If it was the builder of its key, one
@@ -103,10 +137,10 @@ void mgr_ticket_end(struct mgr *mgr, struct source *s, bool tell)
         return;
     s->has_key = false;
     table_remove(&mgr->resolved, &s->by_key);
-    waiting = mgr_source_of_key(mgr, s, SOURCE_QUEUED);
-    /* One whose manifest is known may have to prove it first: the next tick's. */
-    if ((s->state == SOURCE_BUILDING || s->state == SOURCE_PROVING) &&
-        waiting != NULL && !waiting->packed)
+    if (s->state == SOURCE_RESOLVING || s->state == SOURCE_BOUND)
+        return;
+    waiting = next_of_key(mgr, s);
+    if (waiting != NULL)
         mgr_build_begin(mgr, waiting);
 }
 
@@ -143,6 +177,7 @@ void mgr_source_due_clear(struct mgr *mgr, struct source *s)
 
 void mgr_source_free(struct mgr *mgr, struct source *s)
 {
+    mgr_name_source_gone(mgr, s);
     mgr_source_due_clear(mgr, s);
     mgr_ticket_end(mgr, s, true);
     mgr_source_unlink(mgr, s);
@@ -153,10 +188,10 @@ void mgr_source_free(struct mgr *mgr, struct source *s)
 
 struct want *mgr_want_find(const struct source *s, const struct mgr_node *node)
 {
-    struct want *w = s->wants;
+    struct want *w = node->wants; /* a source may have thousands */
 
-    while (w != NULL && w->node != node)
-        w = w->source_next;
+    while (w != NULL && w->source != s)
+        w = w->node_next;
     return w;
 }
 
@@ -263,6 +298,7 @@ void mgr_want_fail(struct mgr *mgr, struct want *w, enum vine_code code,
     send_binding(mgr, w, code, MSG_CLAIM_SHOWN, text);
     if (s->stage != NULL)
         mgr_stage_node_failed(mgr, s->stage, w->node, code, text);
+    mgr_name_node_failed(mgr, s, w->node, text);
     mgr_want_free(mgr, w);
 }
 
@@ -285,6 +321,9 @@ void mgr_want_bind(struct mgr *mgr, struct want *w)
     send_binding(mgr, w, VINE_OK, claim_of(s), "");
     if (!w->holder->complete)
         mgr_lazy_tell(mgr, w->node, s->object);
-    if (s->stage != NULL && w->holder->complete)
+    if (!w->holder->complete)
+        return;
+    if (s->stage != NULL)
         mgr_stage_node_done(mgr, s->stage, w->node);
+    mgr_name_node_done(mgr, s, w->node);
 }

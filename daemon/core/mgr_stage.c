@@ -161,11 +161,3 @@ int mgr_stage_begin(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         send_wanted(mgr, stage, m);
     return 0;
 }
-
-void mgr_stage_free_all(struct mgr *mgr)
-{
-    struct table_link *l;
-
-    while ((l = table_each(&mgr->stages, NULL)) != NULL)
-        stage_free(mgr, table_entry(l, struct stage, by_job));
-}

@@ -73,7 +73,7 @@ void node_send(struct node *node, struct msg *m)
         m->peer = "";
     /* Nothing overtakes what is here already. */
     if (m->type != MSG_HAVE && m->type != MSG_REGISTER && m->type != MSG_PING &&
-        m->type != MSG_PONG)
+        m->type != MSG_PONG && m->type != MSG_STORY)
         node_have_tell_untold(node);
     node->sent_ms = node->now_ms;
     node->ops.send(node->ctx, m);
@@ -237,6 +237,7 @@ void node_manager_up(struct node *node, uint64_t now_ms)
     node_lazy_tell_all(node);
     node_hold_tell_all(node);
     node_job_want_all(node);
+    node_story_settle_all(node);
 }
 
 static void requests_fail(struct node *node)
@@ -309,10 +310,48 @@ int node_cluster_stage(struct node *node, uint64_t client, uint32_t uid, uint32_
     return request_new(node, client, &m, err);
 }
 
-int node_ask_status(struct node *node, uint64_t client, uint64_t now_ms,
-                    struct vine_err *err)
+int node_ask_status(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
+                    bool brief, uint64_t now_ms, struct vine_err *err)
 {
-    struct msg m = {.type = MSG_ASK_STATUS};
+    struct msg m = {.type = MSG_ASK_STATUS, .job = job, .uid = uid, .brief = brief};
+
+    node_time(node, now_ms);
+    return request_new(node, client, &m, err);
+}
+
+void node_requests_forget(struct node *node, uint64_t client)
+{
+    for (struct request *r = node->first_request; r != NULL; r = r->next)
+        if (r->client == client)
+            r->client = 0;
+}
+
+int node_name(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
+              uint32_t gid, const char *id, const char *const *names,
+              uint32_t name_count, uint32_t copies, uint64_t now_ms,
+              struct vine_err *err)
+{
+    struct msg m = {.type = MSG_NAME,
+                    .job = job,
+                    .uid = uid,
+                    .gid = gid,
+                    .path = id,
+                    .names = names,
+                    .name_count = name_count,
+                    .copies = copies};
+    bool versioned;
+
+    node_time(node, now_ms);
+    if (!vine_source_is_named(id, &versioned) || copies > name_count ||
+        name_count > VINE_NODES_MAX)
+        return vine_err_set(err, VINE_EINVAL, "'%.80s' is no name of a job's file", id);
+    return request_new(node, client, &m, err);
+}
+
+int node_ask_stories(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
+                     uint64_t offset, uint64_t now_ms, struct vine_err *err)
+{
+    struct msg m = {.type = MSG_ASK_STORIES, .job = job, .uid = uid, .offset = offset};
 
     node_time(node, now_ms);
     return request_new(node, client, &m, err);
@@ -320,6 +359,8 @@ int node_ask_status(struct node *node, uint64_t client, uint64_t now_ms,
 
 static void on_answer(struct node *node, const struct msg *m)
 {
+    const char *text = m->type == MSG_NAMED && m->code == VINE_OK ? m->path : m->text;
+
     struct request **at = &node->first_request, *r;
 
     while (*at != NULL && (*at)->ticket != m->ticket)
@@ -330,7 +371,7 @@ static void on_answer(struct node *node, const struct msg *m)
     *at = r->next;
     node->request_count--;
     if (r->client != 0)
-        node->ops.answer(node->ctx, r->client, m->code, m->text != NULL ? m->text : "");
+        node->ops.answer(node->ctx, r->client, m->code, text != NULL ? text : "");
     free(r);
 }
 
@@ -377,6 +418,8 @@ int node_message(struct node *node, const struct msg *m, uint64_t now_ms,
         return 0;
     case MSG_STAGED:
     case MSG_STATUS:
+    case MSG_NAMED:
+    case MSG_STORIES:
         on_answer(node, m);
         return 0;
     case MSG_URGENT:

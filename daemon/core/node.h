@@ -48,6 +48,8 @@ struct node_result { /* of one source of a stage request */
     struct vine_digest digest; /* when ok */
     uint32_t mount_uid;        /* which mount: NODE_ANY_UID or the job's uid */
     uint64_t size;
+    bool cached; /* ok: all of it was here before the job asked */
+    bool first;  /* nobody of this job was answered before */
 };
 
 struct node_ops {
@@ -119,7 +121,8 @@ struct node_ops {
      * afterwards. */
     void (*reply)(void *ctx, uint64_t client, const struct node_result *results,
                   uint32_t count);
-    /* The answer to node_cluster_stage and node_ask_status: code and text. */
+    /* The answer to node_cluster_stage, node_name and what node_ask_... asked: code and
+     * text. */
     void (*answer)(void *ctx, uint64_t client, enum vine_code code, const char *text);
     /* Leases or bindings changed: the edge writes them down (node_each_job) soon. */
     void (*save)(void *ctx);
@@ -164,14 +167,31 @@ int node_stage(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
                struct vine_err *err);
 /* The room changes: others use the disk too. Takes effect at the next admission. */
 void node_set_cache_max(struct node *node, uint64_t cache_max);
+/* Does anything here belong to this job, or to any? */
+bool node_has_job(const struct node *node, uint64_t job);
+bool node_has_jobs(const struct node *node);
 void node_job_end(struct node *node, uint64_t job, uint64_t now_ms);
 /* The client hung up: no reply; its job stays until node_job_end. */
 void node_client_gone(struct node *node, uint64_t client, uint64_t now_ms);
 int node_cluster_stage(struct node *node, uint64_t client, uint32_t uid, uint32_t gid,
                        const char *path, const char *const *names, uint32_t name_count,
                        uint64_t job, uint64_t now_ms, struct vine_err *err);
-int node_ask_status(struct node *node, uint64_t client, uint64_t now_ms,
-                    struct vine_err *err);
+/* The fields are MSG_ASK_STATUS's. A client that waits in node_stage may ask with
+ * `brief`: the answer comes before its reply or not at all. */
+int node_ask_status(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
+                    bool brief, uint64_t now_ms, struct vine_err *err);
+/* What tasks of a job offer to each other (spec.h). `id` with a version, which the job
+ * has here: it goes by its name from now on, answered when `copies` of the nodes have
+ * it too. Without: the answer's text is the id with its version; VINE_ENOENT: nobody
+ * has offered it yet; VINE_ETIMEDOUT: ask again, those who have it do not answer now;
+ * VINE_ELOST: they are gone. */
+int node_name(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
+              uint32_t gid, const char *id, const char *const *names,
+              uint32_t name_count, uint32_t copies, uint64_t now_ms,
+              struct vine_err *err);
+/* What the manager's log has of a job, from `offset` on, that this user may see. */
+int node_ask_stories(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
+                     uint64_t offset, uint64_t now_ms, struct vine_err *err);
 /* Evict an object without a lease; VINE_ELIMIT if leased, ENOENT if absent. */
 int node_evict(struct node *node, const struct vine_digest *digest, uint64_t now_ms,
                struct vine_err *err);
@@ -196,6 +216,9 @@ void node_source_opened(struct node *node, uint64_t ticket,
                         uint64_t now_ms);
 void node_source_proved(struct node *node, uint64_t ticket, const struct vine_err *err,
                         uint64_t now_ms);
+/* So far a build has read so many bytes of `size`; as often as the edge likes. */
+void node_source_building(struct node *node, uint64_t ticket, uint64_t bytes,
+                          uint64_t size, uint64_t now_ms);
 void node_source_built(struct node *node, uint64_t ticket,
                        const struct msg_object *object, const struct vine_err *err,
                        uint64_t now_ms);

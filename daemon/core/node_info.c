@@ -4,6 +4,15 @@
 
 #include "daemon/core/node_int.h"
 
+uint32_t node_uid_sources(const struct node *node, uint32_t uid)
+{
+    uint32_t count = 0;
+
+    for (const struct node_job *job = node->first_job; job != NULL; job = job->next)
+        count += job->uid == uid ? job->source_count : 0;
+    return count;
+}
+
 bool node_may_serve(const struct node *node, const struct vine_digest *digest,
                     struct msg_range range)
 {
@@ -42,15 +51,41 @@ static const char *const phase_names[] = {
     [PHASE_READY] = "mounting",
 };
 
+/* This node builds what the source needs; NULL: it does not. */
+static const struct ticket *build_of(const struct node *node,
+                                     const struct job_source *s)
+{
+    for (const struct ticket *t = node->first_ticket; t != NULL; t = t->next)
+        if (t->state == TICKET_BUILDING && t->uid == s->job->uid &&
+            strcmp(t->path, s->path) == 0)
+            return t;
+    return NULL;
+}
+
 static enum phase phase_of(const struct node *node, const struct job_source *s)
 {
     if (s->state == SOURCE_BOUND)
         return s->object->state == OBJECT_PARTIAL ? PHASE_FETCHING : PHASE_READY;
-    for (const struct ticket *t = node->first_ticket; t != NULL; t = t->next)
-        if (t->state == TICKET_BUILDING && t->uid == s->job->uid &&
-            strcmp(t->path, s->path) == 0)
-            return PHASE_BUILDING;
+    if (build_of(node, s) != NULL)
+        return PHASE_BUILDING;
     return node->manager_up ? PHASE_RESOLVING : PHASE_WAITING;
+}
+
+static void add_progress(const struct node *node, const struct job_source *s,
+                         struct node_progress *out)
+{
+    const struct ticket *build;
+
+    if (s->state == SOURCE_BOUND) {
+        out->bytes_total += s->object->size;
+        out->bytes_done += s->object->bytes_here;
+        out->bytes_peer += s->object->bytes_peer;
+        out->bytes_origin += s->object->bytes_origin;
+        out->bytes_reused += s->object->bytes_reused;
+    } else if ((build = build_of(node, s)) != NULL) {
+        out->bytes_total += build->to_read;
+        out->bytes_done += build->read;
+    }
 }
 
 int node_progress(const struct node *node, uint64_t client, struct node_progress *out)
@@ -67,13 +102,7 @@ int node_progress(const struct node *node, uint64_t client, struct node_progress
         const struct job_source *s = c->source[i];
         if (c->err[i].code == VINE_OK && phase_of(node, s) < phase)
             phase = phase_of(node, s);
-        if (s->state != SOURCE_BOUND)
-            continue;
-        out->bytes_total += s->object->size;
-        out->bytes_done += s->object->bytes_here;
-        out->bytes_peer += s->object->bytes_peer;
-        out->bytes_origin += s->object->bytes_origin;
-        out->bytes_reused += s->object->bytes_reused;
+        add_progress(node, s, out);
     }
     out->phase = phase_names[phase];
     return 0;

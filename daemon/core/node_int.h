@@ -9,6 +9,7 @@
  *   node_origin.c    this node as origin: tickets, builds, streams
  *   node_lazy.c      jobs that start before their object is there
  *   node_hold.c      what these do not need waits
+ *   node_story.c     how objects came here, for the manager's log
  *   node_info.c      progress, lists, totals
  *
  * A job has sources; a source is bound to an object and so leases it; an object has
@@ -23,7 +24,10 @@
 #include "vine/log.h"
 
 #define NODE_MADE_UP_JOB (1ull << 63)
-#define NODE_JOB_SOURCES_MAX 64 /* over all steps of a job */
+#define NODE_UID_SOURCES_MAX 4096 /* of all jobs of a user, and their files */
+#define NODE_SOURCES_MAX                                                               \
+    (VINE_JOBS_MAX * VINE_SOURCES_MAX) /* told when registering                        \
+                                        */
 #define NODE_TICKETS_MAX 256
 #define NODE_TRANSFERS_MAX 4096
 #define NODE_UNTOLD_MAX 16  /* runs of pieces told together */
@@ -76,10 +80,11 @@ struct node_object {
     struct ticket *stream; /* this node reads it from its source */
     bool restored;         /* last used before this start, by another clock */
     uint64_t last_used_ms;
+    uint64_t complete_ms; /* since when; 0: before this start */
     /* Of its data: how it came since the start; bytes_here: all that is verified. */
     uint64_t bytes_peer, bytes_origin, bytes_reused, bytes_here;
     enum reuse_state reuse;
-    uint64_t reuse_deadline_ms;
+    uint64_t reuse_deadline_ms, reuse_since_ms;
     uint32_t *missing; /* by piece, bytes: after reuse; NULL: all alike */
     uint32_t local_fails;
     struct msg_range untold[NODE_UNTOLD_MAX]; /* pieces the manager does not know of */
@@ -102,6 +107,14 @@ struct node_object {
     uint64_t retry_ms;       /* then it is wanted again; 0: not */
     bool part; /* of something being built: for nobody to mount, goes with its leases */
     uint64_t part_build, part_offset;
+    struct story_row *story; /* how it came; NULL: nothing is known */
+    uint32_t story_count;
+};
+
+struct story_row { /* bytes from one sender */
+    enum msg_from from;
+    char peer[VINE_NAME_MAX + 1];
+    uint64_t bytes, first_ms, last_ms;
 };
 
 struct transfer {
@@ -129,6 +142,9 @@ struct job_source {
     struct job_source *next;
     enum source_state state;
     bool lazy;                  /* somebody asked for a lazy start */
+    bool told;                  /* how its object came */
+    bool answered;              /* a client got it */
+    uint64_t since_ms;          /* the job asked */
     struct node_object *object; /* when bound: leased */
     enum msg_claim claim;       /* to all of it */
     struct node_object **part;  /* leased until the object is here: [part_count] */
@@ -180,8 +196,11 @@ struct ticket { /* this node as origin of one source */
     struct node_resolved resolved;
     bool untold;                /* resolved, but others of its job are not */
     bool prove;                 /* when it has streamed */
+    uint64_t build_ms;          /* begun */
     uint64_t admitted;          /* bytes reserved for the build */
     struct node_object *object; /* streamed */
+    uint64_t read, to_read;     /* bytes, by the build; to_read 0: not known */
+    uint64_t told_ms;           /* the manager, of these */
     bool parts_wanted;
     struct node_object **part; /* announced, leased: [part_count] */
     uint32_t part_count;
@@ -200,12 +219,12 @@ struct node {
     uint64_t now_ms;
     bool manager_up;
     uint64_t manager_down_ms; /* since when; 0 at start */
-    uint32_t heartbeat_ms;
-    uint64_t sent_ms;  /* last message to the manager */
-    uint64_t heard_ms; /* last one from it */
-    uint64_t idle_ms;  /* last event that found nothing to do */
-    uint64_t asked_ms; /* what it has not answered yet; 0: nothing */
-    uint64_t last_id;  /* transfers, tickets, requests */
+    uint32_t heartbeat_ms;    /* of the manager's last word on it */
+    uint64_t sent_ms;         /* last message to the manager */
+    uint64_t heard_ms;        /* last one from it */
+    uint64_t idle_ms;         /* last event that found nothing to do */
+    uint64_t asked_ms;        /* what it has not answered yet; 0: nothing */
+    uint64_t last_id;         /* transfers, tickets, requests */
     struct table objects, jobs, clients, transfers, tickets;
     struct node_object *first_object;
     struct node_job *first_job;
@@ -214,6 +233,7 @@ struct node {
     struct ticket *first_ticket;
     struct request *first_request;
     uint32_t request_count;
+    uint32_t source_count;   /* of all jobs */
     uint32_t untold_objects; /* with pieces to tell */
     uint32_t reusing;        /* objects */
     uint64_t store_used;     /* objects and reservations */
@@ -228,8 +248,11 @@ void node_send(struct node *node,
 void node_log(struct node *node, enum vine_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void node_time(struct node *node, uint64_t now_ms);
+/* What this client asked the manager is not to be answered any more. */
+void node_requests_forget(struct node *node, uint64_t client);
 
 /* node_job.c */
+uint32_t node_uid_sources(const struct node *node, uint32_t uid);
 struct node_job *node_job_find(const struct node *node, uint64_t job);
 struct job_source *node_job_source(const struct node *node, uint64_t job, uint32_t uid,
                                    const char *path);
@@ -363,6 +386,19 @@ void node_hold_forget(struct node_object *o);
 void node_hold_drop(struct node *node, struct node_object *o);
 void node_hold_tick(struct node *node);
 uint64_t node_hold_deadline(const struct node *node);
+
+/* node_story.c */
+/* These bytes came from there; the first of them was asked for then. */
+void node_story_add(struct node *node, struct node_object *o, enum msg_from from,
+                    const char *peer, uint64_t bytes, uint64_t since_ms);
+/* So many of its bytes were parts: whoever sent those sent them. */
+void node_story_parts(struct node *node, struct node_object *o, uint64_t bytes);
+/* It is complete: the manager is told once for each job that has it. */
+void node_story_settle(struct node *node, struct node_object *o);
+void node_story_settle_all(struct node *node); /* after REGISTER */
+/* It is given up for this source, if it was not complete. */
+void node_story_end(struct node *node, struct job_source *s, enum vine_code code);
+void node_story_forget(struct node_object *o);
 
 /* node_parts.c */
 void node_part_offered(struct node *node, const struct msg *m);

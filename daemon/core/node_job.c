@@ -84,9 +84,12 @@ struct job_source *node_job_add_source(struct node *node, struct node_job *job,
 
     if (s != NULL)
         return s;
-    if (job->source_count >= NODE_JOB_SOURCES_MAX || len > VINE_PATH_MAX) {
-        vine_err_set(err, VINE_ELIMIT, "job %llu names more than %d sources",
-                     (unsigned long long)job->job, NODE_JOB_SOURCES_MAX);
+    if (node_uid_sources(node, job->uid) >= NODE_UID_SOURCES_MAX ||
+        node->source_count >= NODE_SOURCES_MAX || len > VINE_PATH_MAX) {
+        vine_err_set(err, VINE_ELIMIT,
+                     "jobs of uid %u name more than %d sources here, or all jobs more "
+                     "than %d",
+                     job->uid, NODE_UID_SOURCES_MAX, NODE_SOURCES_MAX);
         return NULL;
     }
     s = calloc(1, sizeof(*s) + len);
@@ -95,11 +98,13 @@ struct job_source *node_job_add_source(struct node *node, struct node_job *job,
         return NULL;
     }
     s->job = job;
+    s->since_ms = node->now_ms;
     memcpy(s->path, path, len);
     while (*at != NULL)
         at = &(*at)->next;
     *at = s;
     job->source_count++;
+    node->source_count++;
     return s;
 }
 
@@ -127,14 +132,17 @@ static void source_unbind(struct node *node, struct job_source *s)
     node_object_used(node, o);
     if (--o->leases == 0 && o->stream == NULL)
         node_transfer_give_up(node, o);
-    if (o->leases == 0)
+    if (o->leases == 0) {
+        node_story_forget(o);
         node_lazy_leave(node, o);
+    }
     node->ops.save(node->ctx);
 }
 
 void node_source_bind(struct node *node, struct job_source *s, struct node_object *o)
 {
     o->leases++;
+    s->told = s->told && s->object == o;
     source_unbind(node, s);
     s->object = o;
     s->state = SOURCE_BOUND;
@@ -182,6 +190,7 @@ void node_source_failed(struct node *node, struct job_source *s,
     clients_tell(node, s, err);
     if (s->job->staged)
         vine_err_set(&s->job->staged_err, err->code, "%s", err->text);
+    node_story_end(node, s, err->code);
     source_unbind(node, s);
     node_parts_drop(node, s);
 }
@@ -217,7 +226,7 @@ static void client_reply(struct node *node, struct client *c)
     struct client whole = *c;
 
     for (uint32_t i = 0; i < c->count; i++) {
-        const struct job_source *s = c->source[i];
+        struct job_source *s = c->source[i];
         results[i].path = s->path;
         results[i].code = c->err[i].code;
         results[i].text = whole.err[i].text;
@@ -226,7 +235,11 @@ static void client_reply(struct node *node, struct client *c)
         results[i].digest = s->object->digest;
         results[i].mount_uid = node_source_mount_uid(s);
         results[i].size = s->object->size;
+        results[i].cached = is_settled(s) && s->object->complete_ms < s->since_ms;
+        results[i].first = !s->answered;
+        s->answered = true;
     }
+    node_requests_forget(node, whole.id);
     node_client_free(node, c);
     node->ops.reply(node->ctx, whole.id, results, whole.count);
 }
@@ -290,6 +303,8 @@ void node_job_free(struct node *node, struct node_job *job)
     while (job->sources != NULL) {
         struct job_source *s = job->sources;
         job->sources = s->next;
+        node->source_count--;
+        node_story_end(node, s, VINE_ECANCELED);
         source_unbind(node, s);
         node_parts_drop(node, s);
         free(s);
@@ -409,6 +424,16 @@ int node_stage(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
     return 0;
 }
 
+bool node_has_job(const struct node *node, uint64_t job)
+{
+    return node_job_find(node, job) != NULL;
+}
+
+bool node_has_jobs(const struct node *node)
+{
+    return node->first_job != NULL;
+}
+
 void node_job_end(struct node *node, uint64_t job, uint64_t now_ms)
 {
     struct node_job *j = node_job_find(node, job);
@@ -440,9 +465,7 @@ void node_client_gone(struct node *node, uint64_t client, uint64_t now_ms)
     node_time(node, now_ms);
     if (c != NULL)
         node_client_free(node, c);
-    for (struct request *r = node->first_request; r != NULL; r = r->next)
-        if (r->client == client)
-            r->client = 0; /* the answer is dropped */
+    node_requests_forget(node, client);
 }
 
 /* The manager says that this node has or will have another version than the one bound
@@ -539,12 +562,20 @@ void node_job_wanted(struct node *node, const struct msg *m)
     if (s == NULL) {
         if (job != NULL)
             job_free_unused(node, job);
+        if (!(m->job & NODE_MADE_UP_JOB)) { /* what else it has here is not touched */
+            node_log(node, VINE_LOG_WARNING,
+                     "event=copy-refused job=%llu reason=\"%s\"",
+                     (unsigned long long)m->job, err.text);
+            return;
+        }
         refused.code = err.code;
         refused.text = err.text;
         node_send(node, &refused);
         return;
     }
-    job->staged = true;
+    job->staged = (m->job & NODE_MADE_UP_JOB) != 0;
+    if (!job->staged)
+        node->ops.save(node->ctx);
     source_ask(node, s);
 }
 
@@ -660,5 +691,7 @@ int node_restore_binding(struct node *node, const struct msg_binding *binding,
     }
     if (s->object != o)
         node_source_bind(node, s, o);
+    s->answered = true;
+    s->told = o->state == OBJECT_COMPLETE; /* by the daemon before this one */
     return 0;
 }

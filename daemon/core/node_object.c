@@ -79,6 +79,7 @@ void node_object_free(struct node *node, struct node_object *o)
     if (o->next != NULL)
         o->next->prev = o->prev;
     node_lazy_free(o);
+    node_story_forget(o);
     free(o->missing);
     free(o->have);
     free(o);
@@ -243,6 +244,7 @@ void node_object_set_complete(struct node *node, struct node_object *o)
     node_transfer_cancel_all(node, o);
     node_reuse_end(node, o);
     o->state = OBJECT_COMPLETE;
+    o->complete_ms = node->now_ms;
     o->have_count = o->pieces;
     o->bytes_here = o->size;
     for (uint32_t i = 0; i < bits_words(o->pieces); i++)
@@ -307,6 +309,7 @@ void node_object_advance(struct node *node, struct node_object *o)
     }
     if (o->state == OBJECT_COMPLETE) {
         mount_for_leases(node, o);
+        node_story_settle(node, o);
         node_parts_arrived(node, o);
     }
     if (o->state == OBJECT_PARTIAL)

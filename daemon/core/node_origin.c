@@ -20,6 +20,8 @@
 
 #include "daemon/core/node_int.h"
 
+#define BUILDING_MS 1000u /* the manager is told of a build so often at most */
+
 struct ticket *node_ticket_find(const struct node *node, uint64_t id)
 {
     struct table_link *l = table_find(&node->tickets, hash_u64(id));
@@ -242,14 +244,34 @@ static void build_begin(struct node *node, struct ticket *t)
     struct vine_err err = {0};
 
     t->state = TICKET_BUILDING;
+    t->read = t->to_read = 0;
     if (node_store_admit(node, t->resolved.estimate, "an image being built", &err) <
         0) {
         node_origin_fail(node, t, &err);
         return;
     }
+    t->build_ms = node->now_ms;
     t->admitted = t->resolved.estimate;
     node->store_used += t->admitted;
     node->ops.source_build(node->ctx, t->id);
+}
+
+void node_source_building(struct node *node, uint64_t ticket, uint64_t bytes,
+                          uint64_t size, uint64_t now_ms)
+{
+    struct ticket *t = node_ticket_find(node, ticket);
+    struct msg m = {.type = MSG_BUILDING, .size = size};
+
+    node_time(node, now_ms);
+    if (t == NULL || t->state != TICKET_BUILDING)
+        return;
+    t->to_read = size;
+    t->read = m.offset = bytes < size ? bytes : size;
+    m.ticket = t->mgr_ticket;
+    if (m.ticket == 0 || size > VINE_OBJECT_MAX || now_ms - t->told_ms < BUILDING_MS)
+        return;
+    t->told_ms = now_ms;
+    node_send(node, &m);
 }
 
 /* key: what the object was built from; a stream of what is here has read nothing. */
@@ -535,6 +557,8 @@ static void built(struct node *node, struct ticket *t, const struct msg_object *
     node->bytes_built += object->size;
     /* Before any HAVE: no stream brought this. */
     send_built(node, t, o, &t->resolved.key);
+    node_story_forget(o);
+    node_story_add(node, o, MSG_FROM_BUILT, "", o->size, t->build_ms);
     node_object_set_complete(node, o);
     node_object_used(node, o);
     node_ticket_free(node, t);

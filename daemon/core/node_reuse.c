@@ -29,6 +29,7 @@ void node_reuse_begin(struct node *node, struct node_object *o)
         (o->leases == 0 && o->stream == NULL))
         return;
     o->reuse = REUSE_RUNNING;
+    o->reuse_since_ms = node->now_ms;
     o->reuse_deadline_ms = node->now_ms + node->limits.stall_ms;
     node->reusing++;
     /* A part holds what its builder has read as the user who waits here. */
@@ -80,6 +81,8 @@ static void take(struct node *node, struct node_object *o, const struct node_reu
     }
     free(o->missing);
     o->missing = missing; /* out of memory: the counters are rough */
+    node_story_add(node, o, MSG_FROM_REUSED, "", r->bytes, o->reuse_since_ms);
+    node_story_parts(node, o, r->bytes_parts);
     o->bytes_reused += r->bytes;
     o->bytes_peer += r->bytes_parts; /* the node's own counter has them */
     node->bytes_reused += o->part ? 0 : r->bytes;

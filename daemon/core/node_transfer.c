@@ -4,9 +4,9 @@
  * cover the same piece (the manager's endgame, or a new assignment after a restart):
  * the first to finish it counts, and a transfer of which nothing is left is cancelled.
  *
- * What a feed brought is told TELL_MS after its first piece, or when its transfer is
- * done and a part of the time it took has passed, in which others may be done as well:
- * it does not cost a message a piece. All else is told at once.
+ * What a feed brought is told a heartbeat after its first piece, or when its transfer
+ * is done and a part of the time it took has passed, in which others may be done as
+ * well: it does not cost a message a piece. All else is told at once.
  *
  * Each has a deadline stall_ms after the last progress of anything from the same peer:
  * what waits behind another answer of that peer is not stalled. */
@@ -14,7 +14,6 @@
 
 #include "daemon/core/node_int.h"
 
-#define TELL_MS 1000u      /* that a piece of a feed may be here untold: a heartbeat */
 #define TELL_PART 8u       /* of the time that a feed took, when it is done */
 #define LOCAL_FAILS_MAX 3u /* disk errors of an object before its jobs are told */
 
@@ -302,6 +301,7 @@ int node_transfer_fetch(struct node *node, const struct msg *m, struct vine_err 
             return vine_err_set(err, VINE_EPROTO, "fetch: pieces %u+%u of %u",
                                 m->assigns[i].range.first, m->assigns[i].range.count,
                                 o->pieces);
+    node->heartbeat_ms = m->heartbeat_ms;
     for (uint32_t i = 0; i < m->assign_count; i++) {
         const struct msg_assign *assign = &m->assigns[i];
         if (o != NULL && (o->leases > 0 || o->state == OBJECT_COMPLETE))
@@ -372,13 +372,15 @@ void node_transfer_finish(struct node *node, struct node_object *o)
     }
 }
 
-static void count_bytes(struct node *node, struct node_object *o, uint32_t piece,
-                        bool from_origin)
+static void count_bytes(struct node *node, const struct transfer *t, uint32_t piece)
 {
+    struct node_object *o = t->object;
     uint64_t bytes = node_reuse_missing(o, piece);
 
+    node_story_add(node, o, t->origin != NULL ? MSG_FROM_SOURCE : MSG_FROM_PEER,
+                   t->peer, bytes, t->asked_ms);
     o->bytes_here += bytes;
-    if (from_origin) {
+    if (t->origin != NULL) {
         o->bytes_origin += bytes;
         node->bytes_origin += bytes;
     } else {
@@ -394,8 +396,8 @@ static uint32_t may_wait_ms(const struct node *node, const struct transfer *t)
 
     if (!t->feed || t->object->have_count == t->object->pieces)
         return 0;
-    if (t->reported < t->range.count || took >= TELL_PART * TELL_MS)
-        return TELL_MS;
+    if (t->reported < t->range.count || took >= TELL_PART * node->heartbeat_ms)
+        return node->heartbeat_ms;
     return (uint32_t)took / TELL_PART;
 }
 
@@ -415,7 +417,7 @@ void node_piece_done(struct node *node, uint64_t transfer, uint32_t piece,
         bits_set(o->have, piece);
         o->have_count++;
         if (piece > 0)
-            count_bytes(node, o, piece, t->origin != NULL);
+            count_bytes(node, t, piece);
         else
             node_reuse_begin(node, o);
         node_have_tell_soon(node, o, piece, may_wait_ms(node, t));
@@ -439,6 +441,7 @@ void node_transfer_reused(struct node *node, uint64_t transfer, uint32_t piece,
         node_object_has(o, piece) || bytes > o->missing[piece])
         return;
     o->missing[piece] -= (uint32_t)bytes;
+    node_story_add(node, o, MSG_FROM_REUSED, "", bytes, t->asked_ms);
     o->bytes_here += bytes;
     o->bytes_reused += bytes;
     node->bytes_reused += bytes;

@@ -32,20 +32,20 @@ void image_builder_argv(const struct image_builder *b, struct image_argv *out)
     }
 }
 
-void image_builder_find(char out[VINE_PATH_MAX])
+void image_program_find(const char *name, char out[VINE_PATH_MAX])
 {
-    ssize_t len =
-        readlink("/proc/self/exe", out, VINE_PATH_MAX - sizeof(IMAGE_BUILDER));
+    size_t size = strlen(name) + 1;
+    ssize_t len = readlink("/proc/self/exe", out, VINE_PATH_MAX - size);
     char *slash;
 
     out[len > 0 ? len : 0] = '\0';
     slash = strrchr(out, '/');
     if (slash != NULL) {
-        memcpy(slash + 1, IMAGE_BUILDER, sizeof(IMAGE_BUILDER));
-        if (access(out, X_OK) == 0)
+        memcpy(slash + 1, name, size);
+        if (access(out, R_OK) == 0)
             return;
     }
-    (void)snprintf(out, VINE_PATH_MAX, "%s/%s", VINE_LIBEXECDIR, IMAGE_BUILDER);
+    (void)snprintf(out, VINE_PATH_MAX, "%s/%s", VINE_LIBEXECDIR, name);
 }
 
 const char *image_builder_tool(void)

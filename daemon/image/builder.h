@@ -35,9 +35,9 @@ struct image_argv {
 /* Fill *out (do not copy it). `b->program` is borrowed. */
 void image_builder_argv(const struct image_builder *b, struct image_argv *out);
 
-/* Where it is: beside this program where that was built, else where it was installed.
- */
-void image_builder_find(char out[VINE_PATH_MAX]);
+/* Where a program of ours is: beside this one where that was built, else where they are
+ * installed. */
+void image_program_find(const char *name, char out[VINE_PATH_MAX]);
 
 /* The text for image_info.tool, without running anything. */
 const char *image_builder_tool(void);

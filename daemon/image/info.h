@@ -32,7 +32,7 @@ enum image_env {
 #define IMAGE_ENV_LAST IMAGE_ENV_PIXI
 
 struct image_info {
-    char prefix[VINE_PATH_MAX]; /* where the tree was, raw bytes; "" = not known */
+    char prefix[VINE_PATH_MAX]; /* where it appears, raw bytes; "" = not known */
     char tool[128];             /* "vine-squash zstd level=3 131072"; printable ASCII */
     char created_by[64];        /* "vine-env 0.1.0" */
     enum image_activate activate;

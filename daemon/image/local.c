@@ -62,7 +62,7 @@ static int spawn_builder(const struct packing *p, int tar_fd, int words_fd, pid_
     sigset_t pipe_signal, none;
     int result;
 
-    image_builder_find(program);
+    image_program_find(IMAGE_BUILDER, program);
     image_builder_argv(&builder, &argv);
     (void)sigemptyset(&pipe_signal);
     (void)sigaddset(&pipe_signal, SIGPIPE);
@@ -188,12 +188,17 @@ static int build_unchanged(struct packing *p, struct vine_err *err)
 static int add_info(struct packing *p, struct vine_err *err)
 {
     const struct image_source_facts *facts = image_source_facts(p->source);
+    const struct image_shape *shape = p->options->shape;
     auto_free struct image_info *info = calloc(1, sizeof(*info));
 
     if (info == NULL)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    if (facts->kind == IMAGE_SOURCE_DIR)
+    if (shape != NULL && shape->prefix != NULL)
+        (void)snprintf(info->prefix, sizeof(info->prefix), "%s", shape->prefix);
+    else if (facts->kind == IMAGE_SOURCE_DIR)
         memcpy(info->prefix, facts->canonical, sizeof(info->prefix));
+    else
+        memcpy(info->prefix, p->totals.prefix, sizeof(info->prefix));
     (void)snprintf(info->tool, sizeof(info->tool), "%s", image_builder_tool());
     (void)snprintf(info->created_by, sizeof(info->created_by),
                    "vine-env " VINE_VERSION);

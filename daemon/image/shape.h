@@ -10,6 +10,7 @@ struct image_shape {                /* all borrowed; none of it: the tree as it 
     unsigned exclude_count;
     const char *order;   /* a trace (trace.h): what it names comes first; or NULL */
     const char *overlay; /* a directory whose regular files are added; or NULL */
+    const char *prefix;  /* where it is to appear; NULL: a directory's own path */
 };
 
 /* Add to the tree what overlay_fd has: regular files, instead of the tree's own if it

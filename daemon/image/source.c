@@ -11,7 +11,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/sendfile.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
+
+#include <linux/openat2.h>
 
 #include "daemon/image/bytes.h"
 #include "daemon/image/pack.h"
@@ -85,7 +89,8 @@ static struct vine_sha *begin_key(struct image_source *s, bool world)
 
     if (sha == NULL)
         return NULL;
-    s->facts.everybody = world && is_reachable_by_all(s->facts.canonical);
+    s->facts.everybody =
+        world && s->options.view == 0 && is_reachable_by_all(s->facts.canonical);
     if (!s->facts.everybody)
         (void)snprintf(scope, sizeof(scope), "uid:%u", (unsigned)geteuid());
     vine_sha_add(sha, KEY_FORMAT, sizeof(KEY_FORMAT));
@@ -353,7 +358,8 @@ static int check_shape(struct image_source *s, struct vine_err *err)
     const struct image_shape *shape = &s->options.shape;
 
     if (s->facts.kind == IMAGE_SOURCE_IMAGE &&
-        (shape->exclude_count > 0 || shape->order != NULL || shape->overlay != NULL))
+        (shape->exclude_count > 0 || shape->order != NULL || shape->overlay != NULL ||
+         shape->prefix != NULL))
         return vine_err_set(err, VINE_EINVAL, "'%s' is an image already",
                             s->facts.canonical);
     if (s->facts.kind == IMAGE_SOURCE_ARCHIVE &&
@@ -368,12 +374,46 @@ static int check_shape(struct image_source *s, struct vine_err *err)
     return s->exclude != NULL ? 0 : -1;
 }
 
+/* A job's tasks may see other mounts than this process does. The file is opened as they
+ * see it, by nobody but their user; so it has no path that would mean anything here. */
+static int open_in_view(struct image_source *s, const char *path, struct vine_err *err)
+{
+    struct image_source_facts *f = &s->facts;
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC,
+                           .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    char name[48];
+    auto_fd int root = -1, found = -1;
+    struct stat st;
+
+    (void)snprintf(name, sizeof(name), "/proc/%llu/root",
+                   (unsigned long long)s->options.view);
+    root = open(name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return vine_err_sys(err, "cannot see the files of process %llu",
+                            (unsigned long long)s->options.view);
+    if (strlen(path) >= sizeof(f->canonical))
+        return vine_err_set(err, VINE_ELIMIT, "'%s' is too long for a path", path);
+    memcpy(f->canonical, path, strlen(path) + 1);
+    found = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+    if (found < 0 || fstat(found, &st) < 0)
+        return vine_err_sys(err, "cannot open '%s'", path);
+    if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+        return vine_err_set(err, VINE_EINVAL,
+                            "'%s' is neither a directory nor a regular file", path);
+    f->kind = S_ISDIR(st.st_mode) ? IMAGE_SOURCE_DIR : IMAGE_SOURCE_FILE;
+    (void)snprintf(name, sizeof(name), "/proc/self/fd/%d", found);
+    s->fd = open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    return s->fd < 0 ? vine_err_sys(err, "cannot open '%s'", path) : 0;
+}
+
 static int open_source(struct image_source *s, const char *path, struct vine_err *err)
 {
     struct image_source_facts *f = &s->facts;
     auto_free char *canonical = NULL;
     struct stat st;
 
+    if (s->options.view != 0)
+        return open_in_view(s, path, err);
     if (find_kind(path, s->options.data, &f->kind, err) < 0)
         return -1;
     canonical = realpath(path, NULL);
@@ -560,6 +600,7 @@ static int build_archive(struct image_source *s, struct tar_out *tar,
     const struct unpack_options options = {
         .name = s->facts.canonical,
         .exclude = s->exclude,
+        .prefix = s->options.shape.prefix,
         .max_bytes = s->options.max_bytes > 0 ? s->options.max_bytes : VINE_OBJECT_MAX,
         .uid = s->facts.root_uid,
         .gid = s->facts.root_gid,

@@ -25,13 +25,14 @@ enum image_source_kind {
 
 struct image_source_options {
     const char *path;   /* absolute */
+    uint64_t view;      /* a process of the same user, whose files are meant; 0: ours */
     unsigned threads;   /* 0 = default */
     uint64_t max_bytes; /* 0 = VINE_OBJECT_MAX */
     enum tree_caching caching;
     bool data; /* a file is a file, whatever its name */
     bool
         key_first; /* of an image file only look at the file: image_source_look reads */
-    struct image_shape shape; /* archives: no more than `exclude`; images: none */
+    struct image_shape shape; /* archives: `exclude`, `prefix`; images: none */
 };
 
 struct image_source_facts {
@@ -74,6 +75,7 @@ struct image_totals {
     uint64_t files;          /* regular ones of these, hard links once */
     enum image_activate activate;
     enum image_env env;
+    char prefix[VINE_PATH_MAX];      /* archives: where it says it was; "": nothing */
     uint64_t listing_bytes;          /* written to listing_fd; 0: none */
     uint64_t same_files, same_bytes; /* not read */
 };

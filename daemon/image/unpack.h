@@ -13,6 +13,9 @@ struct unpack_options {
      * the archive file, as if its owner had unpacked it. */
     uint32_t uid, gid;
     int64_t mtime;
+    /* Where it is to appear: what conda-pack's script would write into files is written
+     * here. NULL: they come as they are. */
+    const char *prefix;
     bool streamed; /* fd is a pipe: no zip; whoever feeds it knows a tar's end */
 };
 

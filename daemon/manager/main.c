@@ -1,10 +1,10 @@
 /* vine-managerd: the core's manager on a libuv loop.
  *
  * Nodes connect, prove by munge who they are, and speak JSON messages. All decisions
- * are in daemon/core/mgr.c; this file owns sockets and the clock. Nothing is kept on
- * disk: after a restart the nodes tell again what they have. */
+ * are in daemon/core/mgr.c; this file owns sockets and the clock. Of what it knows
+ * nothing is kept on disk: after a restart the nodes tell again what they have. What
+ * they tell of jobs goes into the transfer log, if there is to be one. */
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,10 +14,10 @@
 #include "daemon/edge/link.h"
 #include "daemon/edge/metrics.h"
 #include "daemon/manager/metrics.h"
+#include "daemon/manager/status.h"
+#include "daemon/manager/transfers.h"
 #include "daemon/wire/message.h"
 #include "vine/log.h"
-
-#define STATUS_MAX (900u << 10) /* fits a frame of the local socket */
 
 struct connection {
     struct manager *manager;
@@ -34,6 +34,7 @@ struct manager {
     struct mgr *mgr;
     struct metrics *metrics;
     struct manager_figures figures;
+    struct transfers *transfers;
     struct connection *connections;               /* all, ready or not */
     struct connection *slots[VINE_NODES_MAX + 1]; /* those the core knows, by conn */
 };
@@ -126,47 +127,25 @@ static void on_ready(void *ctx, struct link *link)
     daemon_alarm_update(&manager->alarm);
 }
 
-static void list_node(void *arg, const struct mgr_node_info *n)
+static void send_status(struct connection *c, const struct msg *m)
 {
-    (void)json_array_append_new(
-        arg, json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "name", n->name, "addr",
-                       n->addr, "seeds", (json_int_t)n->complete_objects, "sending",
-                       (json_int_t)n->sending, "receiving", (json_int_t)n->receiving,
-                       "suspect", n->suspect));
-}
+    struct msg answer = {.type = MSG_STATUS, .ticket = m->ticket};
+    char *text = status_text(c->manager->mgr, c->conn, m);
 
-static void list_object(void *arg, const struct mgr_object_info *o)
-{
-    char hex[VINE_HEX_LEN + 1];
-
-    vine_digest_hex(&o->digest, hex);
-    (void)json_array_append_new(
-        arg, json_pack("{s:s, s:I, s:I, s:I, s:I}", "digest", hex, "size",
-                       (json_int_t)o->size, "pieces", (json_int_t)o->pieces, "seeds",
-                       (json_int_t)o->seeds, "wanting", (json_int_t)o->wanting));
-}
-
-/* Names, numbers and digests only: whose sources they are is not told. */
-static void send_status(struct connection *c, uint64_t ticket)
-{
-    struct msg answer = {.type = MSG_STATUS, .ticket = ticket};
-    json_t *nodes = json_array(), *objects = json_array(), *root;
-    char *text;
-
-    mgr_each_node(c->manager->mgr, list_node, nodes);
-    mgr_each_object(c->manager->mgr, list_object, objects);
-    root = json_pack("{s:s, s:{s:b, s:I, s:I}, s:o, s:o}", "version", VINE_VERSION,
-                     "counts", "truncated", 1, "node_count",
-                     (json_int_t)json_array_size(nodes), "object_count",
-                     (json_int_t)json_array_size(objects), "nodes", nodes, "objects",
-                     objects);
-    text = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
-    if (text != NULL && strlen(text) > STATUS_MAX) {
-        free(text); /* counts must do */
-        text = json_dumps(json_object_get(root, "counts"), JSON_COMPACT);
-    }
-    json_decref(root);
     answer.text = text != NULL ? text : "{}";
+    on_send(c->manager, c->conn, &answer);
+    free(text);
+}
+
+static void send_stories(struct connection *c, const struct msg *asked)
+{
+    struct msg answer = {.type = MSG_STORIES, .ticket = asked->ticket};
+    struct vine_err err = {0};
+    char *text = NULL;
+
+    if (transfers_read(c->manager->transfers, asked, &text, &err) < 0)
+        answer.code = err.code;
+    answer.text = text != NULL ? text : err.text;
     on_send(c->manager, c->conn, &answer);
     free(text);
 }
@@ -175,9 +154,13 @@ static int take_message(struct connection *c, const struct msg *m, struct vine_e
 {
     c->manager->figures.messages_in++;
     if (m->type == MSG_ASK_STATUS) {
-        send_status(c, m->ticket);
+        send_status(c, m);
         return 0;
     }
+    if (m->type == MSG_ASK_STORIES)
+        send_stories(c, m);
+    if (m->type == MSG_STORY)
+        transfers_add(c->manager->transfers, link_peer_name(c->link), m);
     return mgr_message(c->manager->mgr, c->conn, m, daemon_now(&c->manager->loop), err);
 }
 
@@ -287,6 +270,8 @@ static int start(struct manager *manager, const struct vine_conf *conf,
     char host[256];
     uint16_t port;
 
+    if (transfers_open(conf->transfer_log, &manager->transfers, err) < 0)
+        return -1;
     mgr_limits_default(&limits);
     limits.window = (uint32_t)conf->window;
     limits.uploads = (uint32_t)conf->uploads;
@@ -320,8 +305,8 @@ static const struct daemon_about about = {
         "\n"
         "The manager of vine-env: knows which node has which environment and directs\n"
         "who fetches what from whom. Runs in the foreground, logs to stderr, keeps\n"
-        "nothing on disk. Listens on port 7110 unless [manager] listen says "
-        "otherwise.\n"
+        "nothing on disk but the log that [manager] transfer_log names. Listens on\n"
+        "port 7110 unless [manager] listen says otherwise.\n"
         "\n"
         "  -c, --config PATH      configuration (default " VINE_CONF_PATH ")\n"
         "  -l, --log-level LEVEL  error, warning, info or debug\n"
@@ -354,6 +339,7 @@ int main(int argc, char **argv)
         vine_log(VINE_LOG_WARNING, "event=not-told-ready reason=%s", strerror(errno));
     (void)uv_run(&manager.loop, UV_RUN_DEFAULT);
     mgr_free(manager.mgr);
+    transfers_close(manager.transfers);
     (void)uv_loop_close(&manager.loop);
     return 0;
 }

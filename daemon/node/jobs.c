@@ -75,51 +75,22 @@ static void list_job(void *arg, const struct node_job_info *info)
         w->listed = true;
 }
 
-/* "slurmstepd: [123.extern]" or "slurmstepd: [123.0]". */
-static void take_title(struct jobs *jobs, const char *title)
-{
-    static const char prefix[] = "slurmstepd: [";
-    unsigned long long job;
-    struct watched *w;
-    char *end;
-
-    if (strncmp(title, prefix, sizeof(prefix) - 1) != 0)
-        return;
-    job = strtoull(title + sizeof(prefix) - 1, &end, 10);
-    w = find(jobs, job);
-    if (w == NULL || *end != '.')
-        return;
-    w->has_step = true;
-    if (strncmp(end, ".extern]", 8) == 0)
-        w->extern_now = true;
-}
-
 static void read_titles(struct jobs *jobs)
 {
-    char path[300], title[128];
     struct dirent *entry;
     DIR *proc = opendir("/proc");
 
     if (proc == NULL)
         return;
     while ((entry = readdir(proc)) != NULL) {
-        struct stat st;
-        ssize_t n;
-        int fd;
-        if (!isdigit((unsigned char)entry->d_name[0]))
+        bool external = false;
+        uint64_t job =
+            step_of_daemon((uint32_t)strtoul(entry->d_name, NULL, 10), &external);
+        struct watched *w = job != 0 ? find(jobs, job) : NULL;
+        if (w == NULL)
             continue;
-        (void)snprintf(path, sizeof(path), "/proc/%s/cmdline", entry->d_name);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-            continue;
-        /* Anybody can title a process so; only root's are Slurm's. */
-        n = fstat(fd, &st) == 0 && st.st_uid == 0 ? read(fd, title, sizeof(title) - 1)
-                                                  : 0;
-        (void)close(fd);
-        if (n > 0) {
-            title[n] = '\0';
-            take_title(jobs, title);
-        }
+        w->has_step = true;
+        w->extern_now |= external;
     }
     (void)closedir(proc);
 }
@@ -246,6 +217,8 @@ static void save_now(struct vined *vined, void *arg)
     char *text;
 
     vined->jobs->saving = false;
+    jobdirs_check(vined);
+    files_check(vined);
     node_each_job(vined->core, save_job, list);
     text = json_dumps(list, JSON_INDENT(1));
     json_decref(list);
@@ -323,6 +296,7 @@ int jobs_start(struct vined *vined, struct vine_err *err)
     if (status < 0)
         return vine_err_uv(err, status, "cannot watch the directory of ended jobs");
     restore(vined);
+    jobdirs_check(vined);
     node_each_job(vined->core, list_job, vined->jobs);
     for (unsigned i = 0; i < vined->jobs->count; i++)
         vined->jobs->list[i].restored = true;

@@ -17,7 +17,6 @@
 #include "vine/client.h"
 #include "vine/log.h"
 
-#define PROGRESS_MIN_MS 200
 /* A few documents wait; more: the client does not read. */
 #define OUTPUT_MAX (4u << 20)
 /* One user's connections at once; root's (the plugin's): up to VINE_CLIENTS_MAX. */
@@ -147,6 +146,7 @@ void client_close(struct client *c)
     *at = c->next;
     vined->local->count--;
     packing_end(c);
+    files_end(c);
     uv_close((uv_handle_t *)&c->pipe, on_client_closed);
     uv_close((uv_handle_t *)&c->progress, on_client_closed);
     if (vined->stopping || (!c->waiting && !c->made_up))
@@ -159,14 +159,14 @@ void client_close(struct client *c)
     vined_defer(vined, tell_gone, gone);
 }
 
-static void stop_waiting(struct client *c)
+void client_done(struct client *c)
 {
     c->waiting = false;
     c->asked = ASKED_NOTHING;
-    (void)uv_timer_stop(&c->progress);
+    progress_end(c);
 }
 
-static struct client *find_client(struct vined *vined, uint64_t id)
+struct client *client_find(struct vined *vined, uint64_t id)
 {
     struct client *c = vined->local->first;
 
@@ -178,11 +178,15 @@ static struct client *find_client(struct vined *vined, uint64_t id)
 void local_reply(struct vined *vined, uint64_t client,
                  const struct node_result *results, uint32_t count)
 {
-    struct client *c = find_client(vined, client);
+    struct client *c = client_find(vined, client);
 
     if (c == NULL)
         return;
-    stop_waiting(c);
+    if (c->asked == ASKED_GET || c->asked == ASKED_PUT) {
+        files_staged(c, &results[0]);
+        return;
+    }
+    client_done(c);
     node_metrics_answered(vined, c->asked_ms, results, count);
     client_send(c, staged_document(c, results, count));
 }
@@ -190,44 +194,38 @@ void local_reply(struct vined *vined, uint64_t client,
 void local_answer(struct vined *vined, uint64_t client, enum vine_code code,
                   const char *text)
 {
-    struct client *c = find_client(vined, client);
+    struct client *c = client_find(vined, client);
+    json_t *document = NULL;
     struct vine_err err = {0};
-    json_t *document;
 
     if (c == NULL)
         return;
+    if (code == VINE_OK && (c->asked == ASKED_VERSION || c->asked == ASKED_NAME)) {
+        files_named(c, text);
+        return;
+    }
+    /* The manager went away meanwhile: it is worth asking again. */
+    if (code == VINE_EDOWN && c->asked == ASKED_VERSION)
+        code = VINE_ETIMEDOUT;
+    if (code == VINE_OK && c->asked != ASKED_NODES) {
+        document = json_loads(text, 0, NULL);
+        if (document == NULL)
+            document = json_object();
+    }
+    if (c->asked == ASKED_STAGE) { /* it waits for more than this */
+        progress_answer(c, document);
+        return;
+    }
+    client_done(c);
     if (code != VINE_OK) {
-        stop_waiting(c);
         vine_err_set(&err, code, "%s", text);
         client_error(c, &err);
-        return;
-    }
-    if (c->asked != ASKED_STATUS) {
-        stop_waiting(c);
+    } else if (document == NULL) {
         send_ok(c);
-        return;
+    } else {
+        (void)json_object_set_new(document, "event", json_string(c->answer));
+        client_send(c, document);
     }
-    stop_waiting(c);
-    document = json_loads(text, 0, NULL);
-    if (document == NULL)
-        document = json_object();
-    (void)json_object_set_new(document, "event", json_string("cluster_status"));
-    client_send(c, document);
-}
-
-static void on_progress(uv_timer_t *timer)
-{
-    struct client *c = timer->data;
-    struct node_progress p;
-
-    if (node_progress(c->vined->core, c->id, &p) < 0)
-        return;
-    client_send(c, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "event", "progress",
-                             "phase", p.phase, "bytes_done", (json_int_t)p.bytes_done,
-                             "bytes_total", (json_int_t)p.bytes_total, "bytes_peer",
-                             (json_int_t)p.bytes_peer, "bytes_origin",
-                             (json_int_t)p.bytes_origin, "bytes_reused",
-                             (json_int_t)p.bytes_reused));
 }
 
 static int op_ping(struct client *c, const json_t *request, struct vine_err *err)
@@ -284,7 +282,6 @@ static int stage_for(struct client *c, const json_t *request, uint32_t *uid,
 static int op_stage(struct client *c, const json_t *request, struct vine_err *err)
 {
     struct vined *vined = c->vined;
-    json_int_t every = json_integer_value(json_object_get(request, "progress_ms"));
     uint32_t uid, gid;
     int result;
 
@@ -297,15 +294,12 @@ static int op_stage(struct client *c, const json_t *request, struct vine_err *er
     c->waiting = true;
     c->asked = ASKED_STAGE;
     c->asked_ms = vined_now(vined);
-    if (every > 0)
-        (void)uv_timer_start(
-            &c->progress, on_progress,
-            every < PROGRESS_MIN_MS ? PROGRESS_MIN_MS : (uint64_t)every,
-            every < PROGRESS_MIN_MS ? PROGRESS_MIN_MS : (uint64_t)every);
+    c->job_uid = uid;
+    progress_begin(c, request);
     result = node_stage(vined->core, c->id, c->job, uid, gid, c->spec, vined_now(vined),
                         err);
     if (result < 0)
-        stop_waiting(c);
+        client_done(c);
     jobs_watch(vined);
     return result;
 }
@@ -339,15 +333,52 @@ static int op_status(struct client *c, const json_t *request, struct vine_err *e
     return 0;
 }
 
-static int op_cluster_status(struct client *c, const json_t *request,
-                             struct vine_err *err)
+static int ask_manager(struct client *c, const char *answer, uint64_t job, uint32_t uid,
+                       struct vine_err *err)
 {
     c->waiting = true;
     c->asked = ASKED_STATUS;
-    if (node_ask_status(c->vined->core, c->id, vined_now(c->vined), err) == 0)
+    c->answer = answer;
+    if (node_ask_status(c->vined->core, c->id, job, uid, false, vined_now(c->vined),
+                        err) == 0)
         return 0;
-    stop_waiting(c);
+    client_done(c);
     return -1;
+}
+
+static int op_cluster_status(struct client *c, const json_t *request,
+                             struct vine_err *err)
+{
+    return ask_manager(c, "cluster_status", 0, 0, err);
+}
+
+static int op_stories(struct client *c, const json_t *request, struct vine_err *err)
+{
+    json_int_t offset = json_integer_value(json_object_get(request, "offset"));
+    uint64_t job;
+
+    if (need_job(request, &job, err) < 0)
+        return -1;
+    if (offset < 0 || offset > (json_int_t)VINE_OBJECT_MAX)
+        return vine_err_set(err, VINE_EINVAL, "'offset' is no place in a log");
+    c->waiting = true;
+    c->asked = ASKED_STATUS;
+    c->answer = "stories";
+    if (node_ask_stories(c->vined->core, c->id, job, c->uid, (uint64_t)offset,
+                         vined_now(c->vined), err) == 0)
+        return 0;
+    client_done(c);
+    return -1;
+}
+
+/* A user sees its own jobs, uid 0 all. */
+static int op_job_status(struct client *c, const json_t *request, struct vine_err *err)
+{
+    uint64_t job;
+
+    if (need_job(request, &job, err) < 0)
+        return -1;
+    return ask_manager(c, "job_status", job, c->uid, err);
 }
 
 struct eviction {
@@ -402,6 +433,7 @@ static int op_stage_nodes(struct client *c, const json_t *request, struct vine_e
     size_t count = json_array_size(list);
     char source[VINE_PATH_MAX];
     const char **names;
+    uint64_t job; /* not the client's: a 'stage' before this one keeps its own */
     int result = -1;
 
     if (spec == NULL)
@@ -417,12 +449,12 @@ static int op_stage_nodes(struct client *c, const json_t *request, struct vine_e
     if (names == NULL || spec->count != 1)
         vine_err_set(err, VINE_EINVAL, "one source, at most %d nodes", VINE_NODES_MAX);
     vine_source_id(&spec->source[0], source);
-    if (err->code == VINE_OK && vine_random(&c->job, sizeof(c->job), err) == 0)
+    if (err->code == VINE_OK && vine_random(&job, sizeof(job), err) == 0)
         result = node_cluster_stage(c->vined->core, c->id, c->uid, c->gid, source,
-                                    names, (uint32_t)count, c->job | MADE_UP_JOB,
+                                    names, (uint32_t)count, job | MADE_UP_JOB,
                                     vined_now(c->vined), err);
     if (result < 0)
-        stop_waiting(c);
+        client_done(c);
     free(names);
     free(spec);
     return result;
@@ -455,11 +487,20 @@ static const struct op {
     bool root_only;
     int (*run)(struct client *c, const json_t *request, struct vine_err *err);
 } ops[] = {
-    {"ping", false, op_ping},     {"begin", true, op_begin},
-    {"stage", false, op_stage},   {"end", true, op_end},
-    {"status", false, op_status}, {"cluster_status", false, op_cluster_status},
-    {"evict", true, op_evict},    {"stage_nodes", false, op_stage_nodes},
-    {"pack", false, op_pack},     {"trouble", true, op_trouble},
+    {"ping", false, op_ping},
+    {"begin", true, op_begin},
+    {"stage", false, op_stage},
+    {"end", true, op_end},
+    {"status", false, op_status},
+    {"cluster_status", false, op_cluster_status},
+    {"job_status", false, op_job_status},
+    {"evict", true, op_evict},
+    {"stage_nodes", false, op_stage_nodes},
+    {"get", false, files_get},
+    {"put", false, files_put},
+    {"pack", false, op_pack},
+    {"trouble", true, op_trouble},
+    {"stories", false, op_stories},
 };
 
 static void take_request(struct client *c, const json_t *request)
@@ -531,6 +572,7 @@ static int identify(struct client *c)
         return -1;
     c->uid = cred.uid;
     c->gid = cred.gid;
+    c->pid = (uint32_t)cred.pid;
     return 0;
 }
 
@@ -582,6 +624,12 @@ static void on_connection(uv_stream_t *listener, int status)
     (void)uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_read);
 }
 
+static bool waits_for(const struct client *c, uint64_t job)
+{
+    return c->job == job &&
+           (c->asked == ASKED_STAGE || c->asked == ASKED_GET || c->asked == ASKED_PUT);
+}
+
 void local_cancel_job(struct vined *vined, uint64_t job)
 {
     struct client *c = vined->local->first;
@@ -590,7 +638,7 @@ void local_cancel_job(struct vined *vined, uint64_t job)
     vine_err_set(&err, VINE_ECANCELED, "the job is being ended");
     while (c != NULL) {
         struct client *next = c->next;
-        if (c->asked == ASKED_STAGE && c->job == job) {
+        if (waits_for(c, job)) {
             client_error(c, &err);
             client_close(c);
         }
@@ -601,7 +649,7 @@ void local_cancel_job(struct vined *vined, uint64_t job)
 bool local_job_waits(struct vined *vined, uint64_t job)
 {
     for (struct client *c = vined->local->first; c != NULL; c = c->next)
-        if (c->asked == ASKED_STAGE && c->job == job)
+        if (waits_for(c, job))
             return true;
     return false;
 }

@@ -478,11 +478,11 @@ static int start(struct vined *vined, struct vine_err *err)
         find_helper(vined, err) < 0 || load_image_key(vined, err) < 0 ||
         store_open(vined->conf.cache_dir, &vined->store, err) < 0 ||
         /* The store's lock says that no other daemon has mounts here. */
-        mounts_start(vined, err) < 0 || start_core(vined, err) < 0 ||
-        lazies_start(vined, err) < 0 || buffers_start(vined, err) < 0 ||
-        transfers_start(vined, err) < 0 || sources_start(vined, err) < 0 ||
-        syncs_start(vined, err) < 0 || fetch_start(vined, err) < 0 ||
-        jobs_start(vined, err) < 0)
+        mounts_start(vined, err) < 0 || jobdirs_start(vined, err) < 0 ||
+        start_core(vined, err) < 0 || lazies_start(vined, err) < 0 ||
+        buffers_start(vined, err) < 0 || transfers_start(vined, err) < 0 ||
+        sources_start(vined, err) < 0 || syncs_start(vined, err) < 0 ||
+        fetch_start(vined, err) < 0 || jobs_start(vined, err) < 0)
         return -1;
     daemon_alarm_start(&vined->alarm, &vined->loop, vined, next_deadline, tick);
     if (serve_start(vined, err) < 0 || local_start(vined, err) < 0)
@@ -504,6 +504,8 @@ static void stop(void *ctx)
     serve_stop(vined);
     fetch_stop(vined);
     jobs_stop(vined);
+    files_stop(vined);
+    jobdirs_stop(vined);
     sources_stop(vined);
     syncs_stop(vined);
     lazies_stop(vined);

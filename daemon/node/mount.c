@@ -452,7 +452,7 @@ static void clear_leftovers(const char *dir)
     (void)closedir(d);
 }
 
-static int make_dir(const char *path, mode_t mode, struct vine_err *err)
+int mount_make_dir(const char *path, mode_t mode, struct vine_err *err)
 {
     if (mkdir(path, mode) < 0 && errno != EEXIST)
         return vine_err_sys(err, "cannot make '%s'", path);
@@ -471,8 +471,9 @@ int mounts_start(struct vined *vined, struct vine_err *err)
     vined->mounts = mounts;
     (void)snprintf(mounts->dir, sizeof(mounts->dir), "%s/mnt", vined->conf.run_dir);
     (void)snprintf(env_dir, sizeof(env_dir), "%s/env", vined->conf.run_dir);
-    if (make_dir(vined->conf.run_dir, 0755, err) < 0 ||
-        make_dir(env_dir, 0755, err) < 0 || make_dir(mounts->dir, 0700, err) < 0)
+    if (mount_make_dir(vined->conf.run_dir, 0755, err) < 0 ||
+        mount_make_dir(env_dir, 0755, err) < 0 ||
+        mount_make_dir(mounts->dir, 0700, err) < 0)
         return -1;
     clear_leftovers(mounts->dir);
     return 0;

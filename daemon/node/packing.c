@@ -27,8 +27,8 @@ struct packing {
     struct client *client; /* NULL: gone */
     struct vined *vined;
     struct source *source;
-    char *out;
-    char **more; /* arguments of vine-source; ends with NULL */
+    char *out, *prefix; /* prefix NULL: a directory's own */
+    char **more;        /* arguments of vine-source; ends with NULL */
     bool force, is_signed, ended, freed;
     uint32_t mode; /* permission bits of the output */
     uint64_t start_ms, told_ms, object_size, file_size;
@@ -52,6 +52,7 @@ static void free_if_unused(struct packing *p)
         free(p->more[i]);
     free(p->more);
     free(p->out);
+    free(p->prefix);
     free(p);
 }
 
@@ -330,7 +331,7 @@ static int add_argument(struct packing *p, size_t *count, const char *option,
         free(text);
         return vine_err_set(
             err, VINE_EINVAL,
-            "'exclude', 'order' and 'overlay' take at most %d globs and "
+            "'exclude', 'order', 'overlay' and 'prefix' take at most %d globs and "
             "a path each",
             GLOBS_MAX);
     }
@@ -350,6 +351,7 @@ static int take_shape(struct packing *p, const json_t *request, struct vine_err 
     const json_t *globs = json_object_get(request, "exclude");
     const json_t *order = json_object_get(request, "order");
     const json_t *overlay = json_object_get(request, "overlay"), *glob;
+    const json_t *prefix = json_object_get(request, "prefix");
     size_t count = 0, i;
 
     p->more = calloc(SOURCE_ARGS_MAX + 1, sizeof(*p->more));
@@ -362,7 +364,21 @@ static int take_shape(struct packing *p, const json_t *request, struct vine_err 
     }
     if (order != NULL && add_argument(p, &count, "--order", order, err) < 0)
         return -1;
-    return overlay == NULL ? 0 : add_argument(p, &count, "--overlay", overlay, err);
+    if (overlay != NULL && add_argument(p, &count, "--overlay", overlay, err) < 0)
+        return -1;
+    return prefix == NULL ? 0 : add_argument(p, &count, "--prefix", prefix, err);
+}
+
+/* It is only written down: a job's mount there is judged as any other. */
+static int take_prefix(struct packing *p, const json_t *request, struct vine_err *err)
+{
+    if (json_object_get(request, "prefix") == NULL)
+        return 0;
+    if (need_text(request, "prefix", &p->prefix, err) < 0)
+        return -1;
+    if (p->prefix[0] == '/' && strlen(p->prefix) < VINE_PATH_MAX)
+        return 0;
+    return vine_err_set(err, VINE_EINVAL, "'prefix' is no absolute path");
 }
 
 void packing_begin(struct client *c, const json_t *request, const char *path,
@@ -376,7 +392,8 @@ void packing_begin(struct client *c, const json_t *request, const char *path,
         p->out = strdup(out);
     if (p == NULL || p->out == NULL)
         vine_err_set(&err, VINE_ENOMEM, "out of memory");
-    if (err.code != VINE_OK || take_shape(p, request, &err) < 0) {
+    if (err.code != VINE_OK || take_shape(p, request, &err) < 0 ||
+        take_prefix(p, request, &err) < 0) {
         client_error(c, &err);
         if (p != NULL) {
             p->freed = true;
@@ -398,6 +415,8 @@ void packing_begin(struct client *c, const json_t *request, const char *path,
                            &packing_ops, p, (const char *const *)p->more, &err);
     if (p->source == NULL)
         fail(p, &err);
+    else
+        p->source->prefix = p->prefix;
 }
 
 void packing_end(struct client *c)

@@ -78,6 +78,33 @@ static int take_kind(struct source *s, const json_t *line)
     return s->data && s->kind != SOURCE_FILE && s->kind != SOURCE_DIR ? -1 : 0;
 }
 
+static int key_of_named(struct source *s)
+{
+    struct vine_sha *sha = vine_sha_new();
+
+    if (sha == NULL)
+        return -1;
+    vine_sha_add(sha, s->named, strlen(s->named) + 1);
+    vine_sha_add(sha, s->key.b, sizeof(s->key.b));
+    vine_sha_end(sha, &s->key);
+    vine_sha_free(sha);
+    return 0;
+}
+
+/* Only a path that an image may have. */
+static void take_told(struct source *s, const json_t *line)
+{
+    char *told = strdup(word(line, "prefix"));
+
+    free(s->told);
+    s->told = NULL;
+    if (told != NULL && vine_path_unescape(told) == 0 && told[0] == '/' &&
+        strlen(told) < VINE_PATH_MAX)
+        s->told = told;
+    else
+        free(told);
+}
+
 static int take_resolved(struct source *s, const json_t *line)
 {
     const char *signature = word(line, "signature");
@@ -91,6 +118,8 @@ static int take_resolved(struct source *s, const json_t *line)
         !vine_source_path_valid(canonical) || strlen(canonical) >= VINE_PATH_MAX ||
         take_kind(s, line) < 0 || vine_digest_parse(word(line, "key"), &s->key) < 0 ||
         image_activate_parse(word(line, "activate"), &s->activate) < 0)
+        return -1;
+    if (s->named != NULL && key_of_named(s) < 0)
         return -1;
     s->is_signed = *signature != '\0';
     if (s->is_signed && vine_digest_parse(signature, &s->signature) < 0)
@@ -222,6 +251,7 @@ void source_line(struct source *s, const json_t *line)
             s->entries = number(line, "entries");
             s->bytes = number(line, "source_bytes");
             (void)image_activate_parse(word(line, "activate"), &s->activate);
+            take_told(s, line);
         }
         s->files = number(line, "files");
         (void)image_env_parse(word(line, "env"), &s->env);
@@ -246,15 +276,32 @@ struct source *source_new(struct vined *vined, uint64_t ticket, uint32_t uid,
                           const char *const *more, struct vine_err *err)
 {
     struct source *s = calloc(1, sizeof(*s));
+    const struct offer *offer = files_offer(vined, uid, id);
     const char *path;
+    bool versioned;
+
+    if (offer == NULL && vine_source_is_named(id, &versioned)) {
+        free(s);
+        vine_err_set(err, VINE_ELOST, "the nodes that had '%.200s' are gone",
+                     strstr(id, VINE_NAMED) + strlen(VINE_NAMED));
+        return NULL;
+    }
 
     if (s != NULL && (path = vine_source_id_path(id, &s->data)) != NULL) {
+        if (offer != NULL) {
+            path = offer->path;
+            s->named = strdup(id);
+            s->view = offer->view;
+        }
         s->path = strdup(path);
         s->shown = malloc(VINE_PATH_MAX);
     }
-    if (s == NULL || s->path == NULL || s->shown == NULL) {
-        if (s != NULL)
+    if (s == NULL || s->path == NULL || s->shown == NULL ||
+        (offer != NULL && s->named == NULL)) {
+        if (s != NULL) {
             free(s->path);
+            free(s->named);
+        }
         free(s);
         vine_err_set(err, VINE_ENOMEM, "out of memory");
         return NULL;
@@ -410,7 +457,9 @@ void source_unpin(struct source *s)
         return;
     manifest_free(&s->manifest);
     free(s->canonical);
+    free(s->told);
     free(s->path);
+    free(s->named);
     free(s->shown);
     free(s);
 }

@@ -14,7 +14,7 @@
 #include "daemon/image/image.h"
 #include "daemon/node/vined.h"
 
-#define SOURCE_ARGS_MAX (2 * (GLOBS_MAX + 2))
+#define SOURCE_ARGS_MAX (2 * (GLOBS_MAX + 3))
 
 enum source_kind { SOURCE_DIR, SOURCE_ARCHIVE, SOURCE_IMAGE, SOURCE_FILE };
 
@@ -42,7 +42,12 @@ struct source {
     char *path;
     char *shown;             /* the same in logs and messages: no login of a URL */
     const char *const *more; /* arguments for vine-source; borrowed, NULL: none */
+    const char *prefix; /* where it is to appear; borrowed, NULL: a directory's own */
     bool data;
+    /* A job's file (files.c): its id, part of its key, for the path is of this node
+     * alone, and the process that sees it. NULL, 0: an ordinary source. */
+    char *named;
+    uint32_t view;
 
     /* After resolved. */
     enum source_kind kind;
@@ -53,6 +58,7 @@ struct source {
     uint64_t entries, bytes, estimate, object_size, manifest_bytes;
     enum image_activate activate;
     enum image_env env; /* this and files: after built */
+    char *told;         /* archives: where it says it was; NULL: nothing */
     uint64_t files;
     struct manifest manifest; /* packed images; after built: of the object */
     bool has_manifest;

@@ -139,8 +139,12 @@ static void after_finish(uv_work_t *work, int status)
 
 static void fill_info(const struct source *s, struct image_info *info)
 {
-    if (s->kind == SOURCE_DIR)
-        (void)snprintf(info->prefix, sizeof(info->prefix), "%s", s->canonical);
+    const char *prefix = s->kind == SOURCE_DIR ? s->canonical : s->told;
+
+    (void)snprintf(info->prefix, sizeof(info->prefix), "%s",
+                   s->prefix != NULL ? s->prefix
+                   : prefix != NULL  ? prefix
+                                     : "");
     (void)snprintf(info->tool, sizeof(info->tool), "%s", image_builder_tool());
     (void)snprintf(info->created_by, sizeof(info->created_by),
                    "vine-env " VINE_VERSION);

@@ -347,8 +347,8 @@ static int spawn(struct source *s, struct source_child *c, int control_fd, int b
 {
     char *program =
         (char *)(vine_source_is_remote(s->path) ? "vine-remote" : "vine-source");
-    char uid[16], gid[16], threads[24], timeout[24];
-    char *args[19 + SOURCE_ARGS_MAX] = {program,
+    char uid[16], gid[16], threads[24], timeout[24], view[16];
+    char *args[21 + SOURCE_ARGS_MAX] = {program,
                                         "--uid",
                                         uid,
                                         "--gid",
@@ -373,6 +373,11 @@ static int spawn(struct source *s, struct source_child *c, int control_fd, int b
         args[count++] = (char *)s->more[i];
     if (s->key_first)
         args[count++] = (char *)"--key-first"; /* `more` is of those that pack */
+    if (s->view != 0) {
+        (void)snprintf(view, sizeof(view), "%u", s->view);
+        args[count++] = (char *)"--view";
+        args[count++] = view;
+    }
     (void)snprintf(uid, sizeof(uid), "%u", s->uid);
     (void)snprintf(gid, sizeof(gid), "%u", s->gid);
     (void)snprintf(threads, sizeof(threads), "%llu",

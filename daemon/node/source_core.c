@@ -203,7 +203,10 @@ static void on_progress(void *ctx, struct source *s, uint64_t bytes)
 {
     struct origin *o = ctx;
 
+    node_source_building(s->vined->core, o->ticket, bytes, s->bytes,
+                         vined_now(s->vined));
     source_parts_look(s->vined, &o->parts, s);
+    vined_update(s->vined);
 }
 
 static void on_failed(void *ctx, struct source *s, const struct vine_err *err)

@@ -42,7 +42,8 @@ static const char *scope_of(enum vine_code code)
     }
 }
 
-/* Where a source appears: as asked, or its own path, or what the image remembers. */
+/* Where a source appears: as asked, or its own path, or what the image remembers. An
+ * archive that nobody packed tells where it was, too, but always had a place here. */
 static void destination(const struct vine_source *source, const struct image_info *info,
                         const char *run_dir, char *out)
 {
@@ -52,7 +53,8 @@ static void destination(const struct vine_source *source, const struct image_inf
         (void)snprintf(out, VINE_PATH_MAX, "%s", source->dst);
     else if (source->data || vine_source_kind_of(source->path) == VINE_SOURCE_DIR)
         (void)snprintf(out, VINE_PATH_MAX, "%s", source->path);
-    else if (info->prefix[0] == '/')
+    else if (vine_source_kind_of(source->path) == VINE_SOURCE_IMAGE &&
+             info->prefix[0] == '/')
         (void)snprintf(out, VINE_PATH_MAX, "%s", info->prefix);
     else {
         vine_source_name(source->path, name);
@@ -88,6 +90,8 @@ static json_t *staged_source(struct client *c, const struct vine_source *source,
         (void)json_object_set_new(o, "mount", text_value(path));
         (void)json_object_set_new(o, "digest", digest_value(&result->digest));
         (void)json_object_set_new(o, "file", json_boolean(file));
+        (void)json_object_set_new(o, "cached", json_boolean(result->cached));
+        (void)json_object_set_new(o, "first", json_boolean(result->first));
         if (source->data)
             info->activate = IMAGE_ACTIVATE_NONE;
         (void)json_object_set_new(o, "activate",

@@ -12,7 +12,9 @@
  *   lazy*.c      images mounted while they are on their way
  *   local.c      the Unix socket for plugin and CLI; fields.c what requests hold;
  *                status.c their documents; packing.c
- *   jobs.c       which jobs live; leases on disk
+ *   files.c      what tasks ask for, and offer, while their job runs; jobdir.c where
+ *                they find it
+ *   jobs.c       which jobs live; leases on disk; step.c what Slurm says of them
  *   store*.c     objects on disk
  *   sync.c       when they are made to last
  *
@@ -41,6 +43,8 @@ struct local;
 struct jobs;
 struct metrics;
 struct syncs;
+struct jobdirs;
+struct offer;
 
 struct vined {
     uv_loop_t loop;
@@ -67,6 +71,8 @@ struct vined {
     struct jobs *jobs;
     struct metrics *metrics;
     struct syncs *syncs;
+    struct jobdirs *jobdirs;
+    struct offer *offers;
     uint64_t same_files, same_bytes; /* that builds took from older images */
     uint64_t bytes_served;           /* to other nodes */
     uint64_t results[VINE_CODES];    /* sources that steps were answered about */
@@ -209,6 +215,8 @@ void mounts_stop(struct vined *vined);
 int mount_image(int image_fd, uint32_t flags, const char *path, char device[32],
                 struct vine_err *err);
 void mount_undo(const char *path); /* and the directory goes */
+/* With that mode, also when it was there. */
+int mount_make_dir(const char *path, mode_t mode, struct vine_err *err);
 /* It is at mount_path, made by somebody else, for all users. */
 int mount_adopt(struct vined *vined, const struct vine_digest *digest);
 
@@ -235,6 +243,34 @@ void local_answer(struct vined *vined, uint64_t client, enum vine_code code,
 void local_cancel_job(struct vined *vined, uint64_t job);
 bool local_job_waits(struct vined *vined, uint64_t job);
 void local_stop(struct vined *vined);
+
+/* step.c - of which job's step is a process? Slurm's own words for it. */
+/* Of which job's step is it the slurmstepd? 0: it is none. *external: ".extern". */
+uint64_t step_of_daemon(uint32_t pid, bool *external);
+uint64_t step_of_process(uint32_t pid, uint32_t uid); /* 0: none */
+
+/* jobdir.c - RUN_DIR/job/JOB, where a job's tasks find what they asked for. */
+int jobdirs_start(struct vined *vined, struct vine_err *err);
+/* An object that is mounted at `from` appears for the job under its digest and `name`,
+ * a single component. *out: there. */
+int jobdir_add(struct vined *vined, uint64_t job, uint32_t uid, uint32_t gid,
+               const struct vine_digest *digest, const char *from, bool file,
+               const char *name, char out[VINE_PATH_MAX], struct vine_err *err);
+void jobdirs_check(struct vined *vined); /* those of ended jobs go */
+void jobdirs_stop(struct vined *vined);
+
+/* files.c - `vine-env get` and `put` */
+struct offer {
+    uint64_t job;
+    uint32_t uid, view; /* view: the process that sees the path */
+    char *id, *path;
+    struct offer *next;
+};
+/* What is behind this id of a job's file on this node; NULL: nothing. Borrowed. */
+const struct offer *files_offer(const struct vined *vined, uint32_t uid,
+                                const char *id);
+void files_check(struct vined *vined); /* those of ended jobs go */
+void files_stop(struct vined *vined);
 
 /* jobs.c */
 int jobs_start(struct vined *vined, struct vine_err *err);

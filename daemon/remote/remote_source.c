@@ -389,6 +389,7 @@ static int unpack(struct remote_source *s, struct tar_out *tar,
         .uid = s->facts.root_uid,
         .gid = s->facts.root_gid,
         .mtime = s->facts.root_mtime,
+        .prefix = s->options.shape.prefix,
         .streamed = true};
     struct feeder feeder = {.source = s};
     struct vine_err why = {0};

@@ -19,6 +19,7 @@
 #include "daemon/source/control.h"
 #include "daemon/source/export.h"
 #include "vine/clock.h"
+#include "vine/escape.h"
 
 #define CONTROL_FD 3
 #define BULK_FD 4
@@ -29,7 +30,7 @@
 
 struct arguments {
     uint64_t uid, gid, threads, max_bytes;
-    uint64_t timeout;
+    uint64_t timeout, view;
     const char *path, *caching, *kind, *ca_file;
     bool key_first;
     struct image_shape shape;
@@ -97,6 +98,7 @@ static int do_build(struct session *s, const struct command *c,
                                     .base_offset = c->offset,
                                     .base_length = c->length};
     struct image_totals totals = {0};
+    auto_free char *prefix = NULL;
 
     if (s->bulk < 0)
         return vine_err_set(err, VINE_EPROTO, "built already");
@@ -104,17 +106,18 @@ static int do_build(struct session *s, const struct command *c,
         return -1;
     close(s->bulk);
     s->bulk = -1;
-    control_send(&s->control,
-                 json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:I}",
-                           "event", "done", "bytes", (json_int_t)totals.written,
-                           "entries", (json_int_t)totals.entries, "files",
-                           (json_int_t)totals.files, "source_bytes",
-                           (json_int_t)totals.bytes, "activate",
-                           image_activate_name(totals.activate), "env",
-                           image_env_name(totals.env), "listing_bytes",
-                           (json_int_t)totals.listing_bytes, "same_files",
-                           (json_int_t)totals.same_files, "same_bytes",
-                           (json_int_t)totals.same_bytes));
+    prefix = vine_path_escape(totals.prefix);
+    control_send(
+        &s->control,
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:I, s:I, s:I}", "event",
+                  "done", "bytes", (json_int_t)totals.written, "entries",
+                  (json_int_t)totals.entries, "files", (json_int_t)totals.files,
+                  "source_bytes", (json_int_t)totals.bytes, "activate",
+                  image_activate_name(totals.activate), "env",
+                  image_env_name(totals.env), "prefix", prefix != NULL ? prefix : "",
+                  "listing_bytes", (json_int_t)totals.listing_bytes, "same_files",
+                  (json_int_t)totals.same_files, "same_bytes",
+                  (json_int_t)totals.same_bytes));
     return 0;
 }
 
@@ -254,8 +257,10 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         {"exclude", required_argument, NULL, 'x'},
         {"order", required_argument, NULL, 'o'},
         {"overlay", required_argument, NULL, 'v'},
+        {"prefix", required_argument, NULL, 'r'},
         {"ca-file", required_argument, NULL, 'a'},
         {"timeout", required_argument, NULL, 's'},
+        {"view", required_argument, NULL, 'w'},
         {NULL, 0, NULL, 0},
     };
     int c, bad = 0;
@@ -271,6 +276,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
             bad |= parse_number(optarg, INT64_MAX, &a->max_bytes);
         else if (c == 's')
             bad |= parse_number(optarg, 3600, &a->timeout) < 0 || a->timeout == 0;
+        else if (c == 'w')
+            bad |= parse_number(optarg, INT32_MAX, &a->view);
         else if (c == 'a')
             a->ca_file = optarg;
         else if (c == 'p')
@@ -287,6 +294,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
             a->shape.order = optarg;
         else if (c == 'v')
             a->shape.overlay = optarg;
+        else if (c == 'r')
+            a->shape.prefix = optarg;
         else
             bad = 1;
     }
@@ -347,6 +356,7 @@ int serve_main(const struct serve_reader *reader, int argc, char **argv)
     session.options.image.max_bytes = a.max_bytes;
     session.options.image.key_first = a.key_first;
     session.options.image.shape = a.shape;
+    session.options.image.view = a.view;
     session.options.image.data = strcmp(a.kind, "data") == 0;
     session.options.ca_file = a.ca_file;
     session.options.timeout_s = (unsigned)a.timeout;

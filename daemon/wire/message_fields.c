@@ -91,6 +91,16 @@ static const struct field_list object_list =
 static const struct field_list binding_list =
     OBJECT_LIST(binding_count, struct msg_binding, (VINE_JOBS_MAX * VINE_SOURCES_MAX),
                 binding_fields, NULL);
+static const struct field story_fields[] = {
+    {"from", K_U32, offsetof(struct msg_story, from), 0, MSG_FROM_KINDS - 1, NULL},
+    {"peer", K_NAME_OR_EMPTY, offsetof(struct msg_story, peer), 0, 0, NULL},
+    {"bytes", K_U64, offsetof(struct msg_story, bytes), 0, VINE_OBJECT_MAX, NULL},
+    {"first_ms", K_U32, offsetof(struct msg_story, first_ms), 0, UINT32_MAX, NULL},
+    {"last_ms", K_U32, offsetof(struct msg_story, last_ms), 0, UINT32_MAX, NULL},
+};
+
+static const struct field_list story_list =
+    OBJECT_LIST(row_count, struct msg_story, VINE_STORY_MAX, story_fields, NULL);
 static const struct field_list name_list = {
     .count_at = offsetof(struct msg, name_count),
     .element_size = sizeof(const char *),
@@ -117,16 +127,22 @@ ROW(f_size, "size", K_U64, AT(size), 0, VINE_OBJECT_MAX, NULL);
 ROW(f_offset, "offset", K_U64, AT(offset), 0, VINE_OBJECT_MAX, NULL);
 ROW(f_estimate, "estimate", K_U64, AT(estimate), 0, INT64_MAX, NULL);
 ROW(f_pieces, "pieces", K_U32, AT(pieces), 1, VINE_PIECES_MAX, NULL);
+ROW(f_copies, "copies", K_U32, AT(copies), 0, VINE_NODES_MAX, NULL);
 ROW(f_parts, "parts", K_BOOL, AT(parts), 0, 0, NULL);
 ROW(f_claim, "claim", K_U32, AT(claim), 0, MSG_CLAIMS - 1, NULL);
 ROW(f_trusted, "trusted", K_BOOL, AT(trusted), 0, 0, NULL);
 ROW(f_hold, "hold", K_BOOL, AT(hold), 0, 0, NULL);
+ROW(f_brief, "brief", K_BOOL, AT(brief), 0, 0, NULL);
 ROW(f_reusing, "reusing", K_BOOL, AT(reusing), 0, 0, NULL);
 /* Empty peer: the node failed at its own source, no peer had a part in it. */
 ROW(f_peer, "peer", K_NAME_OR_EMPTY, AT(peer), 0, 0, NULL);
 ROW(f_switch_name, "switch_name", K_NAME_OR_EMPTY, AT(switch_name), 0, 0, NULL);
 ROW(f_port, "port", K_U16, AT(port), 1, UINT16_MAX, NULL);
 ROW(f_heartbeat, "heartbeat_ms", K_U32, AT(heartbeat_ms), 1, UINT32_MAX, NULL);
+ROW(f_wanted, "wanted_ms", K_U32, AT(wanted_ms), 0, UINT32_MAX, NULL);
+ROW(f_begun, "begun_ms", K_U32, AT(begun_ms), 0, UINT32_MAX, NULL);
+ROW(f_ended, "ended_ms", K_U32, AT(ended_ms), 0, UINT32_MAX, NULL);
+ROW(f_rows, "rows", K_LIST, AT(rows), 0, 0, &story_list);
 ROW(f_ranges, "ranges", K_LIST, AT(ranges), 0, 0, &range_list);
 ROW(f_assigns, "assigns", K_LIST, AT(assigns), 0, 0, &assign_list);
 ROW(f_objects, "objects", K_LIST, AT(objects), 0, 0, &object_list);
@@ -150,6 +166,7 @@ const struct message_type message_types[MSG_TYPES] = {
     [MSG_PROVED] = {"proved", 0, 3, {R(ticket), R(code), R(text)}},
     [MSG_BUILT] = {"built", 0, 8, {R(ticket), R(code), R(text), OK(key), OK(digest), OK(size),
                    OK(pieces), OK(trusted)}},
+    [MSG_BUILDING] = {"building", 0, 3, {R(ticket), R(offset), R(size)}},
     [MSG_PART_MADE] = {"part_made", 0, 5, {R(ticket), R(digest), R(size), R(pieces), R(offset)}},
     [MSG_HAVE] = {"have", 1, 3, {R(digest), R(ranges), R(reusing)}},
     [MSG_FAILED] = {"failed", 0, 4, {R(digest), R(ranges), R(peer), R(code)}},
@@ -157,12 +174,17 @@ const struct message_type message_types[MSG_TYPES] = {
     [MSG_STAGE] = {"stage", 0, 6, {R(ticket), R(job), R(uid), R(gid), R(path), R(names)}},
     [MSG_PING] = {"ping", 4, 0, {{NULL, ALWAYS}}},
     [MSG_PONG] = {"pong", 5, 0, {{NULL, ALWAYS}}},
-    [MSG_ASK_STATUS] = {"ask_status", 0, 1, {R(ticket)}},
+    [MSG_ASK_STATUS] = {"ask_status", 0, 4, {R(ticket), R(job), R(uid), R(brief)}},
+    [MSG_NAME] = {"name", 0, 7, {R(ticket), R(job), R(uid), R(gid), R(path), R(copies), R(names)}},
     /* either direction */
     [MSG_URGENT] = {"urgent", 0, 2, {R(digest), R(ranges)}},
     [MSG_AWAITED] = {"awaited", 0, 2, {R(digest), R(ranges)}},
     [MSG_TOUCHED] = {"touched", 0, 2, {R(digest), R(ranges)}},
     [MSG_HOLD] = {"hold", 0, 2, {R(digest), R(hold)}},
+    /* node -> manager */
+    [MSG_STORY] = {"story", 0, 10, {R(job), R(uid), R(path), R(digest), R(size), R(code),
+                   R(wanted), R(begun), R(ended), R(rows)}},
+    [MSG_ASK_STORIES] = {"ask_stories", 0, 4, {R(ticket), R(job), R(uid), R(offset)}},
     /* manager -> node */
     [MSG_REGISTERED] = {"registered", 0, 1, {R(heartbeat)}},
     [MSG_RESOLVE] = {"resolve", 0, 5, {R(ticket), R(job), R(uid), R(gid), R(path)}},
@@ -173,11 +195,13 @@ const struct message_type message_types[MSG_TYPES] = {
                      OK(size), OK(pieces), OK(trusted), OK(key), OK(claim)}},
     [MSG_PART] = {"part", 0, 8, {R(ticket), R(job), R(uid), R(path), R(digest), R(size), R(pieces),
                   R(offset)}},
-    [MSG_FETCH] = {"fetch", 2, 2, {R(digest), R(assigns)}},
+    [MSG_FETCH] = {"fetch", 2, 3, {R(digest), R(heartbeat), R(assigns)}},
     [MSG_REVOKE] = {"revoke", 3, 2, {R(digest), R(ranges)}},
     [MSG_WANTED] = {"wanted", 0, 4, {R(job), R(uid), R(gid), R(path)}},
     [MSG_STAGED] = {"staged", 0, 3, {R(ticket), R(code), R(text)}},
     [MSG_STATUS] = {"status", 0, 2, {R(ticket), R(text)}},
+    [MSG_NAMED] = {"named", 0, 4, {R(ticket), R(code), R(text), OK(path)}},
+    [MSG_STORIES] = {"stories", 0, 3, {R(ticket), R(code), R(text)}},
 };
 /* clang-format on */
 

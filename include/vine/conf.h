@@ -28,6 +28,7 @@ struct vine_conf {
     /* [manager] */
     char manager_listen[VINE_CONF_TEXT];  /* "addr:port"; default "0.0.0.0:7110" */
     char manager_metrics[VINE_CONF_TEXT]; /* "off" or "addr:port"; off */
+    char transfer_log[VINE_CONF_TEXT];    /* directory; "": no log; "" */
     uint64_t window;                      /* pieces outstanding at a receiver; 6 */
     uint64_t uploads;                     /* pieces reserved at a sender; 6 */
     uint64_t tree_nodes;                  /* so many receivers get trees; 128 */

@@ -23,7 +23,8 @@ enum vine_code {
     VINE_ECHANGED,  /* a source kept changing while it was read */
     VINE_ECANCELED, /* the job is gone */
     VINE_ENOMEM,
-    VINE_ESYS, /* a system call failed; text has errno's words */
+    VINE_ESYS,  /* a system call failed; text has errno's words */
+    VINE_ELOST, /* a job's file: the nodes that had it are gone */
     VINE_CODES
 };
 

@@ -36,6 +36,7 @@
 #define VINE_KEYS_MAX 16          /* source keys remembered with an object */
 #define VINE_INDEX_MAX (1u << 22) /* chunks found again: 160 GiB of objects, 64 MiB */
 #define VINE_JOBS_MAX 1024        /* jobs with a lease on one node */
+#define VINE_STORY_MAX 64         /* senders told apart in a transfer log's line */
 #define VINE_CLIENTS_MAX 512      /* local connections at once; 64 steps and more fit */
 
 #endif

@@ -32,6 +32,8 @@ enum msg_type {
                   seed). A stream tells by HAVE; BUILT ends it early: it failed, or
                   all of it was here already. Ticket 0: the manager that asked is gone,
                   the node has it all the same */
+    MSG_BUILDING,  /* ticket offset size: so far it has read `offset` of the source's
+                      `size` bytes; now and then, for those who wait for it */
     MSG_PART_MADE, /* ticket digest size pieces offset: while it builds, this node has a
                        stretch of the image as an object; gone when the ticket ends */
     MSG_HAVE,    /* digest ranges[] reusing: verified here, ready to be served. reusing:
@@ -44,7 +46,9 @@ enum msg_type {
                     stage` */
     MSG_PING,    /* keep-alive, either direction; answered with MSG_PONG */
     MSG_PONG,
-    MSG_ASK_STATUS, /* ticket */
+    MSG_ASK_STATUS, /* ticket job uid brief: how the cluster stands (job 0), or what a
+                       job of this uid (0: of anybody) has on its nodes; brief: only
+                       the source of it that the asking node must wait for longest */
     MSG_URGENT,     /* digest ranges[]: tasks will need these pieces first, plan them
                        before others. To the origin of a stream: read these first */
     MSG_AWAITED, /* digest ranges[]: a task stands still until it has these; before all
@@ -53,12 +57,20 @@ enum msg_type {
                     start before they have it whole. Either direction; a hint only. Said
                     while a start goes on, in the order of its reads, too */
 
-    MSG_HOLD, /* digest hold: while tasks start on it, this node wants what is urgent
-                 and nothing else; until a HOLD without it. To the origin of a stream:
-                 so do all others who wait for it */
+    MSG_HOLD,  /* digest hold: while tasks start on it, this node wants what is urgent
+                  and nothing else; until a HOLD without it. To the origin of a stream:
+                  so do all others who wait for it */
+    MSG_STORY, /* job uid path digest size code wanted_ms begun_ms ended_ms rows[]:
+                  how an object came to this node for a job, once, when it is there
+                  (or, with a code, is given up). For the manager's log */
+    MSG_ASK_STORIES, /* ticket job uid offset: what the manager's log has of a job */
+
+    MSG_NAME, /* ticket job uid gid path copies names[]. With a version (spec.h): what
+                 this node has of it goes by this name from now on, and is to be brought
+                 to `copies` of these nodes. Without: which version is it? */
 
     /* manager -> node */
-    MSG_REGISTERED, /* heartbeat_ms */
+    MSG_REGISTERED, /* heartbeat_ms: say something this often while there is work */
     MSG_RESOLVE,    /* ticket job uid gid path: become the origin, find the key */
     MSG_BUILD,   /* ticket parts: make the object of a resolved source, telling of parts
                     if somebody else waits for it; or stream it if its
@@ -71,11 +83,15 @@ enum msg_type {
     MSG_PART, /* ticket job uid path digest size pieces offset: chunks that the source's
                  object will have; take it, unless the source is bound already. Whoever
                  took it or will not says EVICTED when it is over */
-    MSG_FETCH,  /* digest assigns[] */
-    MSG_REVOKE, /* digest ranges[]: forget these assignments if not begun */
-    MSG_WANTED, /* job uid gid path: act as if a local client had asked, then release */
-    MSG_STAGED, /* ticket code text: all nodes of a MSG_STAGE have it, or failed */
-    MSG_STATUS, /* ticket text: JSON document for `vine-env status` */
+    MSG_FETCH, /* digest heartbeat_ms assigns[]: the heartbeat from now on, longer where
+                  many nodes report */
+    MSG_REVOKE,  /* digest ranges[]: forget these assignments if not begun */
+    MSG_WANTED,  /* job uid gid path: act as if a local client had asked; release it
+                    then, if the job is made up */
+    MSG_STAGED,  /* ticket code text: all nodes of a MSG_STAGE have it, or failed */
+    MSG_STATUS,  /* ticket text: JSON document for `vine-env status` */
+    MSG_NAMED,   /* ticket code text; ok: path: the answer to NAME */
+    MSG_STORIES, /* ticket code text: JSON document, the answer to ASK_STORIES */
     MSG_TYPES
 };
 
@@ -89,8 +105,26 @@ enum msg_claim { /* what a source has shown of the content that it names */
                  MSG_CLAIMS
 };
 
+enum msg_from {                  /* where bytes of an object came from */
+                MSG_FROM_SOURCE, /* streamed from the source by this node */
+                MSG_FROM_BUILT,  /* made here of the source's files */
+                MSG_FROM_PEER,
+                MSG_FROM_REUSED, /* chunks of older objects of this node's store */
+                MSG_FROM_HERE,   /* they were here before the job asked */
+                MSG_FROM_OTHERS, /* peers beyond VINE_STORY_MAX */
+                MSG_FROM_KINDS
+};
+
 struct msg_range {
     uint32_t first, count; /* pieces */
+};
+
+/* Times are told as ages: no two clocks agree. */
+struct msg_story {
+    uint32_t from;    /* enum msg_from */
+    const char *peer; /* MSG_FROM_PEER: its name; else "" */
+    uint64_t bytes;
+    uint32_t first_ms, last_ms; /* ago: when the first was asked for, the last came */
 };
 
 struct msg_assign {
@@ -128,15 +162,19 @@ struct msg {
                          that is uid */
     const char *text; /* error text or document */
     enum vine_code code;
-    bool has_digest, trusted, reusing, parts, hold;
+    bool has_digest, trusted, reusing, parts, hold, brief;
     uint32_t claim; /* enum msg_claim */
     struct vine_digest digest, key;
     uint64_t size, estimate, offset; /* bytes */
     uint32_t pieces;                 /* piece 0, the manifest, included */
+    uint32_t copies;                 /* <= name_count */
     const char *peer;
     const char *switch_name; /* leaf switch from Slurm's topology, "" = unknown */
     uint16_t port;
     uint32_t heartbeat_ms;
+    uint32_t wanted_ms, begun_ms, ended_ms; /* ago */
+    uint32_t row_count;
+    const struct msg_story *rows; /* <= VINE_STORY_MAX */
     uint32_t range_count, assign_count, object_count, binding_count, name_count;
     const struct msg_range *ranges;     /* <= VINE_PIECES_MAX */
     const struct msg_assign *assigns;   /* <= 256 */

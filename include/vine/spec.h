@@ -53,6 +53,15 @@ char *vine_spec_data_text(const struct vine_spec *spec);
 void vine_source_id(const struct vine_source *source, char out[VINE_PATH_MAX]);
 /* The path in such a name, borrowed; NULL: it is none. */
 const char *vine_source_id_path(const char *id, bool *data);
+/* What a task offers to the others of its job has a NAME instead of a path, and a
+ * version behind that: "data:vine:NAME#VERSION". Without '#' it is the question which
+ * version that is. Nothing that a user may write as an option looks so. */
+#define VINE_NAMED "vine:"
+#define VINE_NAMED_VERSION 24
+/* -1 with *err: 1 to 1,024 bytes, no control characters, no '#'. */
+int vine_named_check(const char *name, struct vine_err *err);
+/* Is this id one of those? *versioned: it names one version. */
+bool vine_source_is_named(const char *id, bool *versioned);
 
 /* Is it a URL, and may it name a source at all: a URL or an absolute path? */
 bool vine_source_is_remote(const char *path);

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from parsl.config import Config
+from parsl.data_provider.files import File
+from parsl.data_provider.staging import Staging
 from parsl.providers import SlurmProvider
 
 from vine_env.provider import VineSlurmProvider, sbatch_knows
 from vine_env.spec import Source, SpecError, parse_data, parse_spec
+from vine_env.staging import VineStaging
 
 IN_OPTIONS = {
     option: re.compile(rf"^#SBATCH\s+\"?--{option}=([^\"\n]*)", re.M)
@@ -48,7 +52,8 @@ def doctor(config: Config) -> list[Finding]:
     for executor in config.executors:
         label = str(getattr(executor, "label", type(executor).__name__))
         provider = getattr(executor, "provider", None)
-        found += [Finding(level, label, text) for level, text in _of_provider(provider)]
+        said = [*_of_provider(provider, executor), *_of_staging(provider, executor)]
+        found += [Finding(level, label, text) for level, text in said]
     return found
 
 
@@ -68,13 +73,18 @@ def _of_the_site() -> Iterator[Finding]:
         yield Finding("ok", "", "sbatch knows --vine-env")
 
 
-def _of_provider(provider: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401
+def _of_provider(
+    provider: Any,  # noqa: ANN401 - a configuration may hold anything
+    executor: Any,  # noqa: ANN401
+) -> Iterator[tuple[str, str]]:
     if not isinstance(provider, SlurmProvider):
         name = type(provider).__name__ if provider is not None else "no provider"
         yield "warning", f"{name}: vine-env works under Slurm; use VineSlurmProvider"
         return
     text, data = _specs_of(provider)
     if text is None and data is None:
+        if _vine_stagings(executor):
+            return
         yield (
             "warning",
             "vine-env is not asked for: use VineSlurmProvider(vine_env=...) or "
@@ -136,4 +146,131 @@ def _of_worker_init(text: str, sources: list[Source]) -> Iterator[tuple[str, str
                 "warning",
                 f"workers activate '{prefix}', which is none of what is staged: "
                 "they read it from the shared file system",
+            )
+
+
+# --- staging of files ---------------------------------------------------------------
+
+
+def _stagings(executor: Any) -> list[Staging] | None:  # noqa: ANN401
+    """None: Parsl's defaults."""
+    found = getattr(executor, "storage_access", None)
+    return list(found) if found is not None else None
+
+
+def _vine_stagings(executor: Any) -> list[VineStaging]:  # noqa: ANN401
+    return [s for s in _stagings(executor) or [] if isinstance(s, VineStaging)]
+
+
+def _of_staging(
+    provider: Any,  # noqa: ANN401
+    executor: Any,  # noqa: ANN401
+) -> Iterator[tuple[str, str]]:
+    stagings = _stagings(executor)
+    if stagings is None:
+        return
+    ours = _vine_stagings(executor)
+    if not ours:
+        yield (
+            "warning",
+            "storage_access has no VineStaging: all tasks read their files from the "
+            "shared file system",
+        )
+        return
+    vine = ours[0]
+    found = list(_of_order(stagings, vine))
+    found += _of_prefixes(vine)
+    found += _of_copies(provider, vine)
+    if isinstance(provider, SlurmProvider):
+        found += _of_workers(provider)
+    yield from found
+    if not found:
+        below = "".join(f", files below '{prefix}'" for prefix in vine.prefixes)
+        yield "ok", f"VineStaging has 'vine:' files{below}"
+
+
+def _of_order(
+    stagings: Sequence[Staging], vine: VineStaging
+) -> Iterator[tuple[str, str]]:
+    """Parsl takes the first that wants a File."""
+    for kind, url in _probes(vine):
+        takers = [s for s in stagings if s.can_stage_in(File(url))]
+        names = [type(s).__name__ for s in takers]
+        if not takers:
+            yield (
+                "error",
+                f"nothing in storage_access takes {kind}: put NoOpFileStaging() behind "
+                "VineStaging",
+            )
+        elif vine in takers and takers[0] is not vine:
+            yield (
+                "error",
+                f"{names[0]} takes {kind} before VineStaging is asked: put VineStaging "
+                "first in storage_access",
+            )
+        elif len(takers) > 1 and (vine not in takers or names[1] == names[0]):
+            yield (
+                "warning",
+                f"{names[0]} and {names[1]} both take {kind}: the second is never "
+                "asked",
+            )
+
+
+def _probes(vine: VineStaging) -> Iterator[tuple[str, str]]:
+    """One File of each kind, by what it is called in a message."""
+    yield "'vine:' files", "vine:///vine-env/doctor"
+    for prefix in vine.prefixes:
+        yield f"files below '{prefix}'", os.path.join(prefix, "vine-env-doctor")
+    elsewhere = File("/vine-env-doctor/elsewhere")
+    if not vine.takes_path(elsewhere):
+        yield "other 'file:' files", elsewhere.url
+
+
+def _of_prefixes(vine: VineStaging) -> Iterator[tuple[str, str]]:
+    for prefix in vine.prefixes:
+        if not os.path.isdir(prefix):
+            yield "warning", f"prefixes: there is no directory '{prefix}' here"
+
+
+def _of_copies(
+    provider: Any,  # noqa: ANN401
+    vine: VineStaging,
+) -> Iterator[tuple[str, str]]:
+    if not isinstance(provider, SlurmProvider):
+        yield "warning", "outside of Slurm VineStaging uses the shared file system only"
+        return
+    if (provider.max_blocks or 1) > 1 and not vine.copy_back:
+        yield (
+            "warning",
+            f"max_blocks={provider.max_blocks}: each block is a job of its own, and a "
+            "'vine:' output is seen in its job only: use one block of more nodes, or "
+            "copy_back=True",
+        )
+    if vine.replicas > (provider.nodes_per_block or 1):
+        yield (
+            "warning",
+            f"replicas={vine.replicas}, but a block has "
+            f"{provider.nodes_per_block} nodes: there will be no more copies",
+        )
+    if vine.replicas > 1 and "--no-kill" not in provider.scheduler_options:
+        yield (
+            "warning",
+            f"replicas={vine.replicas}, but Slurm ends a whole job when one of its "
+            'nodes dies: add "#SBATCH --no-kill" to scheduler_options and '
+            'SrunLauncher(overrides="--no-kill --kill-on-bad-exit=0")',
+        )
+
+
+def _of_workers(provider: SlurmProvider) -> Iterator[tuple[str, str]]:
+    """Can they import this package, as far as one can see from here?"""
+    if "PYTHONPATH" in provider.worker_init:
+        return
+    for match in ACTIVATE.finditer(provider.worker_init):
+        prefix = match[match.lastindex or 0]
+        site = os.path.join(glob.escape(prefix), "lib/python3*/site-packages")
+        if glob.glob(site) and not glob.glob(os.path.join(site, "*vine_env*")):
+            yield (
+                "warning",
+                f"'{prefix}' seems to have no vine_env, which workers import: "
+                f"{prefix}/bin/pip install it there",
             )

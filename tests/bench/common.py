@@ -198,8 +198,7 @@ def node_counts() -> list[int]:
 # --- the cluster ----------------------------------------------------------------------
 
 
-def daemon_pid(cluster: Cluster, node: str, name: str) -> int:
-    """As seen from here: the process of that name in the node's pid namespace."""
+def running_pid(cluster: Cluster, node: str, name: str) -> int | None:
     wanted = os.readlink(f"/proc/{cluster.layout.running(node).pid}/ns/pid")
     for entry in Path("/proc").iterdir():
         try:
@@ -211,7 +210,21 @@ def daemon_pid(cluster: Cluster, node: str, name: str) -> int:
                 return int(entry.name)
         except OSError:
             continue  # it ended meanwhile
-    raise BenchError(f"no {name} runs on {node}")
+    return None
+
+
+def daemon_pid(cluster: Cluster, node: str, name: str) -> int:
+    """As seen from here: the process of that name in the node's pid namespace; one that
+    was started this moment may still be the shell that becomes it."""
+    found: list[int] = []
+
+    def seen() -> bool:
+        pid = running_pid(cluster, node, name)
+        found.extend([] if pid is None else [pid])
+        return bool(found)
+
+    cluster.wait_for(seen, 5, f"{name} on {node}")
+    return found[0]
 
 
 @contextmanager

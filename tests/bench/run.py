@@ -27,6 +27,7 @@ PARTS = {
     "image": "image",
     "warm": "warm",
     "remote": "remote",
+    "tasks": "tasks",
     "idle": "idle",
     "crowd": "crowd",
 }

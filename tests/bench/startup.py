@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import common
+import memory
 import model
 import plot
 import results
@@ -109,6 +110,7 @@ def measure(cluster: Cluster, point: Point, way: Way) -> dict[str, Any]:
         forget(cluster)
     cluster.pfs_drop_caches()
     os.sync()  # what earlier ways left is not this one's to write
+    memory.touch()
     before = counters(cluster)
     output = cluster.sh(
         "n1",

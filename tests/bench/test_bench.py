@@ -8,12 +8,14 @@ import common
 import crowd
 import dataplane
 import lazy
+import memory
 import model
 import pytest
 import results
 import run
 import startup
 import tables
+import tasks
 import update
 import ways
 from common import Bound
@@ -325,6 +327,27 @@ def test_what_is_run_is_there():
         assert f'common.main("{run.PARTS[name]}"' in text, name
 
 
+def task_row(way, all_s, pfs_bytes):
+    row = {"way": way, "first_s": 1.0, "all_s": all_s, "pfs_bytes": pfs_bytes}
+    return row | {"pfs_ops": 2300, "link_bytes": 2e9}
+
+
+def test_tasks_are_held_against_parsls_own_way_round_by_round():
+    wanted = tasks.INPUTS * tasks.input_bytes()
+    rows = [
+        task_row("default", 20.0, 8 * wanted),
+        task_row("vine", 10.0, wanted),
+        task_row("default", 10.0, 8 * wanted),
+        task_row("vine", 8.0, 1.06 * wanted),
+        task_row("default", 10.0, 8 * wanted),
+        task_row("vine", 11.0, wanted),
+    ]
+    read, time = tasks.bounds_of(rows)
+    assert (read.measured, read.ok) == (pytest.approx(1.06), False)
+    assert (time.measured, time.ok) == (0.8, True)
+    assert "| default |" in tasks.table(rows)
+
+
 def update_sample(rate, change, update_s, busy_s, bytes_moved=(30, 40)):
     return {
         "rate": rate,
@@ -359,3 +382,13 @@ def test_update_compares_each_change_with_its_own_cold_start(monkeypatch):
     assert [b.ok for b in bounds("400mbit", "packed")] == [True, True]
     assert bounds("400mbit", "packed")[1].beside
     assert not bounds("100mbit", "packed")[1].beside
+
+
+# --- memory ---------------------------------------------------------------------------
+
+
+def test_memory_is_touched_within_its_bounds():
+    assert memory.available_bytes("MemTotal: 9 kB\nMemAvailable:  8 kB\n") == 8192
+    with pytest.raises(ValueError, match="has no line 'MemAvailable'"):
+        memory.available_bytes("MemTotal: 9 kB\n")
+    assert memory.touch((1 << 20) + 1) == 1 << 20

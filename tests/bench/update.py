@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import common
+import memory
 import workload
 from common import Bound, Cluster
 
@@ -74,6 +75,7 @@ def settle(cluster: Cluster) -> None:
     cluster.settle(60)
     cluster.run("n1", "sync", timeout=120)
     cluster.pfs_drop_caches()
+    memory.touch()
 
 
 def stage(cluster: Cluster, source: str = workload.ENV) -> float:

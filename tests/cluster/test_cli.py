@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -38,6 +43,9 @@ WRONG = [
     "status --frobnicate",
     "status --json=yes",
     "status more",
+    "status --job",
+    "status --job x",
+    "status --job 1 --cluster",
     "stage",
     "stage /a /b",
     "stage /a --nodes",
@@ -135,6 +143,89 @@ def test_stage_on_many_nodes(vine: Cluster, env: str) -> None:
     assert "n99" in unknown.err
 
 
+@dataclass(frozen=True)
+class Staging:
+    job: int
+    path: str
+
+
+@pytest.fixture
+def staging(vine: Cluster) -> Iterator[Staging]:
+    """A job of vine1 that n2 and n3 slowly get its environment for."""
+    path = f"/pfs/home/vine1/slow-{secrets.token_hex(4)}"
+    vine.sh("n1", f"mkdir {path}; head -c 60M /dev/urandom > {path}/x", user="vine1")
+    assert cli(vine, "stage", path, user="vine1").code == 0
+    for node in ("n2", "n3"):
+        vine.shape(node, "8mbit")
+    job = vine.submit("true", "-N2", "-w", "n2,n3", f"--vine-env={path}")
+    yield Staging(job, path)
+    vine.run("ctl", "scancel", str(job))
+    vine.sh("n1", f"rm -r {path}", user="vine1")
+
+
+def job_status(vine: Cluster, staging: Staging, user: str = "vine1") -> Any:
+    words = ["status", "--job", str(staging.job), "--json"]
+    return document(cli(vine, *words, user=user))
+
+
+def test_how_far_a_jobs_nodes_are(vine: Cluster, staging: Staging) -> None:
+    def moving() -> Any:
+        found = job_status(vine, staging)
+        sources = found.get("sources", [{}])
+        far = [node["bytes_done"] for node in sources[0].get("on", [])]
+        return found if len(far) == 2 and min(far) > 0 else None
+
+    found = vine.wait_for(moving, 30, "both nodes to receive")
+    (source,) = found["sources"]
+    assert (source["path"], source["state"]) == (staging.path, "bound")
+    assert (source["nodes"], source["ready"]) == (2, 0)
+    assert source["slowest"] in ("n2", "n3")
+    assert {node["name"] for node in source["on"]} == {"n2", "n3"}
+    assert all(0 < n["bytes_done"] < source["bytes_total"] for n in source["on"])
+    text = cli(vine, "status", "--job", str(staging.job), user="vine1").out
+    assert staging.path in text and "fetching" in text
+    for node in ("n2", "n3"):
+        assert re.search(rf"^{node} .* \d+ % +{staging.path}$", text, re.M)
+    # Root sees it too, others do not.
+    assert len(job_status(vine, staging, "root")["sources"]) == 1
+    assert job_status(vine, staging, "vine2")["error"]["code"] == "enoent"
+
+
+def test_watching_a_job_on_a_terminal(vine: Cluster, staging: Staging) -> None:
+    words = f"stty rows 7 cols 50; exec vine-env status --job {staging.job} --watch"
+    watch = vine.popen("n1", "script", "-qec", words, "/dev/null", user="vine1")
+    vine.wait_for(lambda: watch.out.count("\x1b[H") >= 3, 30, "three pictures")
+    vine.wait_for(lambda: "B/s" in watch.out, 30, "a rate")
+    # A daemon that is restarted is waited for.
+    vine.daemon("n1", "stop")
+    vine.wait_for(lambda: "no daemon" in watch.out, 30, "word of that")
+    vine.daemon("n1", "start")
+    before = watch.out.count("SOURCE")
+    vine.wait_for(lambda: watch.out.count("SOURCE") > before + 2, 30, "more of it")
+    watch.send(signal.SIGINT)
+    watch.wait(10)
+    for picture in watch.out.split("\x1b[H")[1:-1]:
+        lines = re.sub(r"\x1b\[[0-9]*[KJ]", "", picture).split("\r\n")
+        assert len(lines) <= 7
+        assert max(map(len, lines)) <= 50
+
+
+def test_watching_without_a_terminal(vine: Cluster) -> None:
+    watch = vine.popen("n1", "vine-env", "status", "--watch", "--json")
+    vine.wait_for(lambda: watch.out.count("\n") >= 2, 10, "two documents")
+    watch.kill()
+    for line in watch.out.splitlines()[:2]:
+        assert json.loads(line)["node"]["name"] == "n1"
+    watch = vine.popen("n1", "vine-env", "status", "--cluster", "--watch")
+    vine.wait_for(lambda: watch.out.count("NODE ") >= 2, 10, "two tables")
+    watch.kill()
+    assert "\x1b" not in watch.out
+    watch = vine.popen("n1", "vine-env", "status", "--watch")
+    vine.wait_for(lambda: "\nnow  " in watch.out, 10, "a rate")
+    watch.kill()
+    assert "\nnow  " not in cli(vine, "status").out  # which needs two looks
+
+
 def test_a_relative_path_and_an_absent_one(vine: Cluster, env: str) -> None:
     done = vine.sh("n2", f"cd {env}/.. && vine-env stage cli-env", user="vine1")
     assert done.startswith(f"{env}: ")
@@ -204,6 +295,52 @@ def test_the_daemon_leaves_out_and_sorts(vine: Cluster, env: str) -> None:
     refused = cli(vine, *words, user="vine2")
     assert refused.code == 1
     assert f"cannot open the trace '{home}/t'" in refused.err
+
+
+def test_the_daemon_packs_for_another_place(vine: Cluster, env: str) -> None:
+    """It is written down, and where jobs see it."""
+    image, place = "/home/vine1/placed.sqsh", "/run/vine/env/elsewhere"
+    words = ["pack", env, "-o", image, "--force", "--prefix", f"{place}/", "--json"]
+    assert document(cli(vine, *words, user="vine1"))["signed"] is True
+    seen = document(cli(vine, "inspect", image, "--json", user="vine1"))
+    assert (seen["prefix"], seen["env"]) == (place, "venv")
+    script = 'echo "$VIRTUAL_ENV"; ls "$VIRTUAL_ENV"'
+    result = vine.srun("-N1", "-w", "n1", f"--vine-env={image}", "sh", "-c", script)
+    assert result.out.splitlines()[0] == place
+    assert "unique" in result.out
+
+
+CONDA_PACKED = """
+cd && rm -rf packed && mkdir -p packed/bin packed/conda-meta && cd packed
+printf '#!/bin/sh\necho /was/here\n' > bin/tool && chmod +x bin/tool
+printf "\n_prefix_records = [\n('bin/tool', '/was/here', 'text')\n]\n" \\
+    > bin/conda-unpack
+tar -czf ../packed.tar.gz .
+"""
+
+
+def test_the_daemon_writes_the_place_into_files(vine: Cluster) -> None:
+    vine.sh("n1", CONDA_PACKED, user="vine1")
+    image, place = "/home/vine1/packed.sqsh", "/run/vine/env/moved"
+    words = ["pack", "/home/vine1/packed.tar.gz", "-o", image, "--force", "--json"]
+    done = document(cli(vine, *words, "--prefix", place, user="vine1"))
+    assert (done["signed"], done["env"]) == (True, "conda-pack")
+    result = vine.srun("-N1", "-w", "n1", f"--vine-env={image}", "tool")
+    assert result.out.strip() == place
+
+
+def test_an_archive_of_an_environment_tells_its_place(vine: Cluster, env: str) -> None:
+    """A packed one appears there; as it is, an archive has the same place as ever."""
+    archive, image = "/home/vine1/told.tar", "/home/vine1/told.sqsh"
+    vine.sh("n1", f"tar -C {env} -cf {archive} .", user="vine1")
+    words = ["pack", archive, "-o", image, "--force", "--json"]
+    assert document(cli(vine, *words, user="vine1"))["env"] == "venv"
+    seen = document(cli(vine, "inspect", image, "--json", user="vine1"))
+    assert seen["prefix"] == env
+    for source, place in ((image, env), (archive, "/run/vine/env/told")):
+        words = [f"--vine-env={source}", "sh", "-c", 'echo "$VIRTUAL_ENV"']
+        result = vine.srun("-N1", "-w", "n1", "--vine-fallback=fail", *words)
+        assert result.out.strip() == place
 
 
 # --- doctor -------------------------------------------------------------------------

@@ -7,6 +7,7 @@ idle: nothing here may drain one.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -183,7 +184,8 @@ def test_the_batch_step_is_served_and_steps_inherit(
         srun -N1 -n1 sh -c '{SHOW}; echo $PATH'
         srun -N1 -n1 --vine-env={other.path} sh -c '{SHOW}; echo $PATH'
     """
-    job = slurm.sbatch(script, "-N2", f"--vine-env={env.path}")
+    # Quiet, as its steps are then: what follows counts lines.
+    job = slurm.sbatch(script, "-N2", f"--vine-env={env.path}", "--vine-quiet")
     assert job.state == "COMPLETED", job.out
     lines = job.out.splitlines()
     here, there = env.path, other.path
@@ -196,10 +198,11 @@ def test_the_batch_step_is_served_and_steps_inherit(
 
 
 def test_a_directive_in_the_script_and_salloc(slurm: Cluster, env: Environment) -> None:
-    job = slurm.sbatch(f"#!/bin/sh\n#SBATCH --vine-env={env.path}\n{SHOW}")
+    words = f"#SBATCH --vine-env={env.path}\n#SBATCH --vine-quiet"
+    job = slurm.sbatch(f"#!/bin/sh\n{words}\n{SHOW}")
     assert job.out.strip() == f"local {env.path} {env.path}"
-    words = ["salloc", "-N2", f"--vine-env={env.path}", "srun", "sh", "-c", SHOW]
-    result = slurm.run("n1", *words, user="vine1")
+    salloc = ["salloc", "-N2", f"--vine-env={env.path}", "srun", "sh", "-c", SHOW]
+    result = slurm.run("n1", *salloc, user="vine1")
     assert result.out.count(f"local {env.path}") == 2
 
 
@@ -389,10 +392,45 @@ def test_progress_is_told_by_one_node_and_can_be_silenced(slurm: Cluster) -> Non
     assert lines
     shares = [int(line.partition(" %")[0].split()[-1]) for line in lines]
     assert shares == sorted(set(shares)), result.err
+    assert any(re.search(r"; slowest of 2 nodes: n[23], \d+ %$", x) for x in lines)
+    assert any("100 % from peers" in line for line in lines)
+    assert any(re.search(r"B/s, .*, about \d+ s left;", line) for line in lines)
     assert result.err.count("env: ready after") == 1
     slurm.shape("n4", "8mbit")
     result = slurm.srun("--vine-quiet", "-w", "n4", f"--vine-env={env.path}", "true")
     assert "vine-env" not in result.err
+
+
+def said(result: Result) -> list[str]:
+    lines = result.err.splitlines()
+    return [line[line.index("vine-env: ") :] for line in lines if "vine-env: " in line]
+
+
+def test_another_nodes_build_is_told(slurm: Cluster) -> None:
+    """Of the two nodes the first that asks is the reader; n2 speaks."""
+    env = make_env(slurm, megabytes=40)
+    slurm.pfs_drop_caches()
+    slurm.pfs_set(client_mbs=4)
+    running = slurm.srun_start(
+        "-N2", "-w", "n2,n3", f"--vine-env={env.path}", "sh", "-c", SHOW
+    )
+    wait_for(lambda: "building the image" in running.err, 40, "a line of the build")
+    slurm.pfs_set(client_mbs=0)
+    result = running.wait(60)
+    assert result.out.count("local") == 2
+    shares = [line for line in said(result) if "building the image" in line]
+    assert any(re.search(r"building the image( on n[23])? \d+ % \(", s) for s in shares)
+
+
+def test_the_end_of_staging_is_one_line_a_job(slurm: Cluster) -> None:
+    env = make_env(slurm)
+    words = ["-N2", "-w", "n2,n3", f"--vine-env={env.path}"]
+    (line,) = said(slurm.srun(*words, "true"))
+    assert re.fullmatch(r"vine-env: env: ready( after \d+ s)?", line)
+    assert said(slurm.srun(*words, "true")) == ["vine-env: env: cached"]
+    assert said(slurm.srun(*words, "--vine-quiet", "true")) == []
+    job = slurm.sbatch("srun true\nsrun true", *words)
+    assert job.out.count("vine-env: ") == job.out.count("vine-env: env: cached") == 1
 
 
 def stage_slowly(slurm: Cluster, megabytes: int = 30) -> Environment:

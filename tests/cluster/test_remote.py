@@ -177,3 +177,23 @@ def test_logs_have_no_login(servers: Servers) -> None:
     log = cluster.log("n2")
     assert name in log
     assert "vine1@" not in log
+
+
+@pytest.mark.parametrize("way", ["sftp", "https"])
+def test_a_task_gets_a_file_from_a_server(servers: Servers, way: str) -> None:
+    """One login for all nodes; the file's name is that of the URL."""
+    cluster = servers.cluster
+    folder = servers.folder
+    data = cluster.sh(
+        "n1", f"seq 200000 > {folder}/n.txt && sha256sum < {folder}/n.txt"
+    )
+    url = servers.sftp("n.txt") if way == "sftp" else servers.https("n.txt")
+    logins = servers.logins()
+    script = f'p=$(vine-env get {url}) && sha256sum < "$p" && echo "${{p##*/}}"'
+    result = cluster.srun("-N2", "-x", "n1", "sh", "-c", script)
+    assert sorted(result.out.split()) == sorted(2 * [*data.split(), "n.txt"])
+    assert servers.logins() - logins == (way == "sftp")
+    missing = cluster.srun(
+        "-N1", "-x", "n1", "vine-env", "get", url.replace("n.txt", "none"), check=False
+    )
+    assert missing.code != 0 and "none" in missing.err

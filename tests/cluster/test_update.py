@@ -223,6 +223,7 @@ def test_objects_reach_the_disk_when_the_rush_is_over(
 ) -> None:
     """A removed one is not kept until then: its space is free at once."""
     run(vine, env, "n1,n2")
+    vine.wait_for(lambda: not vine.status("n2")["jobs"], 20, "the lease's end")
     vine.run("n2", "vine-env", "evict", "--all")
     held = "ls -l /proc/$(pidof vined)/fd | grep -c 'objects/.*(deleted)' || true"
     vine.wait_for(lambda: vine.sh("n2", held).strip() == "0", 5, "free space")

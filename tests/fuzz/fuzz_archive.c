@@ -13,7 +13,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const struct unpack_options options = {.name = "input", .max_bytes = 16u << 20};
+    const struct unpack_options options = {.name = "input",
+                                           .max_bytes = 16u << 20,
+                                           .prefix = size / 512 % 2 ? "/prefix" : NULL};
     struct image_totals totals = {0};
     struct vine_err err = {0};
     struct tar_out *tar;

@@ -76,6 +76,40 @@ def test_a_zip_arrives_as_it_is(program: str, space: Path) -> None:
         assert (mnt / "top").stat().st_mode & 0o7777 == 0o755
 
 
+def test_the_second_pyvenv_cfg_counts(program: str, space: Path) -> None:
+    """venv-pack writes it twice; a link to it shows the one before the link."""
+    archive = space / "env.tar"
+
+    def write(*members: tuple[str, bytes]) -> None:
+        with tarfile.open(archive, "w") as tar:
+            for name, data in members:
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                if name == "link":
+                    info.type, info.linkname = tarfile.LNKTYPE, "pyvenv.cfg"
+                tar.addfile(info, io.BytesIO(data))
+
+    first, second = (
+        ("pyvenv.cfg", b"home = /a\n"),
+        ("./pyvenv.cfg", b"home = /longer\n"),
+    )
+    write(first, ("bin/x", b"x"), second)
+    event = build(program, str(archive), str(space / "image"))
+    assert (event["files"], event["source_bytes"]) == (2, 1 + len(second[1]))
+    with mounted(space / "image", space / "mnt") as mnt:
+        assert (mnt / "pyvenv.cfg").read_bytes() == second[1]
+    write(first, ("link", b""), ("bin/x", b"x"))
+    assert build(program, str(archive), str(space / "image"))["event"] == "done"
+    with mounted(space / "image", space / "mnt") as mnt:
+        assert (mnt / "link").read_bytes() == first[1]
+        assert (mnt / "link").samefile(mnt / "pyvenv.cfg")
+    for more in ([("link", b"")], [("pyvenv.cfg", b"x" * 100_000)]):
+        write(first, *more, second)
+        event = build(program, str(archive), str(space / "image"))
+        assert (event["event"], event["code"]) == ("error", "einval")
+        assert "its name is there twice" in event["text"]
+
+
 def test_directories_may_come_late_or_twice(program: str, space: Path) -> None:
     archive = space / "env.tar"
     with tarfile.open(archive, "w") as t:

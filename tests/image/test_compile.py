@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import marshal
 import os
 import pty
 import py_compile
@@ -74,6 +75,8 @@ def test_missing_byte_code_is_added(program: str, cli: str, space: Path) -> None
             int(prefix.stat().st_mtime),
         )
         assert (inside / "package" / "__pycache__").stat().st_mode & 0o777 == 0o750
+        code = marshal.loads(cached(inside / "missing.py").read_bytes()[16:])
+        assert code.co_filename == str(prefix / SITE / "missing.py")
         # Python takes them as they are.
         code = "import good, missing, rounded, stale"
         loaded = subprocess.run(
@@ -87,6 +90,18 @@ def test_missing_byte_code_is_added(program: str, cli: str, space: Path) -> None
             assert (
                 f"code object from '{cached(inside / f'{name}.py')}'" in loaded.stderr
             )
+
+
+def test_byte_code_names_the_place_that_was_asked_for(
+    program: str, cli: str, space: Path
+) -> None:
+    make_env(space / "env")
+    words = ["pack", "--local", space / "env", "-o", space / "env.sqsh", "--compile"]
+    assert run_cli(cli, *words, "--prefix", "/shared/envs/ml").returncode == 0
+    with mounted(space / "env.sqsh", space / "mnt") as mnt:
+        made = cached(mnt / SITE / "missing.py").read_bytes()
+        code = marshal.loads(made[16:])
+        assert code.co_filename == f"/shared/envs/ml/{SITE}/missing.py"
 
 
 def test_who_cannot_be_compiled(program: str, cli: str, space: Path) -> None:

@@ -91,7 +91,7 @@ def test_archives_of_environments(cli: str, space: Path, extra: str, kind: str) 
     assert (seen["files"], seen["bytes"]) == file_bytes(env)
     assert seen["packages"][0]["name"] == "mkl"
     assert (
-        "none: it was made of an archive"
+        "none: it appears in /run/vine/env"
         in run_cli(cli, "inspect", space / "env.sqsh").stdout
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import mounted, run_cli
 from envs import SITE, make_conda
+from source import build
 
 
 def names(root: Path) -> set[str]:
@@ -88,18 +89,17 @@ def test_archives_that_are_not_ready_yet(program: str, cli: str, space: Path) ->
     with tarfile.open(space / "pixi.tar", "w") as tar:
         for name in ("pixi-pack.json", "environment.yml", "channel/noarch/x-1-0.conda"):
             tar.addfile(tarfile.TarInfo(name))
-    words = ["pack", "--local", space / "pixi.tar", "-o", out / "x.sqsh"]
-    result = run_cli(cli, *words)
-    assert result.returncode == 1
-    assert f"'{space}/pixi.tar' is an archive of pixi-pack" in result.stderr
-    assert "'pixi-unpack' makes one" in result.stderr
-    assert list(out.iterdir()) == []
+    event = build(program, str(space / "pixi.tar"), str(out / "x"))
+    assert (event["event"], event["code"]) == ("error", "einval")
+    assert f"'{space}/pixi.tar' is an archive of pixi-pack" in event["text"]
+    assert "'vine-env pack' makes an image of it" in event["text"]
+    (out / "x").unlink(missing_ok=True)
     make_conda(env)
     (env / "bin" / "conda-unpack").write_text("#!/usr/bin/env python\n")
     with tarfile.open(space / "conda.tar", "w") as tar:
         tar.add(env, ".")
     words = ["pack", "--local", space / "conda.tar", "-o", out / "x.sqsh", "--force"]
-    assert "run bin/conda-unpack" in run_cli(cli, *words).stderr
+    assert "say with --prefix where" in run_cli(cli, *words).stderr
     assert run_cli(cli, *words, "--quiet").stderr == ""
     words[2] = env
     assert run_cli(cli, *words).stderr == ""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from scratch_root import ScratchRoot
 
-NAMES = ("vine-env-manager", "vine-env-node", "vine-env-slurm")
+NAMES = ("vine-env-manager", "vine-env-node", "vine-env-python", "vine-env-slurm")
 CONF = "/etc/vine-env/vine-env.conf"
 ENABLED = "/etc/systemd/system/multi-user.target.wants"
 # What dpkg and its helpers write for themselves.
@@ -53,7 +54,19 @@ def test_install(root: ScratchRoot, packages: dict[str, Path]) -> None:
     install(root, packages)
     for program in ("vined", "vine-managerd", "vine-env"):
         assert re.search(r"\d+\.\d+\.\d+", root.run(program, "--version"))
-        assert root.run("man", "-w", program).strip()
+    programs = root.sh("ls /usr/libexec/vine-env").split()
+    assert len(programs) == 5
+    programs.remove("unpack_pixi.py")  # vine-env's own, for Python
+    pages = [
+        *programs,
+        "vined",
+        "vine-managerd",
+        "vine-env",
+        "vine_env",
+        "vine-env.conf",
+    ]
+    for page in pages:
+        assert root.run("man", "-w", page).strip()
     for unit in ("vined", "vine-managerd"):
         assert f"{unit}.service" in root.sh(f"ls {ENABLED}")
     assert "_vine-env" in root.run("getent", "passwd", "_vine-env")
@@ -67,6 +80,29 @@ def test_install(root: ScratchRoot, packages: dict[str, Path]) -> None:
     assert release, depends
     have = root.run("dpkg-query", "-W", "-f=${Version}", "slurm-client")
     assert have.startswith(f"{release[1]}.")
+
+
+def test_the_python_package(
+    root: ScratchRoot, packages: dict[str, Path], tmp_path: Path
+) -> None:
+    """Every Python of the system has it, and pip knows of it; nothing was fetched."""
+    install(root, packages)
+    show = "from importlib.metadata import version; print(version('vine-env'))"
+    assert root.run("/usr/bin/python3", "-c", show).strip() == "0.1.0"
+    folder = "/usr/lib/python3/dist-packages/vine_env"
+    assert ".pyc" in root.run("ls", f"{folder}/__pycache__")
+    deb = packages["vine-env-python"]
+    subprocess.run(["dpkg-deb", "-x", deb, tmp_path], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "import vine_env; print(vine_env.__file__)"],
+        env={"PYTHONPATH": f"{tmp_path}/usr/lib/python3/dist-packages"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(str(tmp_path))
+    depends = root.run("dpkg-query", "-W", "-f=${Depends}", "vine-env-python")
+    assert "python3" in depends and "parsl" not in depends
 
 
 def test_another_release_of_slurm_is_refused(
@@ -103,7 +139,7 @@ def test_upgrade(root: ScratchRoot, packages: dict[str, Path], tmp_path: Path) -
     # A new file: what runs with the old one mapped is not disturbed.
     assert root.run("stat", "-c", "%i", plugin) != inode
     versions = root.sh("dpkg-query -W -f='${Version}\\n' " + " ".join(NAMES))
-    assert versions.split() == ["0.1.0-2"] * 3
+    assert versions.split() == ["0.1.0-2"] * len(NAMES)
 
 
 @pytest.mark.parametrize("cache", ["/var/cache/vine-env", "/scratch/vine"])

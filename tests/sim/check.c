@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/core/mgr_int.h"
+#include "daemon/core/mgr_feed.h"
 #include "tests/sim/sim.h"
 
 #define TICK_MS 250u /* of a manager with work */
@@ -187,16 +187,19 @@ static void check_object(struct sim *sim, const struct object *o)
 {
     uint32_t *copies = calloc(o->pieces, sizeof(*copies));
     uint32_t *spread = calloc(o->pieces, sizeof(*spread));
-    uint32_t pending = 0, held = 0, urgents = 0;
+    uint32_t pending = 0, held = 0, urgents = 0, reusing = 0;
 
     for (const struct holder *h = o->holders; h != NULL; h = h->object_next) {
         check_holder(sim, h, copies, spread);
         held += h->in != NULL && h->in->held;
+        reusing += h->reusing;
         urgents += h->in != NULL && h->in->urgent != NULL;
     }
     if (held != o->held || urgents != o->urgents)
         fail(sim, "object %u: %u hold, counted %u; tasks wait on %u, counted %u", o->id,
              o->held, held, o->urgents, urgents);
+    if (reusing != o->reusing)
+        fail(sim, "object %u: %u reuse, counted %u", o->id, reusing, o->reusing);
     for (uint32_t p = 0; p < o->pieces; p++)
         if (copies[p] != o->copies[p] || spread[p] != o->spread[p])
             fail(sim, "piece %u: copies %u, counted %u; spread %u, counted %u", p,
@@ -236,7 +239,8 @@ static void check_silence(struct sim *sim, const struct mgr_node *n)
 {
     const struct mgr_limits *l = &sim->mgr_limits;
     struct host *h = &sim->hosts[atoi(n->name + 1)];
-    uint64_t most = (uint64_t)l->heartbeat_ms + l->dead_ms + 2 * TICK_MS;
+    uint64_t most = (uint64_t)l->heartbeat_ms + l->dead_ms + 2 * TICK_MS +
+                    crowd_quiet_ms(sim->mgr->crowd);
 
     if (n->receiving + n->tickets + n->sending + n->feeding == 0)
         h->owes_since_ms = EVER;
@@ -280,13 +284,15 @@ void check_read(struct sim *sim, uint32_t source)
      * and may have little of the rest. */
     most += sim->lazy_jobs * 2 * size;
     /* A build of the same content may end its stream: then nothing is known of it. */
-    if (s->packed && !sim->sources[s->thing].packed)
+    if (s->packed && (!sim->sources[s->thing].packed || names_make(sim, s->thing)))
         most += 2 * size;
     if (sim->faulty || sim->hollow)
         most += sim->troubles * 2 * size;
     /* No job gets it; a node's prolog or step that asks after the others tries. */
     if (thing_claims(sim, s->thing) || s->hollow)
         most += sim->job_count * 2 * sim->host_count * size;
+    /* Its node tries again while its disk is full. */
+    most += names_tries(sim, source) * size;
     if (s->bytes_read > most)
         fail(sim, "%s was read %.2f times, after %u troubles", s->path,
              (double)s->bytes_read / (double)size, sim->troubles);

@@ -87,6 +87,7 @@ static void lost_by_host(struct sim *sim, struct event *e)
     if (h->core == NULL || h->conn != e->a || host_held(sim, h, e))
         return;
     note(sim, "%s lost its manager", h->name);
+    h->lost_manager = true;
     h->conn = 0;
     if (h->up) {
         h->up = false;

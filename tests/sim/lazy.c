@@ -45,13 +45,25 @@ static void task_ends(struct sim *sim, struct task *t)
     scenario_task_over(sim, t->job);
 }
 
+/* Its file has not what its trailer says, so the job is not to get it. */
+static bool is_hollow(const struct sim *sim, const struct task *t)
+{
+    for (uint32_t i = 0; i < t->job->source_count; i++) {
+        const struct origin_source *s = &sim->sources[t->job->source[i]];
+        if (s->thing == t->thing && s->hollow)
+            return true;
+    }
+    return false;
+}
+
 /* No piece came for so long: nobody could read it, or something is broken here, or was
  * while it waited. */
 static void task_eio(struct sim *sim, struct task *t)
 {
     const struct host *h = &sim->hosts[t->host];
     bool broken = h->core == NULL || h->full || h->cache_max != EVER ||
-                  h->frozen_until_us > 0 || thing_claims(sim, t->thing);
+                  h->frozen_until_us > 0 || thing_claims(sim, t->thing) ||
+                  is_hollow(sim, t) || t->job->ended;
 
     note(sim, "n%u: a task gets EIO for piece %u", t->host, t->piece);
     if (!broken && (!sim->faulty || sim->now_us > sim->quiet_us + 8 * SECOND))

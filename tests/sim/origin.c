@@ -35,6 +35,8 @@ struct vine_digest origin_key(const struct sim *sim, uint32_t source)
 
     if (sim->sources[source].packed)
         key.b[0] ^= (uint8_t)(source / sim->thing_count);
+    if (strncmp(sim->sources[source].path, "data:vine:", 10) == 0)
+        key.b[1] ^= (uint8_t)(source + 1); /* of this version alone */
     return key;
 }
 
@@ -88,6 +90,8 @@ static void resolved(struct sim *sim, struct event *e)
     thing = &sim->things[s->thing];
     if (s->denied_uid != 0 && s->denied_uid == (uint32_t)e->b)
         vine_err_set(&err, VINE_EACCES, "cannot read '%s': Permission denied", s->path);
+    if (names_only(sim, t->source, h->index))
+        vine_err_set(&err, VINE_ELOST, "the nodes that had it are gone");
     struct node_resolved r = {
         .key = origin_key(sim, t->source), .estimate = thing->size, .trusted = true};
     r.unopened = s->packed;

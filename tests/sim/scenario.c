@@ -66,7 +66,7 @@ static void job_check(struct sim *sim, struct sim_job *j)
     for (uint32_t i = 0; i < sim->host_count; i++)
         if (j->member[i] && j->wait[i].state < WAIT_DONE)
             return;
-    if (lazy_busy(sim, j))
+    if (lazy_busy(sim, j) || names_busy(sim, j))
         return;
     at(sim, sim->now_us + 200 * MS, (struct event){.run = scenario_job_end, .p = j});
 }
@@ -111,10 +111,10 @@ static void ask(struct sim *sim, struct event *e)
     host_timer(sim, h);
 }
 
-static bool any_died(const struct sim *sim)
+static bool any_was_away(const struct sim *sim)
 {
     for (uint32_t i = 0; i < sim->host_count; i++)
-        if (sim->hosts[i].deaths > 0)
+        if (sim->hosts[i].deaths > 0 || sim->hosts[i].lost_manager)
             return true;
     return false;
 }
@@ -129,7 +129,7 @@ static void check_result(struct sim *sim, struct host *h, struct sim_job *j, uin
     if (r->code != VINE_OK)
         return;
     /* See PROTOCOL.md, section 6, for who comes back meanwhile. */
-    if (sim->sources[j->source[i]].hollow && sim->mgr_epoch == 0 && !any_died(sim))
+    if (sim->sources[j->source[i]].hollow && sim->mgr_epoch == 0 && !any_was_away(sim))
         fail(sim, "%s: a job gets what its source does not have", h->name);
     if (!vine_digest_equal(&r->digest, &sim->things[thing].digest) ||
         !(h->stored[thing].complete || (j->lazy && h->lazy[thing].standing)))
@@ -141,6 +141,8 @@ static void check_result(struct sim *sim, struct host *h, struct sim_job *j, uin
 void scenario_reply(struct sim *sim, struct host *h, uint64_t client,
                     const struct node_result *results, uint32_t count)
 {
+    if (names_reply(sim, h, client, results))
+        return;
     struct sim_job *j = &sim->jobs[client >> 16 & 0xffff];
     struct wait *w = &j->wait[h->index];
     enum vine_code code = VINE_OK;
@@ -174,6 +176,8 @@ void scenario_reply(struct sim *sim, struct host *h, uint64_t client,
 void scenario_answer(struct sim *sim, struct host *h, uint64_t client,
                      enum vine_code code, const char *text)
 {
+    if (names_answer(sim, h, client, code, text))
+        return;
     struct sim_job *j = &sim->jobs[client & 0xffff];
 
     if (!(client & STAGE_BIT) || j->answered || j->asker != h->index)
@@ -487,6 +491,8 @@ void scenario_draw(struct sim *sim)
     sim->job_count = sim->options.seeded ? 1 : 1 + (uint32_t)draw(sim, 4);
     for (uint32_t i = 0; i < sim->job_count; i++)
         draw_job(sim, i);
+    if (!sim->options.seeded)
+        names_draw(sim);
     manager_start(sim);
     for (uint32_t i = 0; i < sim->host_count; i++)
         host_boot(sim, &sim->hosts[i]);

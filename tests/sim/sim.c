@@ -70,6 +70,7 @@ void sim_free(struct sim *sim)
     }
     free(sim->heap);
     lazy_free(sim);
+    names_free(sim);
     mgr_free(sim->mgr);
     for (uint32_t i = 0; i < sim->host_count; i++)
         host_free(&sim->hosts[i]);

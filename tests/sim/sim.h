@@ -28,7 +28,8 @@
 
 #define HOSTS_MAX 4200
 #define THINGS_MAX 12
-#define SOURCES_MAX 8
+#define SOURCES_MAX 12 /* those of names.c too */
+#define NAMED_MAX 3
 #define JOBS_MAX 16
 #define EVER UINT64_MAX
 #define MS 1000ull
@@ -158,7 +159,8 @@ struct host {
     uint64_t timer_us; /* scheduled; EVER: none */
     uint32_t idle_ticks;
     uint32_t deaths;
-    bool lost_pieces; /* ever: by death or eviction */
+    bool lost_manager; /* ever */
+    bool lost_pieces;  /* ever: by death or eviction */
 };
 
 enum wait_state {
@@ -251,6 +253,8 @@ struct sim {
     uint32_t source_count;
     struct sim_job jobs[JOBS_MAX];
     uint32_t job_count;
+    struct named *named;
+    uint32_t named_count;
     uint64_t latency_us, quantum, source_rate, source_free_us, build_rate;
     uint64_t first_fetch_us, last_done_us;
     uint64_t bytes_sent, bytes_crossed; /* all; between switches */
@@ -381,6 +385,20 @@ void scenario_died(struct sim *sim, struct host *h, bool for_good);
 void scenario_job_end(struct sim *sim, struct event *e); /* p: job, a: cancelled */
 bool scenario_over(const struct sim *sim);
 uint64_t scenario_ideal_us(const struct sim *sim); /* S/B */
+
+/* names.c */
+void names_draw(struct sim *sim);
+/* Of a name, and this host is not the one that offers it. */
+bool names_only(const struct sim *sim, uint32_t source, uint32_t host);
+bool names_make(const struct sim *sim, uint32_t thing);       /* somebody offers it */
+uint32_t names_tries(const struct sim *sim, uint32_t source); /* to offer it */
+bool names_busy(const struct sim *sim, const struct sim_job *j);
+/* False: it is none of theirs. */
+bool names_reply(struct sim *sim, struct host *h, uint64_t client,
+                 const struct node_result *r);
+bool names_answer(struct sim *sim, struct host *h, uint64_t client, enum vine_code code,
+                  const char *text);
+void names_free(struct sim *sim);
 
 /* faults.c */
 void fault_draw(struct sim *sim);

@@ -27,6 +27,10 @@ static const struct msg_binding bindings[] = {
     {UINT64_MAX, 0, "/a", {{5}}},
     {0, UINT32_MAX - 1, "/b/\xff%", {{6}}},
 };
+static const struct msg_story rows[] = {
+    {MSG_FROM_PEER, "n-2.example_x", VINE_OBJECT_MAX, UINT32_MAX, 7},
+    {MSG_FROM_OTHERS, "", 0, 0, 0},
+};
 static const char *const names[] = {"n1", "n2"};
 
 /* All fields set: the encoder takes what the type has. */
@@ -43,16 +47,24 @@ static inline struct msg full(enum msg_type type)
         .code = VINE_OK,
         .has_digest = true,
         .trusted = true,
+        .brief = true,
         .claim = MSG_CLAIM_OPEN,
         .digest = {{0xab, 0xcd}},
         .key = {{0x12}},
         .size = 123456789,
         .estimate = INT64_MAX,
         .pieces = 17,
+        .copies = 2,
         .peer = "n9",
         .switch_name = "leaf1",
         .port = 65535,
         .heartbeat_ms = UINT32_MAX,
+        .offset = VINE_OBJECT_MAX,
+        .wanted_ms = UINT32_MAX,
+        .begun_ms = 2,
+        .ended_ms = 1,
+        .row_count = 2,
+        .rows = rows,
         .range_count = 2,
         .assign_count = 2,
         .object_count = 2,
@@ -105,6 +117,13 @@ static inline void assert_same_lists(const struct msg *a, const struct msg *b)
         assert_true(x->job == y->job && x->uid == y->uid);
         assert_string_equal(x->path, y->path);
         assert_memory_equal(&x->digest, &y->digest, VINE_DIGEST_LEN);
+    }
+    for (uint32_t i = 0; i < b->row_count; i++) {
+        const struct msg_story *x = &a->rows[i], *y = &b->rows[i];
+
+        assert_string_equal(x->peer, y->peer);
+        assert_true(x->from == y->from && x->bytes == y->bytes &&
+                    x->first_ms == y->first_ms && x->last_ms == y->last_ms);
     }
     for (uint32_t i = 0; i < b->name_count; i++)
         assert_string_equal(a->names[i], b->names[i]);

@@ -47,7 +47,7 @@ struct did {
     struct vine_digest digest;
     struct msg_range range;
     uint32_t uid;
-    bool trusted, proved;
+    bool trusted, proved, cached, first; /* cached, first: of the last result */
     uint32_t results;
     enum vine_code code[VINE_SOURCES_MAX];
     char text[480];
@@ -189,6 +189,8 @@ static inline void on_reply(void *ctx, uint64_t client,
     for (uint32_t i = 0; i < count; i++) {
         d->code[i] = results[i].code;
         d->uid = results[i].mount_uid;
+        d->cached = results[i].cached;
+        d->first = results[i].first;
         if (results[i].code != VINE_OK)
             (void)snprintf(d->text, sizeof(d->text), "%s", results[i].text);
     }
@@ -387,6 +389,7 @@ static inline uint64_t fetch_as(struct world *w, uint8_t digest, uint32_t first,
                                 .feed = feed};
     struct msg m = {.type = MSG_FETCH,
                     .digest = digest_no(digest),
+                    .heartbeat_ms = 1000,
                     .assigns = &assign,
                     .assign_count = 1};
     uint32_t before = w->did[OP_FETCH].count;

@@ -16,6 +16,7 @@
 #define SENT_MAX 4096
 #define SENT_ASSIGNS 16
 #define SENT_RANGES 16
+#define SENT_ROWS 8
 
 struct sent {
     uint32_t conn; /* of the manager's; 0 from a node */
@@ -24,6 +25,8 @@ struct sent {
     struct msg_assign assigns[SENT_ASSIGNS];
     char assign_peer[SENT_ASSIGNS][16];
     struct msg_range ranges[SENT_RANGES];
+    struct msg_story rows[SENT_ROWS];
+    char row_peer[SENT_ROWS][65];
 };
 
 struct sent_log {
@@ -52,6 +55,12 @@ static inline void sent_add(struct sent_log *log, uint32_t conn, const struct ms
     }
     for (uint32_t i = 0; i < m->range_count && i < SENT_RANGES; i++)
         s->ranges[i] = m->ranges[i];
+    for (uint32_t i = 0; i < m->row_count && i < SENT_ROWS; i++) {
+        s->rows[i] = m->rows[i];
+        (void)snprintf(s->row_peer[i], sizeof(s->row_peer[i]), "%s", m->rows[i].peer);
+        s->rows[i].peer = s->row_peer[i];
+    }
+    s->m.rows = s->rows;
     s->m.assigns = s->assigns;
     s->m.ranges = s->ranges;
     s->m.path = s->path;

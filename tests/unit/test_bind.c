@@ -228,6 +228,56 @@ static void test_a_failure_undoes_what_was_done(void **state)
     assert_true(exists(ROOT "/b/in-b")); /* the daemon's mount stays */
 }
 
+/* The way to the target is the user's: it may lead to another mount a moment later. */
+static void test_a_way_turned_meanwhile_ends_at_nobody_elses_mount(void **state)
+{
+    const struct bind_source s = {.from = ROOT "/a", .dst = ROOT "/home/link"};
+    struct opened from = {.fd = -1};
+    struct vine_err err = {0};
+
+    NEEDS_ROOT();
+    from = open_path(s.from, false, 0);
+    must(from.fd, s.from);
+    must(symlink(ROOT "/b", s.dst), "symlink");
+    assert_int_equal(verify(&s, from, &place, &err), -1);
+    assert_non_null(strstr(err.text, "is not what was mounted there"));
+    undo_bind(&s, from, &place);
+    assert_true(exists(ROOT "/b/in-b"));
+    must(unlink(s.dst), s.dst);
+    must(symlink(ROOT "/a", s.dst), "symlink");
+    undo_bind(&s, from, &place);
+    assert_false(exists(ROOT "/a/in-a")); /* what it was made for */
+    (void)close(from.fd);
+}
+
+/* What squashfuse mounts: the kernel refuses all but its user's own processes, without
+ * asking anybody, so nobody serves it here. */
+static void test_a_mount_that_answers_its_user_alone(void **state)
+{
+    struct bind_source s = {
+        .from = ROOT "/fuse", .dst = ROOT "/home/env", .own_path = true};
+    char options[128];
+    struct stat st;
+    int fd;
+
+    NEEDS_ROOT();
+    fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    must(fd, "/dev/fuse");
+    make_owned(s.from, 0, 0755);
+    (void)snprintf(options, sizeof(options),
+                   "fd=%d,rootmode=40000,user_id=%d,group_id=%d", fd, USER, USER);
+    must(mount("fuse", s.from, "fuse", MS_NOSUID | MS_NODEV, options), "fuse");
+    assert_int_equal(stat(s.from, &st), -1);
+    assert_int_equal(errno, EACCES);
+    expect_bound(&s, 1);
+    assert_int_equal(stat(s.dst, &st), -1);
+    assert_int_equal(errno, EACCES);
+    must(umount2(s.dst, MNT_DETACH), s.dst);
+    assert_true(exists(ROOT "/home/env/origin"));
+    must(umount2(s.from, MNT_DETACH), s.from);
+    (void)close(fd);
+}
+
 static void test_nested_targets_parents_first(void **state)
 {
     const struct bind_source s[] = {
@@ -416,6 +466,8 @@ int main(void)
         TEST(test_a_symlinked_target_is_followed_as_the_user),
         TEST(test_default_destinations_are_private),
         TEST(test_a_failure_undoes_what_was_done),
+        TEST(test_a_way_turned_meanwhile_ends_at_nobody_elses_mount),
+        TEST(test_a_mount_that_answers_its_user_alone),
         TEST(test_nested_targets_parents_first),
         TEST(test_the_source_itself_is_bound_as_the_user),
         TEST(test_an_image_that_is_gone_is_an_error),

@@ -275,7 +275,8 @@ static void assert_fetch_refused(const char *assign, const char *words)
     char text[512];
 
     (void)snprintf(text, sizeof(text),
-                   "{\"type\":\"fetch\",\"digest\":\"" D64 "\",\"assigns\":[{%s}]}",
+                   "{\"type\":\"fetch\",\"digest\":\"" D64 "\",\"heartbeat_ms\":1,"
+                   "\"assigns\":[{%s}]}",
                    assign);
     assert_refused(text, words);
 }

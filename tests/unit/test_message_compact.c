@@ -82,9 +82,9 @@ static void test_wrong_compact_values_are_refused(void **state)
     assert_byte_refused(MSG_HAVE, 44, 0, "'count' is 0");
     assert_byte_refused(MSG_HAVE, 48, 8, "'ranges' has a range past");
     assert_byte_refused(MSG_HAVE, -1, 2, "'reusing' is not true or false");
-    assert_byte_refused(MSG_FETCH, 45, '/', "'peer' is not a name");
-    assert_byte_refused(MSG_FETCH, 45, 0, "'peer' is not a name");
-    assert_byte_refused(MSG_FETCH, 48, 'x', "'addr' is not a numeric IP");
+    assert_byte_refused(MSG_FETCH, 49, '/', "'peer' is not a name");
+    assert_byte_refused(MSG_FETCH, 49, 0, "'peer' is not a name");
+    assert_byte_refused(MSG_FETCH, 52, 'x', "'addr' is not a numeric IP");
     assert_byte_refused(MSG_FETCH, -1, 2, "'feed' is not true or false");
     assert_byte_refused(MSG_FETCH, -2, 0, "'port' is 0");
 }
@@ -109,7 +109,7 @@ static void test_compact_lists_hold_their_limit_and_no_more(void **state)
     assert_non_null(message);
     assert_same_lists(&m, message_msg(message));
     message_free(message);
-    bytes[35] = 1, bytes[36] = 1; /* 257 of them */
+    bytes[39] = 1, bytes[40] = 1; /* 257 of them */
     assert_null(decode(bytes, len, &err));
     assert_non_null(strstr(err.text, "257 entries"));
     free(bytes);

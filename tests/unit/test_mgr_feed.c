@@ -4,6 +4,7 @@
 
 #define MANY 40u
 #define MANY_PIECES 200u
+#define CROWD 768u
 
 /* n1 has the object, `receivers` from n2 on want it and have the manifest; of the last
  * `afar` of them each switch has ten. */
@@ -112,6 +113,37 @@ static void test_who_looks_at_older_objects_is_waited_for(void **state)
     for (uint32_t i = 2; i < 2 + MANY; i++)
         assert_int_not_equal(sender_of(w, i, 1), 0);
     end(w);
+}
+
+static void test_many_that_look_are_waited_for_longer(void **state)
+{
+    struct world *w = begin_asking(CROWD, 0);
+
+    for (uint32_t i = 2; i < 2 + CROWD; i++)
+        if (i % 16 == 0)
+            has_manifest_and_looks(w, i);
+        else
+            have(w, i, 1, 0, 1);
+    wait_ms(w, 30);
+    assert_int_equal(sender_of(w, 2, 1), 0);
+    wait_ms(w, 60); /* but not for ever */
+    assert_int_not_equal(sender_of(w, 2, 1), 0);
+    end(w);
+}
+
+static void test_a_crowd_reports_less_often(void **state)
+{
+    struct world *few = begin_fed(0), *many = begin_crowd(CROWD, 0);
+
+    assert_int_equal(sent_last(&few->log, 2, MSG_FETCH)->m.heartbeat_ms, 1000);
+    assert_int_equal(sent_last(&many->log, 2, MSG_FETCH)->m.heartbeat_ms,
+                     1000 + (CROWD - 512) / 2);
+    wait_ms(few, 500);
+    wait_ms(many, 500);
+    assert_true(sent_count(&few->log, 0, MSG_PING) > 0);
+    assert_int_equal(sent_count(&many->log, 0, MSG_PING), 0);
+    end(few);
+    end(many);
 }
 
 static void test_a_long_look_at_older_objects_is_not_waited_for(void **state)
@@ -372,6 +404,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_everybody_is_given_the_first_segment_at_once),
         cmocka_unit_test(test_who_looks_at_older_objects_is_waited_for),
+        cmocka_unit_test(test_many_that_look_are_waited_for_longer),
+        cmocka_unit_test(test_a_crowd_reports_less_often),
         cmocka_unit_test(test_a_long_look_at_older_objects_is_not_waited_for),
         cmocka_unit_test(
             test_the_source_has_enough_to_send_until_the_first_are_through),

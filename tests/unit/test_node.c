@@ -31,6 +31,7 @@ static void test_broken_numbers_are_refused(void **state)
     struct msg_range range = {1, UINT32_MAX};
     struct msg fetch_ = {.type = MSG_FETCH,
                          .digest = digest_no(1),
+                         .heartbeat_ms = 1000,
                          .assigns = &assign,
                          .assign_count = 1};
     struct msg revoke = {
@@ -366,11 +367,12 @@ static void test_what_is_refused_at_once(void **state)
     err = (struct vine_err){0};
     assert_int_equal(stage_paths(w, 1, JOB, UID, "/shared/ml", NULL, &err), -1);
     assert_int_equal(err.code, VINE_EINVAL); /* the same client twice */
-    for (int i = 0; i < 63; i++) {
+    for (int i = 1; i < 4096; i++) {
         char path[32];
         (void)snprintf(path, sizeof(path), "/shared/x%d", i);
         assert_int_equal(stage_paths(w, 100 + (uint64_t)i, JOB, UID, path, NULL, &err),
                          0);
+        node_client_gone(w->node, 100 + (uint64_t)i, w->now);
     }
     err = (struct vine_err){0};
     assert_int_equal(stage_paths(w, 999, JOB, UID, "/one/too/many", NULL, &err), -1);
@@ -496,7 +498,8 @@ static void test_who_only_speaks_asks_for_an_answer(void **state)
     w->mute = true;
     for (uint64_t i = 0; i < 8; i++) {
         wait_ms(w, 500);
-        assert_int_equal(node_ask_status(w->node, 100 + i, w->now, NULL), 0);
+        assert_int_equal(node_ask_status(w->node, 100 + i, 0, 0, false, w->now, NULL),
+                         0);
     }
     assert_int_equal(sent_count(&w->log, 0, MSG_PING), 1); /* after 3 s */
     wait_ms(w, 9000);

@@ -129,6 +129,23 @@ static void test_feeds_that_end_together_are_told_together(void **state)
     end(w);
 }
 
+static void test_a_fetch_says_how_often_to_report(void **state)
+{
+    struct msg seldom = {
+        .type = MSG_FETCH, .digest = digest_no(1), .heartbeat_ms = 3000};
+    struct world *w = begin_long();
+    uint64_t t = feed(w, 1, 1, 16, "n2");
+
+    assert_int_equal(tell(w, &seldom), 0);
+    node_piece_done(w->node, t, 1, w->now);
+    wait_ms(w, 2900);
+    assert_int_equal(w->log.count, 0);
+    wait_ms(w, 100);
+    assert_int_equal(sent_count(&w->log, 0, MSG_HAVE), 1);
+    assert_int_equal(sent_count(&w->log, 0, MSG_PING), 0);
+    end(w);
+}
+
 static void test_what_is_here_is_told_instead_of_a_ping(void **state)
 {
     struct world *w = begin_long();
@@ -153,6 +170,7 @@ int main(void)
         cmocka_unit_test(test_a_request_may_wait_for_what_is_wanted),
         cmocka_unit_test(test_a_revoked_run_ends_though_it_has_begun),
         cmocka_unit_test(test_feeds_that_end_together_are_told_together),
+        cmocka_unit_test(test_a_fetch_says_how_often_to_report),
         cmocka_unit_test(test_what_is_here_is_told_instead_of_a_ping),
     };
 

@@ -604,15 +604,15 @@ static void test_requests_are_answered_or_fail(void **state)
                           .text = "full"});
     assert_int_equal(w->did[OP_ANSWER].id, 5);
     assert_int_equal(w->did[OP_ANSWER].code[0], VINE_ENOSPC);
-    assert_int_equal(node_ask_status(w->node, 6, w->now, NULL), 0);
+    assert_int_equal(node_ask_status(w->node, 6, 0, 0, false, w->now, NULL), 0);
     manager_down(w);
     assert_int_equal(w->did[OP_ANSWER].id, 6);
     assert_int_equal(w->did[OP_ANSWER].code[0], VINE_EDOWN);
     err = (struct vine_err){0};
-    assert_int_equal(node_ask_status(w->node, 7, w->now, &err), -1);
+    assert_int_equal(node_ask_status(w->node, 7, 0, 0, false, w->now, &err), -1);
     assert_int_equal(err.code, VINE_EDOWN);
     manager_up(w);
-    node_ask_status(w->node, 8, w->now, NULL);
+    node_ask_status(w->node, 8, 0, 0, false, w->now, NULL);
     node_client_gone(w->node, 8, w->now);
     ticket = sent_last(&w->log, 0, MSG_ASK_STATUS)->m.ticket;
     tell(w, &(struct msg){.type = MSG_STATUS, .ticket = ticket, .text = "{}"});

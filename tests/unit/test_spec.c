@@ -194,7 +194,43 @@ static void test_data_comes_behind_environments(void **state)
     assert_string_equal(vine_source_id_path(id, &data), "/b.sqsh");
     assert_true(data);
     assert_null(vine_source_id_path("data:b", &data));
+    assert_null(vine_source_id_path("vine:b", &data));
     assert_null(vine_source_id_path("more:/b", &data));
+    free(spec);
+}
+
+static void test_names_of_a_jobs_files(void **state)
+{
+    static const char *const bad[] = {"data:vine:",
+                                      "vine:a",
+                                      "data:vine:a#",
+                                      "data:vine:a#00",
+                                      "data:vine:a#00000000000000000000000G",
+                                      "data:vine:a#000000000000000000000000#",
+                                      "data:vine:a\nb"};
+    bool data, versioned;
+    char name[1026];
+    struct vine_err err = {0};
+    struct vine_spec *spec = calloc(1, sizeof(*spec));
+
+    assert_string_equal(vine_source_id_path("data:vine:/a/b", &data), "vine:/a/b");
+    assert_true(vine_source_is_named("data:vine:/a/b", &versioned) && !versioned);
+    assert_true(
+        vine_source_is_named("data:vine:a#0123456789abcdef01234567", &versioned));
+    assert_true(versioned);
+    assert_false(vine_source_is_named("data:/vine:a", &versioned));
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_false(vine_source_is_named(bad[i], &versioned));
+    memset(name, 'x', sizeof(name));
+    name[1024] = '\0';
+    assert_int_equal(vine_named_check(name, &err), 0);
+    name[1024] = 'x';
+    name[1025] = '\0';
+    assert_int_equal(vine_named_check(name, &err), -1);
+    assert_int_equal(err.code, VINE_EINVAL);
+    /* Not to be had by the options. */
+    assert_int_equal(vine_spec_add_data("vine:a", spec, NULL), -1);
+    assert_int_equal(vine_spec_parse("vine:a", spec, NULL), -1);
     free(spec);
 }
 
@@ -315,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_parts_are_taken_and_tidied),
         cmocka_unit_test(test_images_of_one_name_do_not_collide),
         cmocka_unit_test(test_data_comes_behind_environments),
+        cmocka_unit_test(test_names_of_a_jobs_files),
         cmocka_unit_test(test_data_alone_has_no_environments),
         cmocka_unit_test(test_data_that_does_not_fit_is_refused),
         cmocka_unit_test(test_the_longest_path_of_data_has_a_name),

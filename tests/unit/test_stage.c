@@ -201,7 +201,7 @@ static void test_errors_of_the_daemon_are_kept(void **state)
     daemon_stop(&d);
 }
 
-static void test_a_quick_answer_says_nothing(void **state)
+static void test_a_later_steps_quick_answer_says_nothing(void **state)
 {
     static const struct script good = {{PROGRESS, GOOD}, false};
     struct heard heard = {.count = 0};
@@ -217,6 +217,76 @@ static void test_a_quick_answer_says_nothing(void **state)
     assert_int_equal(heard.count, 0);
     free(results);
     daemon_stop(&d);
+}
+
+#define ANSWER(flags)                                                                  \
+    "{\"event\":\"staged\",\"sources\":[{\"path\":\"/s/ml\",\"dst\":\"/s/ml\","        \
+    "\"code\":\"ok\",\"digest\":\"abcd\",\"mount\":\"/m/abcd\"," flags "}]}"
+
+/* What the job's first step on a node hears at its end; later ones hear nothing. */
+static void test_the_end_is_one_line(void **state)
+{
+    static const struct {
+        struct script script;
+        const char *want;
+    } cases[] = {
+        {{{ANSWER("\"cached\":true,\"first\":true")}, false}, "vine-env: ml: cached\n"},
+        {{{ANSWER("\"cached\":false,\"first\":true")}, false}, "vine-env: ml: ready\n"},
+        {{{ANSWER("\"cached\":true,\"first\":false")}, false}, ""},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct heard heard = {.count = 0};
+        struct daemon d = {.pid = 0};
+
+        daemon_start(&d, &cases[i].script, 1);
+        free(stage(d.path, "/s/ml", 10, &heard));
+        assert_string_equal(heard.lines, cases[i].want);
+        daemon_stop(&d);
+    }
+}
+
+static void note(struct wait *w, const char *event)
+{
+    json_t *json = json_loads(event, 0, NULL);
+
+    assert_non_null(json);
+    note_progress(w, json);
+    json_decref(json);
+}
+
+/* A node that waits for another's build tells of that; one that fetches, of itself. */
+static void test_what_the_other_nodes_do_is_noted(void **state)
+{
+    struct vine_spec *spec = spec_of("/s/ml");
+    struct stage_request request = {.spec = spec};
+    struct wait w = {.request = &request};
+
+    note(&w, "{\"event\":\"progress\",\"phase\":\"resolving\",\"cluster\":{"
+             "\"state\":\"building\",\"nodes\":8,\"ready\":0,\"bytes_done\":30,"
+             "\"bytes_total\":100,\"origin\":\"n3\"}}");
+    assert_string_equal(w.phase, "building");
+    assert_string_equal(w.progress.worker, "n3");
+    assert_int_equal(w.progress.bytes_done, 30);
+    assert_int_equal(w.progress.bytes_total, 100);
+    assert_string_equal(w.progress.slowest, "");
+    note(&w, "{\"event\":\"progress\",\"phase\":\"fetching\",\"bytes_done\":50,"
+             "\"bytes_total\":100,\"cluster\":{\"state\":\"bound\",\"nodes\":8,"
+             "\"ready\":2,\"bytes_done\":12,\"bytes_total\":100,\"slowest\":\"n5\"}}");
+    assert_string_equal(w.phase, "fetching");
+    assert_string_equal(w.progress.worker, "");
+    assert_int_equal(w.progress.bytes_done, 50);
+    assert_string_equal(w.progress.slowest, "n5");
+    assert_int_equal(w.progress.slowest_percent, 12);
+    assert_int_equal(w.progress.nodes, 8);
+    /* Nonsense from a daemon does no harm. */
+    note(&w, "{\"event\":\"progress\",\"phase\":7,\"cluster\":[1]}");
+    assert_string_equal(w.phase, "");
+    note(&w, "{\"event\":\"progress\",\"phase\":\"resolving\",\"cluster\":{"
+             "\"state\":{},\"nodes\":-4,\"slowest\":3}}");
+    assert_string_equal(w.phase, "resolving");
+    assert_int_equal(w.progress.nodes, 0);
+    free(spec);
 }
 
 static void test_an_absent_daemon_fails_at_once(void **state)
@@ -367,7 +437,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_malformed_answers_are_errors),
         cmocka_unit_test(test_errors_of_the_daemon_are_kept),
-        cmocka_unit_test(test_a_quick_answer_says_nothing),
+        cmocka_unit_test(test_a_later_steps_quick_answer_says_nothing),
+        cmocka_unit_test(test_the_end_is_one_line),
+        cmocka_unit_test(test_what_the_other_nodes_do_is_noted),
         cmocka_unit_test(test_an_absent_daemon_fails_at_once),
         cmocka_unit_test(test_a_restarted_daemon_is_asked_again),
         cmocka_unit_test(test_data_is_asked_for_and_named),

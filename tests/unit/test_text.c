@@ -25,10 +25,41 @@ static void test_fetching_tells_all(void **state)
                               .bytes_origin = 2,
                               .bytes_per_s = 52000000};
 
+    expect_line(&p, "ml",
+                "vine-env: ml: fetching 43 % (210 of 480 MB, 52 MB/s, 98 % from peers, "
+                "2 % from the source), about 6 s left");
+    p.slowest = "n3";
+    p.slowest_percent = 12;
+    p.nodes = 8;
+    p.bytes_origin = 0;
+    p.bytes_reused = 120000000;
     expect_line(
         &p, "ml",
-        "vine-env: ml: fetching 43 % (210 of 480 MB, 52 MB/s, 98 % from peers), "
-        "about 6 s left");
+        "vine-env: ml: fetching 43 % (210 of 480 MB, 52 MB/s, 100 % from peers, "
+        "25 % was here), about 6 s left; slowest of 8 nodes: n3, 12 %");
+    p.nodes = 1; /* then it is this one */
+    p.bytes_peer = p.bytes_reused = 0;
+    p.bytes_origin = 210000000;
+    expect_line(&p, "ml",
+                "vine-env: ml: fetching 43 % (210 of 480 MB, 52 MB/s, 100 % from the "
+                "source), about 6 s left");
+}
+
+static void test_what_another_node_does(void **state)
+{
+    struct text_progress p = {.phase = "building",
+                              .worker = "n3",
+                              .bytes_done = 155000000,
+                              .bytes_total = 388000000,
+                              .bytes_per_s = 10000000};
+
+    expect_line(&p, "ml",
+                "vine-env: ml: building the image on n3 39 % (155 of 388 MB, 10 MB/s), "
+                "about 24 s left");
+    p = (struct text_progress){.phase = "proving", .worker = "n3"};
+    expect_line(&p, "ml", "vine-env: ml: comparing with what nodes have on n3");
+    p = (struct text_progress){.phase = "queued", .worker = ""};
+    expect_line(&p, "ml", "vine-env: ml: waiting for another job's build of it");
 }
 
 static void test_unknown_figures_are_left_out(void **state)
@@ -107,6 +138,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fetching_tells_all),
+        cmocka_unit_test(test_what_another_node_does),
         cmocka_unit_test(test_unknown_figures_are_left_out),
         cmocka_unit_test(test_figures_beyond_the_end_do_no_harm),
         cmocka_unit_test(test_a_line_is_cut_not_overrun),

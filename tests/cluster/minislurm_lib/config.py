@@ -71,6 +71,7 @@ VINE_CONF = """\
 managers = ctl:7110
 [manager]
 listen = 0.0.0.0:7110
+transfer_log = /run/vine-transfers
 [node]
 listen = 0.0.0.0:7111
 cache_dir = /local/vine

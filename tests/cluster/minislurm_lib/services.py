@@ -115,12 +115,15 @@ def capabilities(layout: Layout, program: str) -> list[str]:
     name = program.rpartition("/")[2]
     unit = layout.install / f"usr/lib/systemd/system/{name}.service"
     lines = unit.read_text().splitlines() if unit.exists() else []
+    bounds = []
     for line in lines:
         key, _, value = line.partition("=")
         if key == "CapabilityBoundingSet":
             kept = [f"+{word.removeprefix('CAP_').lower()}" for word in value.split()]
-            return ["setpriv", f"--bounding-set={','.join(['-all', *kept])}"]
-    return []
+            bounds.append(f"--bounding-set={','.join(['-all', *kept])}")
+        elif (key, value) == ("NoNewPrivileges", "yes"):
+            bounds.append("--no-new-privs")
+    return ["setpriv", *bounds] if bounds else []
 
 
 def daemon(layout: Layout, node: str, action: str) -> None:

@@ -1,0 +1,300 @@
+/* The manager's core: names of a job's files. */
+#include "tests/unit/mgr_world.h"
+
+#define USER 5u
+#define V1 "data:vine:out#000000000000000100000001"
+#define V2 "data:vine:out#000000000000000200000001"
+#define BARE "data:vine:out"
+
+static int want_id(struct world *w, uint32_t conn, uint64_t job, const char *id)
+{
+    struct msg m = {.type = MSG_WANT, .job = job, .uid = USER, .gid = USER, .path = id};
+
+    return say(w, conn, &m);
+}
+
+static int name(struct world *w, uint32_t conn, uint64_t job, const char *id,
+                const char *const *names, uint32_t count, uint32_t copies)
+{
+    struct msg m = {.type = MSG_NAME,
+                    .ticket = 4711,
+                    .job = job,
+                    .uid = USER,
+                    .gid = USER,
+                    .path = id,
+                    .names = names,
+                    .name_count = count,
+                    .copies = copies};
+
+    return say(w, conn, &m);
+}
+
+static const struct sent *answer(struct world *w, uint32_t conn)
+{
+    const struct sent *s = sent_last(&w->log, conn, MSG_NAMED);
+
+    assert_non_null(s);
+    assert_int_equal(s->m.ticket, 4711);
+    return s;
+}
+
+static void assert_named(struct world *w, uint32_t conn, enum vine_code code,
+                         const char *text)
+{
+    const struct sent *s = answer(w, conn);
+
+    assert_int_equal(s->m.code, code);
+    assert_non_null(strstr(code == VINE_OK ? s->path : s->text, text));
+}
+
+/* Node `conn` makes and offers a version, of which object `digest` is the content. */
+static void put(struct world *w, uint32_t conn, const char *id, uint8_t digest)
+{
+    want_id(w, conn, JOB, id);
+    resolved(w, conn, ticket_of(w, conn), (uint8_t)(digest + 100));
+    built(w, conn, ticket_of(w, conn), digest);
+    assert_int_equal(name(w, conn, JOB, id, NULL, 0, 0), 0);
+    assert_named(w, conn, VINE_OK, id);
+}
+
+/* A manager that was started some time ago. */
+static struct world *begin_old(uint32_t nodes)
+{
+    struct world *w = begin(nodes);
+
+    wait_ms(w, 10000);
+    return w;
+}
+
+static void look(struct world *w, uint32_t conn, uint64_t job)
+{
+    assert_int_equal(name(w, conn, job, BARE, NULL, 0, 0), 0);
+}
+
+static void test_the_last_version_is_found(void **state)
+{
+    struct world *w = begin_old(3);
+
+    look(w, 2, JOB);
+    assert_named(w, 2, VINE_ENOENT, "no task of job 7 has put 'out'");
+    put(w, 1, V1, 1);
+    look(w, 2, JOB);
+    assert_named(w, 2, VINE_OK, V1);
+    put(w, 3, V2, 2);
+    look(w, 2, JOB);
+    assert_named(w, 2, VINE_OK, V2);
+    name(w, 1, JOB, V1, NULL, 0, 0); /* by a clock that is behind */
+    look(w, 2, JOB);
+    assert_named(w, 2, VINE_OK, V1);
+    look(w, 2, JOB + 1);
+    assert_named(w, 2, VINE_ENOENT, "job 8");
+    end(w);
+}
+
+static void test_another_user_finds_nothing(void **state)
+{
+    struct msg m = {
+        .type = MSG_NAME, .ticket = 4711, .job = JOB, .uid = 6, .gid = 6, .path = BARE};
+    struct world *w = begin_old(2);
+
+    put(w, 1, V1, 1);
+    say(w, 2, &m);
+    assert_named(w, 2, VINE_ENOENT, "no task");
+    m.path = V2;
+    say(w, 2, &m);
+    assert_int_equal(answer(w, 2)->m.code, VINE_ECANCELED);
+    end(w);
+}
+
+static void test_what_nobody_has_has_no_name(void **state)
+{
+    struct world *w = begin_old(2);
+
+    name(w, 1, JOB, V1, NULL, 0, 0);
+    assert_named(w, 1, VINE_ECANCELED, "ended");
+    want_id(w, 1, JOB, V1); /* being read */
+    name(w, 1, JOB, V1, NULL, 0, 0);
+    assert_named(w, 1, VINE_ECANCELED, "ended");
+    look(w, 2, JOB);
+    assert_named(w, 2, VINE_ENOENT, "no task");
+    end(w);
+}
+
+static void test_malformed_ones_are_refused(void **state)
+{
+    static const char *const others[] = {"n2"};
+    struct world *w = begin_old(2);
+
+    assert_int_equal(name(w, 1, JOB, "/shared/ml", NULL, 0, 0), -1);
+    assert_int_equal(name(w, 1, JOB, "data:/shared/ml", NULL, 0, 0), -1);
+    assert_int_equal(name(w, 1, JOB, V1, others, 1, 2), -1);
+    end(w);
+}
+
+static void test_it_is_lost_with_all_that_have_it(void **state)
+{
+    struct world *w = begin_old(3);
+
+    put(w, 1, V1, 1);
+    want_id(w, 2, JOB, V1);
+    have(w, 2, 1, 0, PIECES);
+    mgr_disconnected(w->mgr, 1, w->now);
+    look(w, 3, JOB);
+    assert_named(w, 3, VINE_OK, V1);
+    mgr_disconnected(w->mgr, 2, w->now);
+    look(w, 3, JOB);
+    assert_named(w, 3, VINE_ETIMEDOUT, "do not answer");
+    wait_ms(w, 10000);
+    look(w, 3, JOB);
+    assert_named(w, 3, VINE_ELOST, "'out' is lost");
+    put(w, 3, V2, 2); /* the task that made it ran again */
+    look(w, 3, JOB);
+    assert_named(w, 3, VINE_OK, V2);
+    end(w);
+}
+
+static void test_it_ends_with_the_job(void **state)
+{
+    struct world *w = begin_old(3);
+
+    put(w, 1, V1, 1);
+    want_id(w, 2, JOB, V1);
+    have(w, 2, 1, 0, PIECES);
+    release(w, 1, JOB);
+    look(w, 2, JOB);
+    assert_named(w, 2, VINE_OK, V1);
+    release(w, 2, JOB);
+    look(w, 2, JOB);
+    assert_named(w, 2, VINE_ENOENT, "no task");
+    end(w);
+}
+
+static void test_copies_are_answered_when_all_have_it(void **state)
+{
+    static const char *const others[] = {"n1", "n9", "n2", "n2", "n3"};
+    const struct sent *s;
+    struct world *w = begin_old(4);
+
+    put(w, 1, V1, 1);
+    sent_clear(&w->log);
+    name(w, 1, JOB, V1, others, 5, 2);
+    assert_int_equal(sent_count(&w->log, 0, MSG_WANTED), 2);
+    s = sent_last(&w->log, 2, MSG_WANTED);
+    assert_non_null(s);
+    assert_int_equal(s->m.job, JOB);
+    assert_string_equal(s->path, V1);
+    want_id(w, 2, JOB, V1);
+    want_id(w, 3, JOB, V1);
+    have(w, 3, 1, 0, PIECES);
+    assert_null(sent_last(&w->log, 1, MSG_NAMED));
+    have(w, 2, 1, 0, PIECES);
+    assert_named(w, 1, VINE_OK, V1);
+    sent_clear(&w->log);
+    name(w, 1, JOB, V1, others + 2, 3, 2); /* they have it */
+    assert_named(w, 1, VINE_OK, V1);
+    assert_int_equal(sent_count(&w->log, 1, MSG_NAMED), 1);
+    end(w);
+}
+
+static void test_copies_that_fail_are_told(void **state)
+{
+    static const char *const others[] = {"n2", "n3"};
+    struct msg refused = {.type = MSG_FAILED,
+                          .digest = digest_no(1),
+                          .peer = "",
+                          .code = VINE_ENOSPC,
+                          .range_count = 1};
+    const struct msg_range all = {0, PIECES};
+    struct world *w = begin_old(3);
+
+    put(w, 1, V1, 1);
+    name(w, 1, JOB, V1, others, 1, 1);
+    mgr_disconnected(w->mgr, 2, w->now);
+    assert_named(w, 1, VINE_EDOWN, "not copied to n2: the node is gone");
+    name(w, 1, JOB, V1, others, 2, 2); /* n2 is not there */
+    assert_named(w, 1, VINE_EDOWN, "only 1 of");
+    sent_clear(&w->log);
+    name(w, 1, JOB, V1, others + 1, 1, 1);
+    wait_ms(w, 11000);
+    assert_named(w, 1, VINE_EDOWN, "did not begin to take it");
+    sent_clear(&w->log);
+    name(w, 1, JOB, V1, others + 1, 1, 1);
+    want_id(w, 3, JOB, V1);
+    refused.ranges = &all;
+    say(w, 3, &refused);
+    assert_named(w, 1, VINE_EDOWN, "not copied to n3");
+    release(w, 3, JOB);
+    sent_clear(&w->log);
+    name(w, 1, JOB, V1, others + 1, 1, 1);
+    release(w, 1, JOB);
+    assert_named(w, 1, VINE_ECANCELED, "the job has ended");
+    end(w);
+}
+
+/* A manager that is new learns them from the bindings. */
+static void test_nodes_bring_them_along(void **state)
+{
+    struct msg_object objects[] = {
+        {.digest = digest_no(1), .size = SIZE, .pieces = PIECES, .complete = true},
+        {.digest = digest_no(2), .size = SIZE, .pieces = PIECES, .complete = true}};
+    struct msg_binding bindings[] = {{JOB, USER, V2, digest_no(2)},
+                                     {JOB, USER, V1, digest_no(1)}};
+    struct msg m = {.type = MSG_REGISTER,
+                    .port = 7111,
+                    .switch_name = "",
+                    .objects = objects,
+                    .object_count = 2,
+                    .bindings = bindings,
+                    .binding_count = 2};
+    struct world *w = begin_old(1);
+
+    join_silent(w, 2);
+    assert_int_equal(say(w, 2, &m), 0);
+    look(w, 1, JOB);
+    assert_named(w, 1, VINE_OK, V2);
+    end(w);
+}
+
+static void test_a_new_manager_may_not_know_the_last_version(void **state)
+{
+    struct msg_object object = {
+        .digest = digest_no(1), .size = SIZE, .pieces = PIECES, .complete = true};
+    struct msg_binding binding = {JOB, USER, V1, digest_no(1)};
+    struct msg m = {.type = MSG_REGISTER,
+                    .port = 7111,
+                    .switch_name = "",
+                    .objects = &object,
+                    .object_count = 1,
+                    .bindings = &binding,
+                    .binding_count = 1};
+    struct world *w = begin(2);
+
+    look(w, 1, JOB);
+    assert_named(w, 1, VINE_ETIMEDOUT, "just been started");
+    join_silent(w, 3);
+    assert_int_equal(say(w, 3, &m), 0);
+    look(w, 1, JOB);
+    assert_named(w, 1, VINE_ETIMEDOUT, "just been started");
+    put(w, 2, V2, 2);
+    look(w, 1, JOB);
+    assert_named(w, 1, VINE_OK, V2);
+    end(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_last_version_is_found),
+        cmocka_unit_test(test_another_user_finds_nothing),
+        cmocka_unit_test(test_what_nobody_has_has_no_name),
+        cmocka_unit_test(test_malformed_ones_are_refused),
+        cmocka_unit_test(test_it_is_lost_with_all_that_have_it),
+        cmocka_unit_test(test_it_ends_with_the_job),
+        cmocka_unit_test(test_copies_are_answered_when_all_have_it),
+        cmocka_unit_test(test_copies_that_fail_are_told),
+        cmocka_unit_test(test_nodes_bring_them_along),
+        cmocka_unit_test(test_a_new_manager_may_not_know_the_last_version),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
