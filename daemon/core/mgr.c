@@ -22,7 +22,8 @@
 #define TICK_A_MS 64u
 #define LOOK_A_MS 16u    /* who is late is looked for rarer: of a crowd so many */
 #define LATE_MS 1000u    /* a tick so late: this process stood still */
-#define TICK_LATE_MS 50u /* a tick so late: who is slow cannot be told */
+#define TICK_LATE_MS 50u /* a tick so late: who is slow or silent cannot be told */
+#define LATE_TICKS 8u    /* of so many in a row one judges all the same */
 
 void mgr_limits_default(struct mgr_limits *limits)
 {
@@ -503,7 +504,8 @@ static void drop_silent(struct mgr *mgr)
     }
 }
 
-/* What the nodes said meanwhile lies unread: nobody is silent before it is read. */
+/* What the nodes said meanwhile lies unread: nobody is silent before it is read. After
+ * a pause so long even those may have had to try again who were here. */
 static void stood_still(struct mgr *mgr)
 {
     mgr_log(mgr, VINE_LOG_WARNING, "event=stood-still ms=%llu",
@@ -522,12 +524,13 @@ static void crowd_count(struct mgr *mgr)
             mgr->crowd = o->feed.members;
 }
 
-static void sweep(struct mgr *mgr)
+static void sweep(struct mgr *mgr, bool judges)
 {
     struct object *next;
 
-    mgr->next_sweep_ms = mgr->now_ms + TICK_BUSY_MS;
-    drop_silent(mgr);
+    mgr->next_sweep_ms = mgr->now_ms + (judges ? TICK_BUSY_MS : 0);
+    if (judges)
+        drop_silent(mgr);
     mgr_source_start_due(mgr);
     mgr_proof_retry(mgr);
     for (struct object *o = mgr->first_active; o != NULL; o = next) {
@@ -538,28 +541,33 @@ static void sweep(struct mgr *mgr)
     mgr_plan_sweep(mgr);
 }
 
+/* A late one comes before what the nodes said meanwhile is read, so it leaves it to the
+ * next one who is silent; but on a machine that is always late somebody must be. */
 void mgr_tick(struct mgr *mgr, uint64_t now_ms)
 {
-    bool late;
+    bool late, judges;
 
     event_begin(mgr, now_ms);
     if (mgr->now_ms < mgr->next_tick_ms)
         return;
     if (mgr->now_ms - mgr->next_tick_ms > LATE_MS)
         stood_still(mgr);
-    late = mgr->now_ms > mgr->next_tick_ms + TICK_LATE_MS;
+    late = mgr->now_ms - mgr->next_tick_ms > TICK_LATE_MS;
+    mgr->late_ticks = late ? mgr->late_ticks + 1 : 0;
+    judges = mgr->late_ticks % LATE_TICKS == 0;
     mgr->next_tick_ms = UINT64_MAX;
     crowd_count(mgr);
     if (mgr->now_ms >= mgr->next_sweep_ms)
-        sweep(mgr);
+        sweep(mgr, judges);
     if (mgr->now_ms >= mgr->next_look_ms) {
         mgr->next_look_ms =
             mgr->now_ms + TICK_MOVE_MS + crowd_ms(mgr->crowd, LOOK_A_MS);
-        if (!late) /* who had no time for messages finds all slow or silent */
+        if (!late) /* who had no time for messages finds all slow */
             mgr_slow_check(mgr);
         mgr_plan_endgame(mgr);
     }
     mgr_feed_tick(mgr);
-    mgr_name_tick(mgr);
+    if (judges)
+        mgr_name_tick(mgr);
     event_end(mgr);
 }

@@ -339,6 +339,7 @@ struct mgr {
     struct object *first_object, *last_object;
     struct object *first_active;
     uint64_t next_sweep_ms, next_look_ms;
+    uint32_t late_ticks; /* the last so many came late */
     bool feed_due;        /* a segment may have to be planned */
     bool feed_search;     /* look closely, as at a tick */
     struct list switches; /* names; the first has id 1 */

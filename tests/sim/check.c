@@ -234,6 +234,14 @@ static void check_keys(struct sim *sim)
     }
 }
 
+/* The manager stood still so long, and could not miss a word. */
+void check_paused(struct sim *sim, uint64_t ms)
+{
+    for (uint32_t i = 0; i < sim->host_count; i++)
+        if (sim->hosts[i].owes_since_ms != EVER)
+            sim->hosts[i].owes_since_ms += ms;
+}
+
 /* Who owes the manager something is heard of, or asked and then dropped, at a tick. */
 static void check_silence(struct sim *sim, const struct mgr_node *n)
 {
@@ -246,7 +254,7 @@ static void check_silence(struct sim *sim, const struct mgr_node *n)
         h->owes_since_ms = EVER;
     else if (h->owes_since_ms == EVER || h->owes_since_ms < n->seen_ms)
         h->owes_since_ms = now_ms(sim);
-    if (h->owes_since_ms != EVER && now_ms(sim) - h->owes_since_ms > most)
+    if (h->owes_since_ms != EVER && now_ms(sim) > h->owes_since_ms + most)
         fail(sim, "the manager waits for %s, silent for %llu ms", n->name,
              (unsigned long long)(now_ms(sim) - n->seen_ms));
 }
@@ -330,17 +338,20 @@ static void check_host_end(struct sim *sim, struct host *h)
              (unsigned long long)h->cache_max);
 }
 
-/* So many that all the origins tried may have been among them; a liar is none either.
- */
+/* So many that all the origins tried may have been among them: a liar is none either,
+ * nor who was away meanwhile. */
 static bool no_space_anywhere(const struct sim *sim)
 {
-    uint32_t tight = 0, liars = 0;
+    uint32_t tight = 0, others = 0;
 
     for (uint32_t i = 0; i < sim->host_count; i++) {
-        tight += sim->hosts[i].cache_max != UINT64_MAX || sim->hosts[i].full;
-        liars += sim->hosts[i].corrupt;
+        const struct host *h = &sim->hosts[i];
+        if (h->cache_max != UINT64_MAX || h->full)
+            tight++;
+        else if (h->corrupt || h->lost_manager || h->frozen_until_us > 0)
+            others++;
     }
-    return tight > 0 && tight + liars >= VINE_RESOLVE_TRIES;
+    return tight > 0 && tight + others >= VINE_RESOLVE_TRIES;
 }
 
 static void check_wait(struct sim *sim, const struct sim_job *j, uint32_t host)

@@ -215,6 +215,7 @@ static void thaw(struct sim *sim, struct event *e)
         return;
     note(sim, "manager goes on");
     sim->mgr_frozen_until_us = 0;
+    check_paused(sim, (sim->now_us - e->a) / MS);
     sim->mgr_timer_us = EVER;
     sim->thawing = true;
     meter_enter(sim);
@@ -232,7 +233,8 @@ void manager_freeze(struct sim *sim, uint64_t until_us)
     note(sim, "manager freezes");
     sim->troubles++;
     sim->mgr_frozen_until_us = until_us;
-    at(sim, until_us, (struct event){.run = thaw, .epoch = sim->mgr_epoch});
+    at(sim, until_us,
+       (struct event){.run = thaw, .a = sim->now_us, .epoch = sim->mgr_epoch});
 }
 
 /* ---- to the manager ---- */

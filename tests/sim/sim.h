@@ -413,6 +413,7 @@ int bench(const struct options *base, bool json);
 
 /* check.c */
 void check_assign(struct sim *sim, uint32_t to, const struct msg *m);
+void check_paused(struct sim *sim, uint64_t ms);
 void check_served(struct sim *sim, const struct host *from, uint32_t thing,
                   uint32_t piece);
 void check_read(struct sim *sim, uint32_t source);

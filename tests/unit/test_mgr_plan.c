@@ -334,6 +334,43 @@ static void test_a_manager_that_stood_still_drops_nobody(void **state)
     end(w);
 }
 
+/* What was said during a short pause is not read yet either: the next tick judges. */
+static void test_a_late_tick_leaves_it_to_the_next(void **state)
+{
+    struct world *w = begin(2);
+
+    want(w, 1, JOB, 5);
+    wait_ms(w, 4900);
+    assert_int_equal(w->drops, 0);
+    w->now += 600;
+    mgr_tick(w->mgr, w->now);
+    assert_int_equal(w->drops, 0);
+    say(w, 1, &(struct msg){.type = MSG_PING});
+    wait_ms(w, 4500);
+    assert_int_equal(w->drops, 0);
+    w->now += 600;
+    mgr_tick(w->mgr, w->now);
+    assert_int_equal(w->drops, 0);
+    wait_ms(w, 250);
+    assert_int_equal(w->drops, 1);
+    end(w);
+}
+
+static void test_a_manager_that_is_always_late_judges_all_the_same(void **state)
+{
+    struct world *w = begin(2);
+    uint32_t ticks = 0;
+
+    want(w, 1, JOB, 5);
+    for (uint64_t start = w->now; w->drops == 0; ticks++) {
+        assert_true(w->now < start + 5000 + 8 * (250 + 100));
+        w->now = mgr_next_deadline(w->mgr) + 100;
+        mgr_tick(w->mgr, w->now);
+    }
+    assert_true(ticks > 8);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +391,8 @@ int main(void)
         cmocka_unit_test(test_an_eviction_that_crossed_a_binding),
         cmocka_unit_test(test_a_release_frees_the_slots),
         cmocka_unit_test(test_a_manager_that_stood_still_drops_nobody),
+        cmocka_unit_test(test_a_late_tick_leaves_it_to_the_next),
+        cmocka_unit_test(test_a_manager_that_is_always_late_judges_all_the_same),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
