@@ -258,7 +258,7 @@ void mgr_disconnected(struct mgr *mgr, uint32_t conn, uint64_t now_ms)
     event_end(mgr);
 }
 
-static int register_object(struct mgr *mgr, struct mgr_node *node,
+static int register_object(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                            const struct msg_object *told, struct vine_err *err)
 {
     struct object *o;
@@ -278,9 +278,10 @@ static int register_object(struct mgr *mgr, struct mgr_node *node,
     }
     for (uint32_t i = 0; i < told->key_count; i++)
         (void)mgr_object_add_key(mgr, o, &told->keys[i]);
-    if (!told->complete)
-        return 0;
-    return mgr_holder_complete(mgr, h);
+    if (told->complete)
+        return mgr_holder_complete(mgr, h);
+    mgr_proof_registered(mgr, o, m);
+    return 0;
 }
 
 /* The same number for the same name; out of memory: as if it had none. */
@@ -319,7 +320,7 @@ static int on_register(struct mgr *mgr, struct mgr_node *node, const struct msg 
     node->port = m->port;
     mgr_send(mgr, node, &answer);
     for (uint32_t i = 0; i < m->object_count; i++)
-        if (register_object(mgr, node, &m->objects[i], err) < 0)
+        if (register_object(mgr, node, m, &m->objects[i], err) < 0)
             return -1;
     for (uint32_t i = 0; i < m->binding_count; i++)
         if (mgr_source_bound_before(mgr, node, &m->bindings[i], err) < 0)

@@ -507,6 +507,9 @@ void mgr_proof_decide_offer(struct mgr *mgr, struct source *s);
 void mgr_proof_completed(struct mgr *mgr, struct object *o);
 /* A node has all of it from elsewhere: who fed it has shown nothing by that. */
 void mgr_proof_elsewhere(struct mgr *mgr, const struct vine_digest *digest);
+/* The same if a node registers with some of it, and not for who feeds it. m: what it
+ * says. */
+void mgr_proof_registered(struct mgr *mgr, const struct object *o, const struct msg *m);
 void mgr_proof_retry(struct mgr *mgr); /* at each tick: one of those that wait */
 
 /* mgr_resolve.c */

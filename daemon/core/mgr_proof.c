@@ -10,9 +10,10 @@
  *    until one node has all of it: then the key has been read to its end; or
  *  - its origin has read all of it for comparison (PROVE) first.
  *
- * When a node has built such an object from another source, or comes with it, while it
- * is unproved, the feeder's jobs are told that their claim is open, are supplied no
- * longer, and their sources are looked at once more: now they must prove.
+ * When a node has built such an object from another source, or comes with some of it
+ * that it has for another one, while it is unproved, the feeder's jobs are told that
+ * their claim is open, are supplied no longer, and their sources are looked at once
+ * more: now they must prove.
  *
  * What must hold: while an object is unproved and a source is bound to it, no source of
  * another key is. Those wait (QUEUED) and are looked at again at each tick. */
@@ -151,6 +152,26 @@ void mgr_proof_elsewhere(struct mgr *mgr, const struct vine_digest *digest)
         if (!s->proved && !(s->keyed && mgr_object_of_key(mgr, &s->key) == o))
             mgr_source_look_again(mgr, s);
     }
+}
+
+void mgr_proof_registered(struct mgr *mgr, const struct object *o, const struct msg *m)
+{
+    struct vine_digest digest = o->digest;
+    bool fed = false, other = false;
+
+    for (uint32_t i = 0; i < m->binding_count; i++) {
+        const struct msg_binding *b = &m->bindings[i];
+        const struct source *s;
+        if (!vine_digest_equal(&b->digest, &digest))
+            continue;
+        s = mgr_source_find(mgr, b->job, b->uid, b->path);
+        if (s != NULL && s->object == o && is_fed_by(o, s))
+            fed = true;
+        else
+            other = true;
+    }
+    if (other || !fed)
+        mgr_proof_elsewhere(mgr, &digest);
 }
 
 /* A source that waited for what is settled now. */

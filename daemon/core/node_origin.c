@@ -313,6 +313,9 @@ static void stream_begin(struct node *node, struct ticket *t)
     o->stream = t;
     o->part = false;
     t->object = o;
+    /* Of a job before: nobody else has them to assign, so the manager would not ask. */
+    if (o->have_count > 0)
+        node_have_tell_all(node, o);
     node_origin_advance(node, t);
 }
 

@@ -280,6 +280,22 @@ void check_manager(struct sim *sim)
     }
 }
 
+/* Steps ask again for what they have no room for while that may change. */
+static uint64_t tries_of(const struct sim *sim, uint32_t source)
+{
+    uint64_t tries = 0;
+
+    for (uint32_t i = 0; sim->room_comes && i < sim->job_count; i++) {
+        const struct sim_job *j = &sim->jobs[i];
+        bool wants = false;
+        for (uint32_t k = 0; k < j->source_count; k++)
+            wants = wants || j->source[k] == source;
+        for (uint32_t h = 0; wants && !j->stage && h < sim->host_count; h++)
+            tries += j->wait[h].tries;
+    }
+    return tries;
+}
+
 /* Undisturbed, a source is read once; the manifest and its like are the rest. A trouble
  * may cost a proof and another reading: a manager that restarts knows neither who has
  * proved it nor, until they are back, who has it. */
@@ -300,7 +316,7 @@ void check_read(struct sim *sim, uint32_t source)
     if (thing_claims(sim, s->thing) || s->hollow)
         most += sim->job_count * 2 * sim->host_count * size;
     /* Its node tries again while its disk is full. */
-    most += names_tries(sim, source) * size;
+    most += (names_tries(sim, source) + 2 * tries_of(sim, source)) * size;
     if (s->bytes_read > most)
         fail(sim, "%s was read %.2f times, after %u troubles", s->path,
              (double)s->bytes_read / (double)size, sim->troubles);
@@ -346,9 +362,10 @@ static bool no_space_anywhere(const struct sim *sim)
 
     for (uint32_t i = 0; i < sim->host_count; i++) {
         const struct host *h = &sim->hosts[i];
-        if (h->cache_max != UINT64_MAX || h->full)
+        if (h->cache_max != UINT64_MAX || h->was_full)
             tight++;
-        else if (h->corrupt || h->lost_manager || h->frozen_until_us > 0)
+        else if (h->corrupt || h->lost_manager || h->deaths > 0 ||
+                 h->frozen_until_us > 0)
             others++;
     }
     return tight > 0 && tight + others >= VINE_RESOLVE_TRIES;

@@ -89,7 +89,7 @@ static void fault_full(struct sim *sim, struct event *e)
     if (sim->hosts[e->host].full)
         return;
     note(sim, "the disk of %s is full", sim->hosts[e->host].name);
-    sim->hosts[e->host].full = true;
+    sim->hosts[e->host].full = sim->hosts[e->host].was_full = true;
     sim->troubles++;
     if (for_good)
         return;

@@ -241,6 +241,17 @@ static void mounted(struct sim *sim, struct event *e)
     host_timer(sim, h);
 }
 
+/* Who has built it, or read one that is signed: any of them may say so to all. */
+static bool is_vouched_for(const struct sim *sim, uint32_t thing)
+{
+    if (sim->options.seeded || thing >= sim->thing_count)
+        return true;
+    for (uint32_t i = 0; i < sim->source_count; i++)
+        if (sim->sources[i].thing == thing && !sim->sources[i].foreign)
+            return true;
+    return false;
+}
+
 static void op_mount(void *ctx, const struct vine_digest *digest, uint32_t mount_uid,
                      bool trusted)
 {
@@ -251,6 +262,8 @@ static void op_mount(void *ctx, const struct vine_digest *digest, uint32_t mount
         fail(the_sim, "%s mounts what is not complete", h->name);
     if (trusted != (mount_uid == NODE_ANY_UID))
         fail(the_sim, "%s mounts trusted=%d for uid %u", h->name, trusted, mount_uid);
+    if (trusted && !is_vouched_for(the_sim, thing))
+        fail(the_sim, "%s lets the kernel mount what nobody vouches for", h->name);
     h->mounting++;
     at(the_sim, the_sim->now_us + h->disk_us,
        (struct event){.run = mounted,

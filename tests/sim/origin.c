@@ -55,7 +55,7 @@ static void opened(struct sim *sim, struct event *e)
     thing = &sim->things[sim->sources[t->source].thing];
     struct node_resolved r = {.key = origin_key(sim, t->source),
                               .estimate = thing->size,
-                              .trusted = true,
+                              .trusted = !sim->sources[t->source].foreign,
                               .has_manifest = true,
                               .digest = thing->digest,
                               .size = thing->size,
@@ -92,8 +92,9 @@ static void resolved(struct sim *sim, struct event *e)
         vine_err_set(&err, VINE_EACCES, "cannot read '%s': Permission denied", s->path);
     if (names_only(sim, t->source, h->index))
         vine_err_set(&err, VINE_ELOST, "the nodes that had it are gone");
-    struct node_resolved r = {
-        .key = origin_key(sim, t->source), .estimate = thing->size, .trusted = true};
+    struct node_resolved r = {.key = origin_key(sim, t->source),
+                              .estimate = thing->size,
+                              .trusted = !s->foreign};
     r.unopened = s->packed;
     node_source_resolved(h->core, e->a, &r, &err, now_ms(sim));
     host_timer(sim, h);

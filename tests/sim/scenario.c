@@ -350,6 +350,7 @@ static void draw_sources(struct sim *sim)
         s->hollow =
             i >= sim->thing_count && s->packed && !sim->options.calm && chance(sim, 40);
         sim->hollow |= s->hollow;
+        s->foreign = s->packed && chance(sim, 25);
         if (!sim->options.calm && chance(sim, 10))
             s->denied_uid = 1000 + (uint32_t)draw(sim, 2);
     }

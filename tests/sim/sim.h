@@ -68,6 +68,7 @@ struct origin_source { /* a path users name */
     uint32_t thing;
     bool hollow;         /* its trailer names what the file does not have */
     bool packed;         /* the manifest is known beforehand: streamed */
+    bool foreign;        /* packed, and signed by nobody: not for a kernel to mount */
     uint32_t denied_uid; /* may not read it; 0: everybody may */
     uint64_t bytes_read;
 };
@@ -143,6 +144,7 @@ struct host {
     bool slow;
     uint64_t cache_max;
     bool full;        /* its disk: nothing can be written now */
+    bool was_full;    /* ever */
     uint64_t disk_us; /* to publish, and to mount */
     bool corrupt;     /* serves wrong bytes */
     struct stored stored[THINGS_MAX];

@@ -285,6 +285,53 @@ static void test_who_comes_with_it_calls_for_proof(void **state)
     end(w);
 }
 
+/* n3 joins and has the manifest, for the source that this job names. */
+static void join_with_part(struct world *w, uint64_t job)
+{
+    struct msg_object object = {.digest = digest_no(1), .size = SIZE, .pieces = PIECES};
+    struct msg_binding binding = {
+        .job = job, .uid = 6, .path = "/shared/ml", .digest = digest_no(1)};
+    struct msg m = {.type = MSG_REGISTER,
+                    .port = 7111,
+                    .switch_name = "",
+                    .objects = &object,
+                    .object_count = 1,
+                    .bindings = &binding,
+                    .binding_count = 1};
+
+    join_silent(w, 3);
+    assert_int_equal(say(w, 3, &m), 0);
+    have(w, 3, 1, 0, 1);
+}
+
+/* After a restart of the manager: the first that comes streams, the next one has some
+ * of it for another job, whose source may be another one's. */
+static void test_who_comes_with_some_for_others_calls_for_proof(void **state)
+{
+    struct world *w = begin(2);
+
+    want(w, 2, JOB + 1, 6);
+    look(w, 2, 4);
+    have(w, 2, 1, 0, 2);
+    join_with_part(w, JOB + 7);
+    assert_int_equal(claim_told(w, 2), MSG_CLAIM_OPEN);
+    end(w);
+}
+
+static void test_who_comes_back_with_some_of_the_stream_does_not(void **state)
+{
+    struct world *w = begin(3);
+
+    want(w, 2, JOB + 1, 6);
+    want(w, 3, JOB + 1, 6);
+    look(w, 2, 4);
+    have(w, 2, 1, 0, 2);
+    mgr_disconnected(w->mgr, 3, w->now);
+    join_with_part(w, JOB + 1);
+    assert_int_equal(claim_told(w, 2), MSG_CLAIM_OWN);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,6 +347,8 @@ int main(void)
         cmocka_unit_test(test_who_has_it_all_goes_on_after_the_proof),
         cmocka_unit_test(test_a_stream_that_finds_all_teaches_nothing),
         cmocka_unit_test(test_who_comes_with_it_calls_for_proof),
+        cmocka_unit_test(test_who_comes_with_some_for_others_calls_for_proof),
+        cmocka_unit_test(test_who_comes_back_with_some_of_the_stream_does_not),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

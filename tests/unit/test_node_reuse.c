@@ -253,6 +253,40 @@ static void test_a_stream_reads_what_the_store_has_not(void **state)
     end(w);
 }
 
+/* Left by a job before, when the manager forgot it: nobody else has it to assign, so it
+ * would never be asked for. */
+static void test_a_stream_tells_what_was_here(void **state)
+{
+    struct world *w = begin_ops(UINT64_MAX, true);
+    bool have[PIECES] = {true};
+    struct msg_object partial = {
+        .digest = digest_no(1), .size = SIZE, .pieces = PIECES, .trusted = true};
+    struct node_resolved r = {.key = digest_no(9),
+                              .has_manifest = true,
+                              .digest = digest_no(1),
+                              .size = SIZE,
+                              .pieces = PIECES,
+                              .trusted = true};
+    struct msg resolve = {
+        .type = MSG_RESOLVE, .ticket = 5, .job = JOB, .uid = UID, .path = "/shared/ml"};
+    struct msg build = {.type = MSG_BUILD, .ticket = 5};
+
+    assert_int_equal(node_restore_object(w->node, &partial, have, 1, NULL), 0);
+    manager_up(w);
+    stage(w, 1, JOB, UID);
+    bind(w, JOB, 1);
+    reused(w); /* of no use for the next source */
+    node_job_end(w->node, JOB, w->now);
+    stage(w, 2, JOB + 1, UID);
+    resolve.job = JOB + 1;
+    assert_int_equal(tell(w, &resolve), 0);
+    node_source_resolved(w->node, w->did[OP_RESOLVE].id, &r, NULL, w->now);
+    sent_clear(&w->log);
+    assert_int_equal(tell(w, &build), 0);
+    assert_int_equal(last_have(w)->ranges[0].first, 0);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,6 +300,7 @@ int main(void)
         cmocka_unit_test(test_a_restart_tries_again),
         cmocka_unit_test(test_what_nobody_wants_is_not_filled),
         cmocka_unit_test(test_a_stream_reads_what_the_store_has_not),
+        cmocka_unit_test(test_a_stream_tells_what_was_here),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
