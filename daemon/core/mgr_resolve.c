@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "daemon/core/mgr_int.h"
+#include "vine/spec.h"
 
 static void source_start(struct mgr *mgr, struct source *s);
 static void source_fail(struct mgr *mgr, struct source *s, enum vine_code code,
@@ -545,15 +546,18 @@ static bool source_hungry(const struct source *s)
 }
 
 /* Pieces that nobody has, for so long that no node is about to register with them: one
- * of those who want the object reads the source again. */
+ * of those who want the object reads the source again. What a task has put nobody but
+ * its node can read, so it comes last. */
 void mgr_source_check_object(struct mgr *mgr, struct object *o)
 {
     struct source *s, *found = NULL;
+    bool versioned;
 
     for (s = o->sources; s != NULL; s = s->object_next) {
         if (s->ticket != 0 || s->due)
             break;
-        if (source_hungry(s))
+        if (source_hungry(s) &&
+            (found == NULL || !vine_source_is_named(s->path, &versioned)))
             found = s;
     }
     if (o->missing == 0 || s != NULL || found == NULL) {

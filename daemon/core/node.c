@@ -11,9 +11,10 @@
 #include "daemon/core/node_int.h"
 
 #define HEARTBEATS_QUIET                                                               \
-    3u                /* who works asks a manager that says nothing for so long        \
-                       */
-#define LATE_MS 1000u /* past the deadline: we stood still, not the manager */
+    3u                   /* who works asks a manager that says nothing for so long     \
+                          */
+#define LATE_MS 1000u    /* past the deadline: we stood still, not the manager */
+#define TICK_LATE_MS 50u /* past it: what has arrived is read first */
 
 void node_limits_default(struct node_limits *limits)
 {
@@ -515,13 +516,21 @@ uint64_t node_next_deadline(const struct node *node)
     return other < deadline ? other : deadline;
 }
 
+/* A late tick comes before what others did meanwhile is read: it is the next one that
+ * says who is late, and all the rest of it. */
 void node_tick(struct node *node, uint64_t now_ms)
 {
-    uint64_t deadline = node_next_deadline(node);
+    uint64_t deadline = node_next_deadline(node), late;
 
     node_time(node, now_ms);
-    if (node->now_ms > deadline && node->now_ms - deadline > LATE_MS)
-        stood_still(node, node->now_ms - deadline);
+    late = node->now_ms > deadline ? node->now_ms - deadline : 0;
+    if (late > LATE_MS) {
+        stood_still(node, late);
+    } else if (late > TICK_LATE_MS && !node->put_off) {
+        node->put_off = true;
+        return;
+    }
+    node->put_off = false;
     node_transfer_tick(node);
     node_reuse_tick(node);
     node_clients_tick(node);

@@ -224,6 +224,7 @@ struct node {
     uint64_t heard_ms;        /* last one from it */
     uint64_t idle_ms;         /* last event that found nothing to do */
     uint64_t asked_ms;        /* what it has not answered yet; 0: nothing */
+    bool put_off;             /* the last tick was late and did nothing */
     uint64_t last_id;         /* transfers, tickets, requests */
     struct table objects, jobs, clients, transfers, tickets;
     struct node_object *first_object;

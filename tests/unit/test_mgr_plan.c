@@ -217,6 +217,31 @@ static void test_one_liar_alone_makes_the_source_be_read_again(void **state)
     end(w);
 }
 
+/* What a task of the same job has put has the same bytes, but is nothing to read. */
+static void test_the_source_that_can_be_read_is_read_again(void **state)
+{
+    static const char named[] = "data:vine:f#000000000000000000000001";
+    struct msg m = {
+        .type = MSG_WANT, .job = JOB, .uid = 5, .gid = 5, .path = (char *)named};
+    struct world *w = begin(0);
+
+    join_with_it(w, 1, 3000, 3);
+    join(w, 2);
+    say(w, 2, &m);
+    resolved(w, 2, ticket_of(w, 2), 3);
+    want(w, 2, JOB, 5);
+    resolved(w, 2, ticket_of(w, 2), 3);
+    failed(w, 2, 0, "n1", VINE_ECORRUPT);
+    sent_clear(&w->log);
+    for (int i = 0; i < 12; i++) {
+        wait_ms(w, 250);
+        say(w, 2, &(struct msg){.type = MSG_PING});
+    }
+    assert_int_equal(sent_count(&w->log, 2, MSG_RESOLVE), 1);
+    assert_string_equal(sent_last(&w->log, 2, MSG_RESOLVE)->path, "/shared/ml");
+    end(w);
+}
+
 static void test_who_accuses_everybody_is_told_so(void **state)
 {
     struct world *w = begin_seeded(5, 3);
@@ -384,6 +409,7 @@ int main(void)
         cmocka_unit_test(test_what_was_taken_back_may_still_fail),
         cmocka_unit_test(test_two_accusers_convict_a_liar),
         cmocka_unit_test(test_one_liar_alone_makes_the_source_be_read_again),
+        cmocka_unit_test(test_the_source_that_can_be_read_is_read_again),
         cmocka_unit_test(test_who_accuses_everybody_is_told_so),
         cmocka_unit_test(test_the_endgame_asks_somebody_else),
         cmocka_unit_test(test_a_silent_seed_is_asked_whether_it_lives),

@@ -528,6 +528,29 @@ static void test_a_daemon_that_stood_still_asks_anew(void **state)
     end(w);
 }
 
+/* A short pause: the answer may lie unread, so the next tick judges. */
+static void test_a_late_tick_leaves_it_to_the_next(void **state)
+{
+    struct world *w = begin();
+    uint64_t late;
+
+    stage(w, 1, JOB, UID);
+    w->mute = true;
+    bind(w, JOB, 1);
+    fetch(w, 1, 0, 1, "n2");
+    wait_ms(w, 4900);
+    assert_int_equal(sent_count(&w->log, 0, MSG_FAILED), 0);
+    late = node_next_deadline(w->node) + 900;
+    assert_true(late >= 5000);
+    w->now = late;
+    node_tick(w->node, w->now);
+    assert_int_equal(sent_count(&w->log, 0, MSG_FAILED), 0);
+    node_tick(w->node, w->now);
+    assert_int_equal(
+        w->did[OP_MANAGER_SILENT].count + sent_count(&w->log, 0, MSG_FAILED), 1);
+    end(w);
+}
+
 /* A busy node speaks more often, but not before it had anything to do. */
 static void test_who_was_idle_did_not_stand_still(void **state)
 {
@@ -664,6 +687,7 @@ int main(void)
         cmocka_unit_test(test_a_manager_that_never_registers_a_node_is_none),
         cmocka_unit_test(test_who_only_speaks_asks_for_an_answer),
         cmocka_unit_test(test_a_daemon_that_stood_still_asks_anew),
+        cmocka_unit_test(test_a_late_tick_leaves_it_to_the_next),
         cmocka_unit_test(test_who_was_idle_did_not_stand_still),
         cmocka_unit_test(test_what_is_here_works_without_a_manager),
         cmocka_unit_test(test_a_fetch_outlives_the_manager),
