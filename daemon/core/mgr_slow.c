@@ -323,6 +323,7 @@ static void feeds_check(struct mgr *mgr, struct object *o)
         if (h->node->in.found || h->node->out.found) {
             slow_mark(mgr, h->node);
             mgr_tree_leave(mgr, h);
+            mgr_holder_changed(mgr, h);
             mgr_feed_sender_gone(mgr, o, h->node);
             mgr_feed_disturbed(mgr, o, 1);
         }
@@ -340,6 +341,7 @@ static void silent_mark(struct mgr *mgr, struct mgr_node *node)
     mgr_node_changed(mgr, node);
     for (struct holder *h = node->active; h != NULL; h = h->active_next) {
         mgr_tree_leave(mgr, h);
+        mgr_holder_changed(mgr, h);
         mgr_fail_holder_gone(mgr, h);
         if (fed)
             mgr_feed_disturbed(mgr, h->object, DISTURBED_DEATH);
