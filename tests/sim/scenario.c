@@ -282,10 +282,24 @@ void scenario_died(struct sim *sim, struct host *h, bool for_good)
     }
 }
 
+/* Of a stage whose asker has given it up: the others go on. */
+static bool still_fetches(const struct host *h)
+{
+    struct node_totals totals;
+
+    if (h->core == NULL || h->frozen_until_us == EVER)
+        return false;
+    node_totals(h->core, &totals);
+    return totals.transfers > 0;
+}
+
 bool scenario_over(const struct sim *sim)
 {
     for (uint32_t i = 0; i < sim->job_count; i++)
         if (!sim->jobs[i].ended)
+            return false;
+    for (uint32_t i = 0; sim->quiet && i < sim->host_count; i++)
+        if (still_fetches(&sim->hosts[i]))
             return false;
     return sim->quiet;
 }
