@@ -7,8 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/cli/cleanup.h"
 #include "daemon/cli/cli.h"
 #include "daemon/cli/report.h"
 
@@ -46,24 +48,54 @@ static int ask_all(struct cli *cli, const char *job, json_t *stories,
                         job);
 }
 
-static int write_page(const char *path, const struct page *p, struct vine_err *err)
+static int write_text(int fd, const struct page *p)
 {
-    int fd = strcmp(path, "-") == 0
-                 ? dup(STDOUT_FILENO)
-                 : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     size_t done = 0;
     ssize_t n = 0;
 
-    if (fd < 0)
-        return vine_err_sys(err, "cannot write '%s'", path);
     while (done < p->len && ((n = write(fd, p->text + done, p->len - done)) > 0 ||
                              (n < 0 && errno == EINTR)))
         done += n > 0 ? (size_t)n : 0;
-    if (done < p->len)
+    return done < p->len ? -1 : 0;
+}
+
+/* Into what is no file of its own to replace: a pipe, a terminal. */
+static int write_into(int fd, const char *path, const struct page *p,
+                      struct vine_err *err)
+{
+    int result = fd < 0 ? -1 : write_text(fd, p);
+
+    if (result < 0)
         vine_err_sys(err, "cannot write '%s'", path);
-    if (close(fd) < 0)
-        vine_err_sys(err, "cannot write '%s'", path);
-    return err->code == VINE_OK ? 0 : -1;
+    if (fd >= 0 && close(fd) < 0 && result == 0)
+        result = vine_err_sys(err, "cannot write '%s'", path);
+    return result;
+}
+
+/* Whole or not at all: what was there stays until the new page is. */
+static int write_page(const char *path, const struct page *p, struct vine_err *err)
+{
+    char *temporary = NULL;
+    struct stat st;
+    int fd, result;
+
+    if (strcmp(path, "-") == 0)
+        return write_into(dup(STDOUT_FILENO), path, p, err);
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return write_into(open(path, O_WRONLY | O_CLOEXEC), path, p, err);
+    if (asprintf(&temporary, "%s.tmp-%ld", path, (long)getpid()) < 0)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
+    fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd >= 0)
+        cleanup_file(temporary);
+    result = write_into(fd, path, p, err);
+    if (result == 0 && rename(temporary, path) < 0)
+        result = vine_err_sys(err, "cannot write '%s'", path);
+    if (result < 0 && fd >= 0)
+        (void)unlink(temporary);
+    cleanup_file(NULL);
+    free(temporary);
+    return result;
 }
 
 static int make_page(const char *job, json_t *stories, const char *tasks_path,
@@ -103,6 +135,8 @@ static int run_report(struct cli *cli, int argc, char *argv[])
         return cli_usage(cli, "'%s' is no job id", argv[0]);
     if ((output == NULL) == !cli->json)
         return cli_usage(cli, "either '--output' or '--json' says what is wanted");
+    if (cleanup_begin(&err) < 0)
+        return cli_fail(cli, &err);
     stories = json_array();
     if (ask_all(cli, argv[0], stories, &err) < 0)
         result = cli_fail(cli, &err);

@@ -87,8 +87,8 @@ static void put_cards(struct page *p, const struct report *r)
     page_put(p, "<div class='cards'>");
     (void)snprintf(text, sizeof(text), "%u", r->node_count);
     put_card(p, text, r->node_count == 1 ? "node" : "nodes");
-    (void)snprintf(words, sizeof(words), "until the last node had it (%s each)",
-                   words_bytes(once).text);
+    (void)snprintf(words, sizeof(words), "until the last node %s (%s each)",
+                   last->failed > 0 ? "gave up" : "had it", words_bytes(once).text);
     put_card(p, words_seconds(r->seconds).text, words);
     (void)snprintf(words, sizeof(words),
                    "from the shared file system: %.2f times the size",

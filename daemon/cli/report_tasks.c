@@ -14,6 +14,8 @@
 #include "daemon/cli/report.h"
 
 #define FILE_BYTES_MAX (64u << 20)
+#define SECONDS_MAX 1e9 /* 31 years */
+#define RANGE_MIN 1e-6  /* shorter ones are all the same */
 #define BINS 40
 #define WIDTH 1080.0
 #define PANEL 120.0
@@ -27,7 +29,7 @@ static int add(struct tasks *t, int group, double seconds, struct vine_err *err)
     size_t count = t->count[group];
     double *list = t->seconds[group];
 
-    if (!isfinite(seconds) || seconds < 0)
+    if (!isfinite(seconds) || seconds < 0 || seconds > SECONDS_MAX)
         return vine_err_set(err, VINE_EINVAL, "a task cannot take %g seconds", seconds);
     if (count == 0 || (count >= 64 && (count & (count - 1)) == 0)) {
         list = realloc(list, (count < 64 ? 64 : 2 * count) * sizeof(*list));
@@ -82,30 +84,51 @@ static int read_lines(struct tasks *t, const char *path, char *text,
     return 0;
 }
 
+static int read_group(struct tasks *t, const char *path, const char *name,
+                      const json_t *list, struct vine_err *err)
+{
+    int group = group_of(name, strlen(name));
+    const json_t *value;
+    size_t i;
+
+    if (group < 0)
+        return vine_err_set(err, VINE_EINVAL,
+                            "'%s': '%.64s' is neither 'before' nor 'after'", path,
+                            name);
+    if (!json_is_array(list))
+        return vine_err_set(err, VINE_EINVAL, "'%s': '%s' is a list of seconds", path,
+                            name);
+    json_array_foreach(list, i, value)
+    {
+        if (!json_is_number(value))
+            return vine_err_set(err, VINE_EINVAL,
+                                "'%s': '%s' is a list of seconds, number %zu is none",
+                                path, name, i + 1);
+        if (add(t, group, json_number_value(value), err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int read_json(struct tasks *t, const char *path, const char *text,
                      struct vine_err *err)
 {
     json_error_t why;
-    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &why);
-    const json_t *value;
-    size_t i;
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &why), *list;
+    const char *name;
+    int result = 0;
 
     if (root == NULL)
         return vine_err_set(err, VINE_EINVAL, "'%s', line %d: %s", path, why.line,
                             why.text);
-    for (int g = 0; g < 2 && err->code == VINE_OK; g++)
-        json_array_foreach(json_object_get(root, group_names[g]), i, value)
-        {
-            if (!json_is_number(value))
-                vine_err_set(err, VINE_EINVAL, "'%s': '%s' is a list of seconds", path,
-                             group_names[g]);
-            else
-                (void)add(t, g, json_number_value(value), err);
-            if (err->code != VINE_OK)
-                break;
-        }
+    json_object_foreach(root, name, list)
+    {
+        result = read_group(t, path, name, list, err);
+        if (result < 0)
+            break;
+    }
     json_decref(root);
-    return err->code == VINE_OK ? 0 : -1;
+    return result;
 }
 
 static int by_value(const void *a, const void *b)
@@ -161,7 +184,7 @@ static double range_of(const struct tasks *t)
 
     for (int g = 0; g < 2; g++)
         range = fmax(range, fmin(quantile(t, g, 1), 4 * quantile(t, g, 0.95)));
-    return range > 0 ? range : 1;
+    return range > RANGE_MIN ? range : 1;
 }
 
 static void draw_bars(struct page *p, const struct tasks *t, int group, double range,

@@ -62,7 +62,15 @@ def _of_the_site() -> Iterator[Finding]:
         yield Finding(
             "error", "", "no sbatch in PATH: run this where jobs are submitted"
         )
-    elif not sbatch_knows("--vine-env"):
+        return
+    known = sbatch_knows("--vine-env")
+    if known is None:
+        yield Finding(
+            "error",
+            "",
+            "`sbatch --help` fails or does not answer here: mend that first",
+        )
+    elif not known:
         yield Finding(
             "error",
             "",

@@ -35,7 +35,8 @@ class VineSlurmProvider(SlurmProvider):
         vine_quiet: no progress lines in the jobs' output.
 
     Where the cluster's sbatch does not know these options, jobs are submitted without
-    them, and a warning says so once a provider.
+    them, and a warning says so once a provider. Where sbatch cannot be asked, it is
+    asked again with the next job.
 
     Raises:
         SpecError: `vine_env` or `vine_data` is not what the plugin would take.
@@ -87,18 +88,23 @@ class VineSlurmProvider(SlurmProvider):
     ) -> str:
         """As SlurmProvider.submit; the options are added with the first job."""
         if not self._vine_added:
-            self._vine_added = True
-            if lines := self._usable_lines():
+            lines = self._usable_lines()
+            self._vine_added = lines is not None
+            if lines:
                 before = self.scheduler_options
                 gap = "\n" if before and not before.endswith("\n") else ""
                 self.scheduler_options = f"{before}{gap}{lines}"
         return super().submit(command, tasks_per_node, job_name)
 
-    def _usable_lines(self) -> str:
+    def _usable_lines(self) -> str | None:
+        """None: sbatch did not answer; what it would say is not known."""
         lines = self.vine_lines()
         option = "--vine-data" if self.vine_data is not None else "--vine-env"
-        if not lines or sbatch_knows(option):
+        if not lines:
             return lines
+        known = sbatch_knows(option)
+        if known is None or known:
+            return lines if known else None
         warnings.warn(
             f"vine-env: sbatch has no option {option} here, so jobs run from the "
             "shared file system; ask an admin for the plugin (`vine-env doctor`)",
@@ -120,8 +126,8 @@ def _quoted(option: str) -> str:
     return f'"{escaped}"'
 
 
-def sbatch_knows(option: str) -> bool:
-    """Has this cluster's sbatch the option? False also where there is no sbatch."""
+def sbatch_knows(option: str) -> bool | None:
+    """Has this cluster's sbatch the option? None where it does not answer."""
     try:
         done = subprocess.run(
             ["sbatch", "--help"],
@@ -131,6 +137,11 @@ def sbatch_knows(option: str) -> bool:
             timeout=HELP_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        logger.warning("vine-env: cannot ask sbatch for its options: %s", error)
-        return False
+        return _unanswered(str(error))
+    if done.returncode != 0:
+        return _unanswered(done.stderr.strip() or f"exit status {done.returncode}")
     return option in done.stdout
+
+
+def _unanswered(why: str) -> None:
+    logger.warning("vine-env: cannot ask sbatch for its options: %s", why)

@@ -51,6 +51,13 @@ def _rows(database: Path) -> list[Any]:
         uri = f"{database.resolve().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             return connection.execute(TRIES).fetchall()
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error) or "busy" in str(error):
+            raise ReportError(
+                f"'{database}' is being written to: end the workflow, or copy the file "
+                f"and name the copy ({error})"
+            ) from error
+        raise ReportError(f"cannot read '{database}': {error}") from error
     except sqlite3.Error as error:
         raise ReportError(f"'{database}' is no database of Parsl's: {error}") from error
 

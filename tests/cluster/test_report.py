@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import stat
 import subprocess
+import uuid
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -140,20 +143,71 @@ def test_names_cannot_write_into_the_page(vine: Cluster) -> None:
     assert folder in page.text
 
 
-def test_the_file_of_task_times(vine: Cluster) -> None:
+@pytest.fixture
+def times(vine: Cluster) -> Iterator[str]:
+    """The path of a file of n1 that does not exist."""
+    path = f"/tmp/times-{uuid.uuid4().hex}"
+    yield path
+    vine.sh("n1", f"rm -f {path}")
+
+
+def test_the_file_of_task_times(vine: Cluster, times: str) -> None:
     job = run_job(vine, make_environment(vine).path)
     stories_of(vine, job, len(vine.nodes))
     lines = "".join(f"before,{4 + i / 10}\nafter,{1 + i / 10}\n" for i in range(11))
-    vine.sh("n1", f"printf '{lines}' > /tmp/times && chmod 644 /tmp/times")
-    page = make_page(vine, job, "--tasks", "/tmp/times")
+    vine.sh("n1", f"printf '{lines}' > {times} && chmod 644 {times}")
+    page = make_page(vine, job, "--tasks", times)
     assert "tasks" in page.ids and "no-tasks" not in page.ids
     words = " ".join(page.text.split())
     assert re.search(r"without vine-env 11 tasks, half of them within 4\.50 s", words)
     assert re.search(r"with vine-env 11 tasks, half of them within 1\.50 s", words)
-    vine.sh("n1", "printf 'after,1\\nafter,often\\n' > /tmp/times")
-    wrong = report(vine, str(job), "-o", "/tmp/none", "--tasks", "/tmp/times")
+    tiny = '{"after": [1e-323], "before": [0]}'
+    vine.sh("n1", f"echo {shlex.quote(tiny)} > {times}")
+    assert "tasks" in make_page(vine, job, "--tasks", times).ids
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("after,1\nafter,often\n", "', line 2: the form is before,SECONDS"),
+        ("after,1e10\n", "a task cannot take 1e+10 seconds"),
+        ('{"after": 3}', "': 'after' is a list of seconds"),
+        ('{"after": [1, "x"]}', "'after' is a list of seconds, number 2 is none"),
+        ('{"afer": [1]}', "': 'afer' is neither 'before' nor 'after'"),
+        ('{"after": []}', "' has no tasks"),
+    ],
+)
+def test_a_wrong_file_of_task_times(
+    vine: Cluster, times: str, content: str, told: str
+) -> None:
+    """What was there as page stays."""
+    job = run_job(vine, make_environment(vine).path)
+    stories_of(vine, job, len(vine.nodes))
+    vine.sh("n1", f"printf %s {shlex.quote(content)} > {times}")
+    output = f"/pfs/home/vine1/{uuid.uuid4().hex}.html"
+    vine.sh("n1", f"echo before > {output} && chown vine1: {output}")
+    wrong = report(vine, str(job), "-o", output, "--tasks", times)
     assert wrong.code == 1
-    assert "'/tmp/times', line 2" in wrong.err
+    assert told in wrong.err
+    assert vine.sh("n1", f"cat {output}").strip() == "before"
+
+
+def test_a_page_is_replaced_whole(vine: Cluster) -> None:
+    """Or written into what is no file; nothing of a failed one is left."""
+    job = run_job(vine, make_environment(vine).path)
+    stories_of(vine, job, len(vine.nodes))
+    folder = f"/pfs/home/vine1/{uuid.uuid4().hex}"
+    vine.sh("n1", f"install -d -o vine1 {folder} && mkdir {folder}/dir")
+    vine.sh("n1", f"echo before > {folder}/page && chown vine1: {folder}/page")
+    before = vine.sh("n1", f"stat -c %i {folder}/page")
+    assert report(vine, str(job), "-o", f"{folder}/page").code == 0
+    assert "</html>" in vine.sh("n1", f"cat {folder}/page")
+    assert vine.sh("n1", f"stat -c %i {folder}/page") != before
+    piped = f"vine-env report {job} -o /dev/stdout | cat"
+    assert "</html>" in vine.run("n1", "sh", "-c", piped, user="vine1").out
+    wrong = report(vine, str(job), "-o", f"{folder}/dir")
+    assert wrong.code == 1 and f"cannot write '{folder}/dir'" in wrong.err
+    assert sorted(vine.sh("n1", f"ls {folder}").split()) == ["dir", "page"]
 
 
 def test_the_oldest_jobs_go(vine: Cluster) -> None:

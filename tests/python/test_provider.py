@@ -72,6 +72,22 @@ def test_data_goes_with_an_environment_or_alone(site: Path) -> None:
         assert submitted(site, VineSlurmProvider(vine_data=data)) == []
 
 
+def test_an_sbatch_that_did_not_answer_is_asked_again(
+    site: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was busy for a moment costs one job its environment, not the workflow."""
+    make_sbatch(site, "")
+    script = (site / "sbatch").read_text()
+    (site / "sbatch").write_text(script.replace("exit 0", "echo busy >&2; exit 1"))
+    provider = VineSlurmProvider(vine_env="/shared/envs/ml")
+    config = Config(executors=[HighThroughputExecutor(provider=provider)])
+    assert "does not answer" in str(doctor(config)[0])
+    assert submitted(site, provider) == []
+    assert "cannot ask sbatch for its options: busy" in caplog.text
+    make_sbatch(site, "--vine-env=SRC")
+    assert submitted(site, provider) == ["--vine-env=/shared/envs/ml"]
+
+
 def test_without_vine_env_it_is_a_slurm_provider(site: Path) -> None:
     assert submitted(site, VineSlurmProvider()) == []
 

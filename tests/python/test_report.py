@@ -76,6 +76,14 @@ def test_the_page_gets_both_groups(
     assert told == {"before": [8.0], "after": [2.5, 1.0]}
 
 
+def test_a_database_that_is_written_to_is_no_other_database(database: Path) -> None:
+    with sqlite3.connect(database, isolation_level=None) as writer:
+        writer.execute("PRAGMA locking_mode=EXCLUSIVE")
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(report.ReportError, match="is being written to"):
+            report.task_seconds(database, "7")
+
+
 def test_what_is_missing_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
