@@ -275,14 +275,29 @@ void node_source_bind(struct node *node, struct job_source *s, struct node_objec
 void node_source_failed(struct node *node, struct job_source *s,
                         const struct vine_err *err);
 void node_source_want(struct node *node, struct job_source *s); /* ask the manager */
-void node_clients_check(
-    struct node *node); /* answer those that wait for nothing more */
+uint32_t node_source_mount_uid(const struct job_source *s);
+bool node_source_ready(const struct job_source *s);
+/* All of it is here, and its jobs may have it. */
+bool node_source_settled(const struct job_source *s);
+/* The job, with these sources set going; made if it is new. sources: as many as the
+ * spec has. */
+int node_job_ask(struct node *node, uint64_t number, uint32_t uid, uint32_t gid,
+                 const struct vine_spec *spec, struct job_source **sources,
+                 struct node_job **out, struct vine_err *err);
+void node_sources_advance(struct node *node, struct job_source **sources,
+                          uint32_t count);
+void node_jobs_settle(struct node *node); /* made-up ones end that have all */
+
+/* node_client.c */
+void node_clients_tell(struct node *node, const struct job_source *s,
+                       const struct vine_err *err);
+/* Answer those that wait for nothing more. */
+void node_clients_check(struct node *node);
+void node_clients_job_ended(struct node *node, const struct node_job *job);
 void node_clients_mount_failed(struct node *node, const struct node_object *o,
                                uint32_t uid, const struct vine_err *err);
 void node_clients_tick(struct node *node);
 uint64_t node_clients_deadline(const struct node *node);
-uint32_t node_source_mount_uid(const struct job_source *s);
-bool node_source_ready(const struct job_source *s);
 void node_client_free(struct node *node, struct client *c);
 
 /* node_object.c */

@@ -1,13 +1,9 @@
-/* node_job.c - jobs, their sources, and the clients that wait for them.
+/* node_job.c - jobs and their sources; who waits for them is in node_client.c.
  *
  * A source is wanted from the manager, then bound to an object, which it leases until
  * the job ends; every step that asks meanwhile gets the same version. A failure is told
  * to the clients that wait at that moment and to nobody else: the source is idle then,
  * and the next client that asks sets it going again.
- *
- * A client waits for up to VINE_SOURCES_MAX sources of one job and is answered once,
- * when each is ready (complete and mounted) or has failed for it. While no manager
- * answers, what needs one fails after manager_wait_ms; what is here already does not.
  */
 #include <stdio.h>
 #include <string.h>
@@ -157,7 +153,7 @@ uint32_t node_source_mount_uid(const struct job_source *s)
 }
 
 /* All of it is here, and its jobs may have it. */
-static bool is_settled(const struct job_source *s)
+bool node_source_settled(const struct job_source *s)
 {
     return s->state == SOURCE_BOUND && s->object->state == OBJECT_COMPLETE &&
            s->claim == MSG_CLAIM_SHOWN;
@@ -167,7 +163,7 @@ bool node_source_ready(const struct job_source *s)
 {
     const struct mount *m;
 
-    if (!is_settled(s))
+    if (!node_source_settled(s))
         return false;
     if (s->job->staged)
         return true;
@@ -175,82 +171,15 @@ bool node_source_ready(const struct job_source *s)
     return m != NULL && m->mounted;
 }
 
-static void clients_tell(struct node *node, const struct job_source *s,
-                         const struct vine_err *err)
-{
-    for (struct client *c = node->first_client; c != NULL; c = c->next)
-        for (uint32_t i = 0; i < c->count; i++)
-            if (c->source[i] == s && c->err[i].code == VINE_OK)
-                c->err[i] = *err;
-}
-
 void node_source_failed(struct node *node, struct job_source *s,
                         const struct vine_err *err)
 {
-    clients_tell(node, s, err);
+    node_clients_tell(node, s, err);
     if (s->job->staged)
         vine_err_set(&s->job->staged_err, err->code, "%s", err->text);
     node_story_end(node, s, err->code);
     source_unbind(node, s);
     node_parts_drop(node, s);
-}
-
-void node_clients_mount_failed(struct node *node, const struct node_object *o,
-                               uint32_t uid, const struct vine_err *err)
-{
-    for (struct node_job *job = node->first_job; job != NULL; job = job->next)
-        for (struct job_source *s = job->sources; s != NULL; s = s->next)
-            if (s->object == o && node_source_mount_uid(s) == uid)
-                clients_tell(node, s, err);
-}
-
-void node_client_free(struct node *node, struct client *c)
-{
-    table_remove(&node->clients, &c->link);
-    *(c->prev != NULL ? &c->prev->next : &node->first_client) = c->next;
-    if (c->next != NULL)
-        c->next->prev = c->prev;
-    free(c);
-}
-
-static struct client *client_find(const struct node *node, uint64_t id)
-{
-    struct table_link *l = table_find(&node->clients, hash_u64(id));
-
-    return l == NULL ? NULL : table_entry(l, struct client, link);
-}
-
-static void client_reply(struct node *node, struct client *c)
-{
-    struct node_result results[VINE_SOURCES_MAX] = {{0}};
-    struct client whole = *c;
-
-    for (uint32_t i = 0; i < c->count; i++) {
-        struct job_source *s = c->source[i];
-        results[i].path = s->path;
-        results[i].code = c->err[i].code;
-        results[i].text = whole.err[i].text;
-        if (c->err[i].code != VINE_OK)
-            continue;
-        results[i].digest = s->object->digest;
-        results[i].mount_uid = node_source_mount_uid(s);
-        results[i].size = s->object->size;
-        results[i].cached = is_settled(s) && s->object->complete_ms < s->since_ms;
-        results[i].first = !s->answered;
-        s->answered = true;
-    }
-    node_requests_forget(node, whole.id);
-    node_client_free(node, c);
-    node->ops.reply(node->ctx, whole.id, results, whole.count);
-}
-
-static bool client_settled(const struct client *c)
-{
-    for (uint32_t i = 0; i < c->count; i++)
-        if (c->err[i].code == VINE_OK && !node_source_ready(c->source[i]) &&
-            !(c->lazy && node_lazy_ready(c->source[i])))
-            return false;
-    return true;
 }
 
 static void release(struct node *node, struct node_job *job)
@@ -275,18 +204,12 @@ static bool staged_settled(const struct node_job *job)
     return true;
 }
 
-void node_clients_check(struct node *node)
+void node_jobs_settle(struct node *node)
 {
-    struct client *next_client;
-    struct node_job *next_job;
+    struct node_job *next;
 
-    for (struct client *c = node->first_client; c != NULL; c = next_client) {
-        next_client = c->next;
-        if (client_settled(c))
-            client_reply(node, c);
-    }
-    for (struct node_job *job = node->first_job; job != NULL; job = next_job) {
-        next_job = job->next;
+    for (struct node_job *job = node->first_job; job != NULL; job = next) {
+        next = job->next;
         if (job->staged && node->manager_up && staged_settled(job))
             release(node, job);
     }
@@ -345,9 +268,9 @@ static void job_free_unused(struct node *node, struct node_job *job)
         node_job_free(node, job);
 }
 
-static int job_begin(struct node *node, uint64_t number, uint32_t uid, uint32_t gid,
-                     const struct vine_spec *spec, struct job_source **sources,
-                     struct node_job **out, struct vine_err *err)
+int node_job_ask(struct node *node, uint64_t number, uint32_t uid, uint32_t gid,
+                 const struct vine_spec *spec, struct job_source **sources,
+                 struct node_job **out, struct vine_err *err)
 {
     struct node_job *job;
 
@@ -364,8 +287,8 @@ static int job_begin(struct node *node, uint64_t number, uint32_t uid, uint32_t 
 }
 
 /* Objects whose mounts went away, or whose publishing failed, get another try. */
-static void sources_advance(struct node *node, struct job_source **sources,
-                            uint32_t count)
+void node_sources_advance(struct node *node, struct job_source **sources,
+                          uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
         if (sources[i]->state == SOURCE_BOUND) {
@@ -381,46 +304,10 @@ int node_job_begin(struct node *node, uint64_t job, uint32_t uid, uint32_t gid,
     struct node_job *j;
 
     node_time(node, now_ms);
-    if (job_begin(node, job, uid, gid, spec, sources, &j, err) < 0)
+    if (node_job_ask(node, job, uid, gid, spec, sources, &j, err) < 0)
         return -1;
     node->ops.save(node->ctx);
-    sources_advance(node, sources, spec->count);
-    return 0;
-}
-
-int node_stage(struct node *node, uint64_t client, uint64_t job, uint32_t uid,
-               uint32_t gid, const struct vine_spec *spec, uint64_t now_ms,
-               struct vine_err *err)
-{
-    struct job_source *sources[VINE_SOURCES_MAX];
-    struct client *c;
-
-    node_time(node, now_ms);
-    if (client_find(node, client) != NULL)
-        return vine_err_set(err, VINE_EINVAL, "this client is waiting already");
-    if (node->clients.count >= VINE_CLIENTS_MAX)
-        return vine_err_set(err, VINE_ELIMIT, "more than %d clients wait on this node",
-                            VINE_CLIENTS_MAX);
-    c = calloc(1, sizeof(*c));
-    if (c == NULL)
-        return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    if (job_begin(node, job, uid, gid, spec, c->source, &c->job, err) < 0) {
-        free(c);
-        return -1;
-    }
-    c->id = client;
-    c->since_ms = node->now_ms;
-    c->lazy = spec->lazy;
-    c->count = spec->count;
-    c->next = node->first_client;
-    if (c->next != NULL)
-        c->next->prev = c;
-    node->first_client = c;
-    table_add(&node->clients, &c->link, hash_u64(client));
-    node->ops.save(node->ctx);
-    /* The first source's answer may be the last one missing: then `c` is gone. */
-    memcpy(sources, c->source, sizeof(sources));
-    sources_advance(node, sources, spec->count);
+    node_sources_advance(node, sources, spec->count);
     return 0;
 }
 
@@ -437,35 +324,14 @@ bool node_has_jobs(const struct node *node)
 void node_job_end(struct node *node, uint64_t job, uint64_t now_ms)
 {
     struct node_job *j = node_job_find(node, job);
-    struct client *next;
-    struct vine_err err = {0};
 
     node_time(node, now_ms);
     if (j == NULL)
         return;
-    vine_err_set(&err, VINE_ECANCELED, "job %llu has ended", (unsigned long long)job);
-    for (struct client *c = node->first_client; c != NULL; c = next) {
-        next = c->next;
-        if (c->job != j)
-            continue;
-        for (uint32_t i = 0; i < c->count; i++)
-            if (!node_source_ready(c->source[i]))
-                vine_err_set(&c->err[i], err.code, "%s", err.text);
-        client_reply(node, c);
-    }
+    node_clients_job_ended(node, j);
     j->staged_err = (struct vine_err){0};
     release(node, j);
     node->ops.save(node->ctx);
-}
-
-void node_client_gone(struct node *node, uint64_t client, uint64_t now_ms)
-{
-    struct client *c = client_find(node, client);
-
-    node_time(node, now_ms);
-    if (c != NULL)
-        node_client_free(node, c);
-    node_requests_forget(node, client);
 }
 
 /* The manager says that this node has or will have another version than the one bound
@@ -473,7 +339,7 @@ void node_client_gone(struct node *node, uint64_t client, uint64_t now_ms)
 static bool keeps_version(struct node *node, const struct job_source *s,
                           const struct msg *m)
 {
-    if (!is_settled(s) || vine_digest_equal(&s->object->digest, &m->digest))
+    if (!node_source_settled(s) || vine_digest_equal(&s->object->digest, &m->digest))
         return false;
     if (node_object_find(node, &m->digest) == NULL)
         node_object_refuse(node, &m->digest, m->pieces, VINE_ECANCELED);
@@ -483,13 +349,13 @@ static bool keeps_version(struct node *node, const struct job_source *s,
 static void binding_failed(struct node *node, struct job_source *s,
                            const struct vine_err *err)
 {
-    if (is_settled(s))
+    if (node_source_settled(s))
         return;
     if (node_lazy_keeps(node, s, err)) {
         if (s->claim == MSG_CLAIM_SHOWN)
             return;
         s->claim = MSG_CLAIM_OPEN; /* what comes now is not its own source's */
-        clients_tell(node, s, err);
+        node_clients_tell(node, s, err);
         node_clients_check(node);
         return;
     }
@@ -605,67 +471,6 @@ void node_job_manager_down(struct node *node)
         for (struct job_source *s = job->sources; s != NULL; s = s->next)
             if (s->claim == MSG_CLAIM_OWN)
                 s->claim = MSG_CLAIM_SHOWN;
-    node_clients_check(node);
-}
-
-/* When a client gives up waiting for a manager. */
-static uint64_t client_deadline(const struct node *node, const struct client *c)
-{
-    uint64_t since = c->since_ms;
-
-    if (since < node->manager_down_ms)
-        since = node->manager_down_ms;
-    return since + node->limits.manager_wait_ms;
-}
-
-/* It cannot go on without a manager. */
-static bool source_stuck(const struct job_source *s)
-{
-    if (s->state != SOURCE_BOUND)
-        return true;
-    if (s->object->state == OBJECT_COMPLETE)
-        return s->claim != MSG_CLAIM_SHOWN;
-    return s->object->state == OBJECT_PARTIAL && s->object->transfers == NULL &&
-           s->object->reuse != REUSE_RUNNING;
-}
-
-static bool client_stuck(const struct client *c)
-{
-    for (uint32_t i = 0; i < c->count; i++)
-        if (c->err[i].code == VINE_OK && source_stuck(c->source[i]))
-            return true;
-    return false;
-}
-
-uint64_t node_clients_deadline(const struct node *node)
-{
-    uint64_t deadline = UINT64_MAX;
-
-    if (node->manager_up)
-        return UINT64_MAX;
-    for (const struct client *c = node->first_client; c != NULL; c = c->next)
-        if (client_stuck(c) && client_deadline(node, c) < deadline)
-            deadline = client_deadline(node, c);
-    return deadline;
-}
-
-void node_clients_tick(struct node *node)
-{
-    const char *name = node->manager_name;
-
-    if (node->manager_up)
-        return;
-    for (struct client *c = node->first_client; c != NULL; c = c->next) {
-        if (client_deadline(node, c) > node->now_ms)
-            continue;
-        for (uint32_t i = 0; i < c->count; i++)
-            if (source_stuck(c->source[i]))
-                vine_err_set(&c->err[i], VINE_EDOWN,
-                             "no manager answers%s%s%s: waited %u ms; is vine-managerd "
-                             "running there?",
-                             name[0] != '\0' ? " (" : "", name,
-                             name[0] != '\0' ? ")" : "", node->limits.manager_wait_ms);
-    }
     node_clients_check(node);
 }
 
