@@ -282,5 +282,6 @@ const struct cli_command cli_put = {
         "Tasks of the same job get it as vine:NAME, from this node's disk or from any\n"
         "node's that has it by then. It is copied into this node's store: FILE may\n"
         "change or go afterwards. Putting the same NAME again replaces it for those\n"
-        "who ask later. It ends with the job, or with the last node that has it.\n",
+        "who ask later; where a task has got the file before, that stays until the\n"
+        "job ends. It ends with the job, or with the last node that has it.\n",
 };

@@ -412,6 +412,9 @@ static int dispatch(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
         return on_evicted(mgr, node, m);
     case MSG_STAGE:
         return mgr_stage_begin(mgr, node, m, err);
+    case MSG_LEAVE:
+        mgr_source_leave(mgr, node, m);
+        return 0;
     case MSG_NAME:
         return mgr_name_message(mgr, node, m, err);
     case MSG_URGENT:

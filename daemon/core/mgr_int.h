@@ -339,7 +339,7 @@ struct mgr {
     struct object *first_object, *last_object;
     struct object *first_active;
     uint64_t next_sweep_ms, next_look_ms;
-    uint32_t late_ticks; /* the last so many came late */
+    uint32_t late_ticks;  /* the last so many came late */
     bool feed_due;        /* a segment may have to be planned */
     bool feed_search;     /* look closely, as at a tick */
     struct list switches; /* names; the first has id 1 */
@@ -523,6 +523,7 @@ int mgr_source_built(struct mgr *mgr, struct mgr_node *node, const struct msg *m
                      struct vine_err *err);
 int mgr_source_bound_before(struct mgr *mgr, struct mgr_node *node,
                             const struct msg_binding *b, struct vine_err *err);
+void mgr_source_leave(struct mgr *mgr, struct mgr_node *node, const struct msg *m);
 void mgr_source_release(struct mgr *mgr, struct mgr_node *node, const struct msg *m);
 void mgr_source_node_gone(struct mgr *mgr, struct mgr_node *node);
 void mgr_source_evicted(struct mgr *mgr, struct holder *h);
@@ -564,7 +565,8 @@ void mgr_parts_end(struct mgr *mgr, struct source *s); /* with the ticket */
 int mgr_name_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m,
                      struct vine_err *err);
 /* A node had this before this manager knew of it. */
-void mgr_name_restore(struct mgr *mgr, uint64_t job, uint32_t uid, const char *id);
+void mgr_name_restore(struct mgr *mgr, struct mgr_node *node, uint64_t job,
+                      uint32_t uid, const char *id);
 /* A node has left the job: its names go with its last source. */
 void mgr_name_job_left(struct mgr *mgr, uint64_t job);
 /* For those who wait for copies: this node has the source, or will not have it. */

@@ -4,7 +4,9 @@
  * and a version: "data:vine:NAME#VERSION". Whoever offers a file makes the version up,
  * wants that source first, and so becomes its origin, and the only one that could read
  * it. Here stands which version a NAME means: the one that was offered last.
- * A version never changes its content, so nodes may keep what they have.
+ * A version never changes its content, so nodes may keep what they have. When the next
+ * one is offered they are told, and let go what no task of theirs was given: else a
+ * task that offers the same name in a loop would fill the disks.
  *
  * A manager that was started just now has not heard of all nodes: what it was not told
  * itself may not be the last version, and may not be all there is.
@@ -13,16 +15,15 @@
  * are restarted; lost after that, until one of them comes back.
  *
  * Names outlive the nodes that offered them, or nobody could say that something is
- * lost. They go when a node leaves the job and no source of it is left; when there are
- * too many, with the job that offered first. A manager that was started anew learns
- * them from the bindings that nodes register with. */
+ * lost. They go when a node leaves the job and no source of it is left. So many a job,
+ * a user and in all there may be (limits.h); what is more is refused. A manager that
+ * was started anew learns them from the bindings that nodes register with. */
 #include <string.h>
 
 #include "daemon/core/mgr_int.h"
 #include "vine/spec.h"
 
-#define NAMES_MAX 65536 /* of all jobs; some 100 bytes each */
-#define AWAY_MS 10000   /* a node whose connection broke comes back within it */
+#define AWAY_MS 10000 /* a node whose connection broke comes back within it */
 
 static uint64_t name_hash(uint64_t job, uint32_t uid, const char *id, size_t len)
 {
@@ -74,22 +75,37 @@ static void named_job_free(struct mgr *mgr, struct named_job *job)
     free(job);
 }
 
-/* Slurm's job ids ascend, until they begin anew. */
-static void make_room(struct mgr *mgr)
+static uint32_t names_of_user(const struct mgr *mgr, uint32_t uid)
 {
     struct table_link *l = table_each(&mgr->named_jobs, NULL);
-    struct named_job *oldest = NULL;
+    uint32_t count = 0;
 
-    if (mgr->named.count < NAMES_MAX)
-        return;
     for (; l != NULL; l = table_each(&mgr->named_jobs, l)) {
-        struct named_job *job = table_entry(l, struct named_job, by_job);
-        if (oldest == NULL || job->job < oldest->job)
-            oldest = job;
+        const struct named_job *job = table_entry(l, struct named_job, by_job);
+        count += job->uid == uid ? job->count : 0;
     }
-    mgr_log(mgr, VINE_LOG_WARNING, "event=names-dropped job=%llu names=%u",
-            (unsigned long long)oldest->job, oldest->count);
-    named_job_free(mgr, oldest);
+    return count;
+}
+
+static int check_room(const struct mgr *mgr, const struct named_job *job,
+                      struct vine_err *err)
+{
+    if (job->count >= VINE_JOB_NAMES_MAX)
+        return vine_err_set(err, VINE_ELIMIT,
+                            "job %llu has %u names already, as many as a job may have: "
+                            "put newer files under names it has",
+                            (unsigned long long)job->job, job->count);
+    if (names_of_user(mgr, job->uid) >= VINE_UID_NAMES_MAX)
+        return vine_err_set(err, VINE_ELIMIT,
+                            "your jobs have %u names together, as many as they may: "
+                            "put newer files under names the job has, or end a job",
+                            VINE_UID_NAMES_MAX);
+    if (mgr->named.count >= VINE_NAMES_MAX)
+        return vine_err_set(err, VINE_ELIMIT,
+                            "all jobs of the cluster have %u names together, as many "
+                            "as the manager keeps: try again when some have ended",
+                            VINE_NAMES_MAX);
+    return 0;
 }
 
 static struct named_job *named_job_get(struct mgr *mgr, uint64_t number, uint32_t uid)
@@ -107,51 +123,86 @@ static struct named_job *named_job_get(struct mgr *mgr, uint64_t number, uint32_
     return job;
 }
 
-/* What is told last stands, as clocks of nodes differ; of what nodes bring along, the
- * highest version. -1: no memory, or the job is another user's. */
-static int name_set(struct mgr *mgr, uint64_t number, uint32_t uid, const char *id,
-                    bool told)
+static void tell_replaced(struct mgr *mgr, struct mgr_node *node, uint64_t job,
+                          uint32_t uid, const char *id)
 {
-    struct name *n = name_find(mgr, number, uid, id);
-    size_t len = bare_length(id);
-    struct named_job *job;
-    char *copy;
+    struct msg m = {.type = MSG_REPLACED, .job = job, .uid = uid, .path = id};
 
-    if (n != NULL && !told && (n->told || strcmp(n->id + len, id + len) >= 0))
-        return 0;
-    copy = strdup(id);
-    if (copy == NULL)
-        return -1;
-    if (n != NULL) {
-        free(n->id);
-        n->id = copy;
-        n->told = told;
-        n->away_since_ms = 0;
-        return 0;
-    }
-    make_room(mgr);
-    job = named_job_get(mgr, number, uid);
-    n = job != NULL ? calloc(1, sizeof(*n)) : NULL;
+    mgr_send(mgr, node, &m);
+}
+
+static int name_new(struct mgr *mgr, uint64_t number, uint32_t uid, char *id, bool told,
+                    struct vine_err *err)
+{
+    struct named_job *job = named_job_get(mgr, number, uid);
+    struct name *n;
+
+    if (job == NULL)
+        return vine_err_set(err, VINE_EACCES, "job %llu belongs to another user",
+                            (unsigned long long)number);
+    n = check_room(mgr, job, err) == 0 ? calloc(1, sizeof(*n)) : NULL;
     if (n == NULL) {
-        free(copy);
+        if (err != NULL && err->code == VINE_OK)
+            vine_err_set(err, VINE_ENOMEM, "the manager is out of memory");
+        if (job->count == 0)
+            named_job_free(mgr, job);
         return -1;
     }
-    n->id = copy;
+    n->id = id;
     n->told = told;
     n->job = job;
     n->next = job->names;
     job->names = n;
     job->count++;
-    table_add(&mgr->named, &n->link, name_hash(number, uid, id, len));
+    table_add(&mgr->named, &n->link, name_hash(number, uid, id, bare_length(id)));
     return 0;
 }
 
-void mgr_name_restore(struct mgr *mgr, uint64_t job, uint32_t uid, const char *id)
+/* What is told last stands, as clocks of nodes differ; of what nodes bring along, the
+ * highest version. ELIMIT, EACCES: the job is another user's, ENOMEM. */
+static int name_set(struct mgr *mgr, uint64_t number, uint32_t uid, const char *id,
+                    bool told, struct vine_err *err)
 {
+    struct name *n = name_find(mgr, number, uid, id);
+    const struct source *old;
+    char *copy;
+
+    if (n != NULL && !told && (n->told || strcmp(n->id, id) >= 0))
+        return 0;
+    copy = strdup(id);
+    if (copy == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "the manager is out of memory");
+    if (n == NULL) {
+        if (name_new(mgr, number, uid, copy, told, err) == 0)
+            return 0;
+        free(copy);
+        return -1;
+    }
+    old = told && strcmp(n->id, id) != 0 ? mgr_source_find(mgr, number, uid, n->id)
+                                         : NULL;
+    for (const struct want *w = old != NULL ? old->wants : NULL; w != NULL;
+         w = w->source_next)
+        tell_replaced(mgr, w->node, number, uid, n->id);
+    free(n->id);
+    n->id = copy;
+    n->told = told;
+    n->away_since_ms = 0;
+    return 0;
+}
+
+/* What is only brought along replaces nothing: the clocks of nodes differ. */
+void mgr_name_restore(struct mgr *mgr, struct mgr_node *node, uint64_t job,
+                      uint32_t uid, const char *id)
+{
+    const struct name *n;
     bool versioned;
 
-    if (vine_source_is_named(id, &versioned) && versioned)
-        (void)name_set(mgr, job, uid, id, false);
+    if (!vine_source_is_named(id, &versioned) || !versioned)
+        return;
+    (void)name_set(mgr, job, uid, id, false, NULL); /* not known then: none is put */
+    n = name_find(mgr, job, uid, id);
+    if (n != NULL && n->told && strcmp(n->id, id) != 0)
+        tell_replaced(mgr, node, job, uid, id);
 }
 
 void mgr_name_job_left(struct mgr *mgr, uint64_t number)
@@ -407,8 +458,8 @@ int mgr_name_message(struct mgr *mgr, struct mgr_node *node, const struct msg *m
     }
     if (w == NULL || w->holder == NULL || !w->holder->complete)
         vine_err_set(&why, VINE_ECANCELED, "the job has ended on this node");
-    else if (name_set(mgr, m->job, m->uid, m->path, true) < 0)
-        vine_err_set(&why, VINE_ENOMEM, "the manager is out of memory");
+    else
+        (void)name_set(mgr, m->job, m->uid, m->path, true, &why);
     if (why.code != VINE_OK || m->copies == 0)
         send_named(mgr, node, m->ticket, m->path, &why);
     else

@@ -364,7 +364,7 @@ int mgr_source_bound_before(struct mgr *mgr, struct mgr_node *node,
         s->state = SOURCE_BOUND;
         mgr_source_link(s, o);
     }
-    mgr_name_restore(mgr, b->job, b->uid, b->path);
+    mgr_name_restore(mgr, node, b->job, b->uid, b->path);
     if (mgr_want_find(s, node) != NULL)
         return 0;
     w = mgr_want_new(s, node);
@@ -396,12 +396,12 @@ static void origin_leaves(struct mgr *mgr, struct source *s, struct mgr_node *no
     mgr->due_sources++;
 }
 
-static void want_leave(struct mgr *mgr, struct want *w, bool gone)
+static void want_leave(struct mgr *mgr, struct want *w, bool gone, const char *why)
 {
     struct source *s = w->source;
     struct mgr_node *node = w->node;
 
-    mgr_name_node_failed(mgr, s, node, "the node left the job");
+    mgr_name_node_failed(mgr, s, node, why);
     mgr_want_free(mgr, w);
     if (s->wants == NULL)
         mgr_source_free(mgr, s);
@@ -417,7 +417,7 @@ void mgr_source_release(struct mgr *mgr, struct mgr_node *node, const struct msg
     for (struct want *w = node->wants; w != NULL; w = next) {
         next = w->node_next;
         if (w->source->job == m->job)
-            want_leave(mgr, w, false);
+            want_leave(mgr, w, false, "the node left the job");
     }
     mgr_name_job_left(mgr, m->job);
     if (stage == NULL)
@@ -429,12 +429,21 @@ void mgr_source_release(struct mgr *mgr, struct mgr_node *node, const struct msg
         mgr_stage_node_failed(mgr, stage, node, VINE_ECANCELED, "gave up");
 }
 
+void mgr_source_leave(struct mgr *mgr, struct mgr_node *node, const struct msg *m)
+{
+    struct source *s = mgr_source_find(mgr, m->job, m->uid, m->path);
+    struct want *w = s != NULL ? mgr_want_find(s, node) : NULL;
+
+    if (w != NULL)
+        want_leave(mgr, w, false, "a newer version came meanwhile");
+}
+
 void mgr_source_node_gone(struct mgr *mgr, struct mgr_node *node)
 {
     struct table_link *l, *next;
 
     while (node->wants != NULL)
-        want_leave(mgr, node->wants, true);
+        want_leave(mgr, node->wants, true, "the node is gone");
     /* Tickets of sources it wants no more. */
     for (l = table_each(&mgr->tickets, NULL); node->tickets > 0 && l != NULL;
          l = next) {

@@ -417,6 +417,9 @@ int node_message(struct node *node, const struct msg *m, uint64_t now_ms,
     case MSG_WANTED:
         node_job_wanted(node, m);
         return 0;
+    case MSG_REPLACED:
+        node_job_replaced(node, m);
+        return 0;
     case MSG_STAGED:
     case MSG_STATUS:
     case MSG_NAMED:

@@ -94,6 +94,9 @@ struct node_ops {
      * -> node_transfer_reused. NULL: nothing is ever reused. */
     void (*reuse)(void *ctx, const struct vine_digest *digest, bool proved);
 
+    /* Was a task of the job given the path of this object? NULL: none ever is. */
+    bool (*shown)(void *ctx, uint64_t job, const struct vine_digest *digest);
+
     /* All pieces are there: sync, rename into place -> node_published. */
     void (*publish)(void *ctx, const struct vine_digest *digest, bool trusted);
     /* -> node_mounted */

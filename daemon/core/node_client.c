@@ -88,6 +88,15 @@ void node_clients_check(struct node *node)
     node_jobs_settle(node);
 }
 
+bool node_clients_wait(const struct node *node, const struct job_source *s)
+{
+    for (const struct client *c = node->first_client; c != NULL; c = c->next)
+        for (uint32_t i = 0; i < c->count; i++)
+            if (c->source[i] == s)
+                return true;
+    return false;
+}
+
 void node_clients_job_ended(struct node *node, const struct node_job *job)
 {
     struct vine_err err = {0};

@@ -267,6 +267,8 @@ int node_job_get(struct node *node, uint64_t job, uint32_t uid, uint32_t gid,
                  struct node_job **out, struct vine_err *err);
 int node_job_binding(struct node *node, const struct msg *m, struct vine_err *err);
 void node_job_wanted(struct node *node, const struct msg *m);
+/* A newer version of a job's file came. */
+void node_job_replaced(struct node *node, const struct msg *m);
 void node_job_manager_down(struct node *node);
 void node_job_want_claims(struct node *node, const struct node_object *o);
 void node_job_want_all(struct node *node); /* after REGISTER */
@@ -293,6 +295,7 @@ void node_clients_tell(struct node *node, const struct job_source *s,
                        const struct vine_err *err);
 /* Answer those that wait for nothing more. */
 void node_clients_check(struct node *node);
+bool node_clients_wait(const struct node *node, const struct job_source *s);
 void node_clients_job_ended(struct node *node, const struct node_job *job);
 void node_clients_mount_failed(struct node *node, const struct node_object *o,
                                uint32_t uid, const struct vine_err *err);

@@ -215,6 +215,16 @@ void node_jobs_settle(struct node *node)
     }
 }
 
+static void source_free(struct node *node, struct job_source *s)
+{
+    node->source_count--;
+    s->job->source_count--;
+    node_story_end(node, s, VINE_ECANCELED);
+    source_unbind(node, s);
+    node_parts_drop(node, s);
+    free(s);
+}
+
 void node_job_free(struct node *node, struct node_job *job)
 {
     uint64_t number = job->job;
@@ -226,11 +236,7 @@ void node_job_free(struct node *node, struct node_job *job)
     while (job->sources != NULL) {
         struct job_source *s = job->sources;
         job->sources = s->next;
-        node->source_count--;
-        node_story_end(node, s, VINE_ECANCELED);
-        source_unbind(node, s);
-        node_parts_drop(node, s);
-        free(s);
+        source_free(node, s);
     }
     free(job);
     node_origin_job_gone(node, number);
@@ -443,6 +449,30 @@ void node_job_wanted(struct node *node, const struct msg *m)
     if (!job->staged)
         node->ops.save(node->ctx);
     source_ask(node, s);
+}
+
+/* What tasks were given stays until the job ends, and so does what one waits for. */
+void node_job_replaced(struct node *node, const struct msg *m)
+{
+    struct job_source *s = node_job_source(node, m->job, m->uid, m->path), **at;
+    struct msg leave = {
+        .type = MSG_LEAVE, .job = m->job, .uid = m->uid, .path = m->path};
+    struct node_job *job;
+    bool versioned;
+
+    if (s == NULL || !vine_source_is_named(m->path, &versioned) || !versioned ||
+        node_clients_wait(node, s) ||
+        (s->object != NULL && node->ops.shown != NULL &&
+         node->ops.shown(node->ctx, m->job, &s->object->digest)))
+        return;
+    job = s->job;
+    for (at = &job->sources; *at != s; at = &(*at)->next)
+        ;
+    *at = s->next;
+    node_send(node, &leave);
+    source_free(node, s);
+    job_free_unused(node, job);
+    node->ops.save(node->ctx);
 }
 
 void node_job_want_claims(struct node *node, const struct node_object *o)

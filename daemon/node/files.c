@@ -23,6 +23,8 @@
 struct filing {     /* what one client asks for */
     char *id;       /* of the source */
     char name[256]; /* what it is called in the job's directory */
+    char *bare;     /* 'get' of a name: its id without a version */
+    char *version;  /* the one that was asked for last */
     uint32_t copies, node_count;
     char **node;
 };
@@ -34,6 +36,8 @@ static void filing_free(struct filing *f)
     for (uint32_t i = 0; i < f->node_count; i++)
         free(f->node[i]);
     free(f->node);
+    free(f->bare);
+    free(f->version);
     free(f->id);
     free(f);
 }
@@ -221,7 +225,10 @@ static int get_named(struct client *c, const json_t *request, struct vine_err *e
         vine_named_check(name, err) == 0 && filing_new(c, name, err) != NULL) {
         (void)snprintf(id, sizeof(id), VINE_DATA VINE_NAMED "%s", name);
         c->asked = ASKED_VERSION;
-        result = ask_name(c, id, err);
+        c->filing->bare = strdup(id);
+        result = c->filing->bare != NULL
+                     ? ask_name(c, id, err)
+                     : vine_err_set(err, VINE_ENOMEM, "out of memory");
     }
     free(name);
     return result;
@@ -389,6 +396,13 @@ static void go_on(struct vined *vined, void *arg)
     free(next);
 }
 
+static int keep_text(char **kept, const char *text, struct vine_err *err)
+{
+    free(*kept);
+    *kept = strdup(text);
+    return *kept != NULL ? 0 : vine_err_set(err, VINE_ENOMEM, "out of memory");
+}
+
 static int go_on_later(struct client *c, const char *id, struct vine_err *err)
 {
     struct next_step *next = calloc(1, sizeof(*next));
@@ -401,12 +415,27 @@ static int go_on_later(struct client *c, const char *id, struct vine_err *err)
     return 0;
 }
 
+/* The version that the name meant a moment ago may have been replaced since, and given
+ * up by those who had it. */
+static bool look_again(struct client *c, const struct node_result *result)
+{
+    struct vine_err err = {0};
+
+    if (c->asked != ASKED_GET || c->filing->version == NULL ||
+        result->code != VINE_ELOST)
+        return false;
+    c->asked = ASKED_VERSION;
+    return go_on_later(c, c->filing->bare, &err) == 0;
+}
+
 void files_staged(struct client *c, const struct node_result *result)
 {
     struct vine_err err = {0};
     int done = -1;
 
     node_metrics_answered(c->vined, c->asked_ms, result, 1);
+    if (look_again(c, result))
+        return;
     if (result->code != VINE_OK) {
         vine_err_set(&err, result->code, "%s", result->text);
     } else if (c->asked == ASKED_GET) {
@@ -436,7 +465,13 @@ void files_named(struct client *c, const char *text)
     c->asked = ASKED_GET;
     if (!vine_source_is_named(text, &versioned) || !versioned)
         vine_err_set(&err, VINE_EPROTO, "the manager gave no version of it");
-    else if (go_on_later(c, text, &err) == 0)
+    else if (c->filing->version != NULL && strcmp(c->filing->version, text) == 0)
+        vine_err_set(&err, VINE_ELOST,
+                     "'%.200s' is lost: the nodes that had it are gone (run the task "
+                     "that makes it again; --replicas keeps copies)",
+                     c->filing->bare + strlen(VINE_DATA VINE_NAMED));
+    else if (keep_text(&c->filing->version, text, &err) == 0 &&
+             go_on_later(c, text, &err) == 0)
         return;
     fail(c, &err);
 }

@@ -207,6 +207,17 @@ int jobdir_add(struct vined *vined, uint64_t job, uint32_t uid, uint32_t gid,
     return mount_point(dir, name, file, from, out, err);
 }
 
+bool jobdir_has(const struct vined *vined, uint64_t job,
+                const struct vine_digest *digest)
+{
+    char hex[VINE_HEX_LEN + 1], dir[VINE_PATH_MAX];
+
+    vine_digest_hex(digest, hex);
+    (void)snprintf(dir, sizeof(dir), "%s/%llu/%.16s", vined->jobdirs->made,
+                   (unsigned long long)job, hex);
+    return access(dir, F_OK) == 0;
+}
+
 void jobdirs_check(struct vined *vined)
 {
     struct jobdir **at = &vined->jobdirs->first;

@@ -256,6 +256,9 @@ int jobdirs_start(struct vined *vined, struct vine_err *err);
 int jobdir_add(struct vined *vined, uint64_t job, uint32_t uid, uint32_t gid,
                const struct vine_digest *digest, const char *from, bool file,
                const char *name, char out[VINE_PATH_MAX], struct vine_err *err);
+/* Was this added to it? */
+bool jobdir_has(const struct vined *vined, uint64_t job,
+                const struct vine_digest *digest);
 void jobdirs_check(struct vined *vined); /* those of ended jobs go */
 void jobdirs_stop(struct vined *vined);
 

@@ -202,6 +202,8 @@ const struct message_type message_types[MSG_TYPES] = {
     [MSG_STATUS] = {"status", 0, 2, {R(ticket), R(text)}},
     [MSG_NAMED] = {"named", 0, 4, {R(ticket), R(code), R(text), OK(path)}},
     [MSG_STORIES] = {"stories", 0, 3, {R(ticket), R(code), R(text)}},
+    [MSG_REPLACED] = {"replaced", 0, 3, {R(job), R(uid), R(path)}},
+    [MSG_LEAVE] = {"leave", 0, 3, {R(job), R(uid), R(path)}},
 };
 /* clang-format on */
 

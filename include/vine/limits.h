@@ -36,7 +36,11 @@
 #define VINE_KEYS_MAX 16          /* source keys remembered with an object */
 #define VINE_INDEX_MAX (1u << 22) /* chunks found again: 160 GiB of objects, 64 MiB */
 #define VINE_JOBS_MAX 1024        /* jobs with a lease on one node */
-#define VINE_STORY_MAX 64         /* senders told apart in a transfer log's line */
-#define VINE_CLIENTS_MAX 512      /* local connections at once; 64 steps and more fit */
+/* Names that tasks give to files: the manager keeps some 100 bytes for each. */
+#define VINE_JOB_NAMES_MAX 16384u
+#define VINE_UID_NAMES_MAX 32768u
+#define VINE_NAMES_MAX 262144u
+#define VINE_STORY_MAX 64    /* senders told apart in a transfer log's line */
+#define VINE_CLIENTS_MAX 512 /* local connections at once; 64 steps and more fit */
 
 #endif

@@ -92,6 +92,11 @@ enum msg_type {
     MSG_STATUS,  /* ticket text: JSON document for `vine-env status` */
     MSG_NAMED,   /* ticket code text; ok: path: the answer to NAME */
     MSG_STORIES, /* ticket code text: JSON document, the answer to ASK_STORIES */
+
+    /* Versions of a job's files that a newer one replaced. */
+    MSG_REPLACED, /* job uid path: manager to node: if no task here was given it, let it
+                     go */
+    MSG_LEAVE,    /* job uid path: node to manager: it is wanted here no more */
     MSG_TYPES
 };
 

@@ -166,6 +166,26 @@ def test_put_again_replaces_it_for_later_askers(vine: Cluster, job: JobOf) -> No
     assert job.step("n3", 'cat "$(vine-env get vine:result)"').out == "second"
 
 
+def test_replaced_versions_leave_the_stores(vine: Cluster, job: JobOf) -> None:
+    """What no task was given the path of; a loop of puts does not fill the disks."""
+    given = ""
+    for number in range(4):
+        put(job, "n1", "state", f"{number}" * 1000, "--replicas 2")
+        if number == 1:
+            given = job.step("n2", "vine-env get vine:state").out.strip()
+
+    def leased(node: str) -> int:
+        return sum(o["leases"] for o in vine.status(node)["objects"])
+
+    everywhere = ("n1", "n2", "n3", "n4")
+    # The last one on two nodes, the one that was given on n2.
+    vine.wait_for(lambda: sum(map(leased, everywhere)) == 3, 20, "the versions to go")
+    vine.evict_all()
+    assert job.step("n2", f"head -c 3 {given}").out == "111"
+    last = "head -c 3 $(vine-env get vine:state)"
+    assert [job.step(node, last).out for node in everywhere] == ["333"] * 4
+
+
 def test_put_sees_what_the_task_sees(vine: Cluster, job: JobOf) -> None:
     """The file lies on a mount that no other process has."""
     make_file(vine, f"{HOME}/files/data.txt", b"data")

@@ -58,8 +58,9 @@ struct world {
     struct sent_log log;
     struct did did[OPS];
     uint64_t now;
-    bool up, mute;        /* the manager: there; answers nothing */
-    uint32_t stood_still; /* said so in the log */
+    bool up, mute;            /* the manager: there; answers nothing */
+    uint32_t stood_still;     /* said so in the log */
+    struct vine_digest shown; /* a task was given it */
 };
 
 static inline void on_log(void *ctx, int level, const char *line)
@@ -211,6 +212,13 @@ static inline void on_save(void *ctx)
     did(ctx, OP_SAVE);
 }
 
+static inline bool on_shown(void *ctx, uint64_t job, const struct vine_digest *digest)
+{
+    const struct world *w = ctx;
+
+    return vine_digest_equal(&w->shown, digest);
+}
+
 static inline void on_lazy_look(void *ctx, const struct vine_digest *digest)
 {
     did(ctx, OP_LAZY_LOOK)->digest = *digest;
@@ -258,6 +266,7 @@ static inline struct world *begin_ops(uint64_t cache_max, bool reuses)
                                         .reply = on_reply,
                                         .answer = on_answer,
                                         .save = on_save,
+                                        .shown = on_shown,
                                         .lazy_look = on_lazy_look,
                                         .lazy_mount = on_lazy_mount,
                                         .lazy_have = on_lazy_have,

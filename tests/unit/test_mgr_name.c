@@ -1,4 +1,6 @@
 /* The manager's core: names of a job's files. */
+#include "daemon/core/mgr_name.c"
+
 #include "tests/unit/mgr_world.h"
 
 #define USER 5u
@@ -281,6 +283,125 @@ static void test_a_new_manager_may_not_know_the_last_version(void **state)
     end(w);
 }
 
+static void assert_replaced(struct world *w, uint32_t conn, const char *id)
+{
+    const struct sent *s = sent_last(&w->log, conn, MSG_REPLACED);
+
+    assert_non_null(s);
+    assert_string_equal(s->path, id);
+    assert_int_equal(s->m.job, JOB);
+    assert_int_equal(s->m.uid, USER);
+}
+
+static int leave(struct world *w, uint32_t conn, const char *id)
+{
+    struct msg m = {.type = MSG_LEAVE, .job = JOB, .uid = USER, .path = id};
+
+    return say(w, conn, &m);
+}
+
+/* Or a task that offers the same name for ever would fill the disks. */
+static void test_a_replaced_version_is_let_go(void **state)
+{
+    struct world *w = begin_old(3);
+
+    put(w, 1, V1, 1);
+    want_id(w, 2, JOB, V1);
+    have(w, 2, 1, 0, PIECES);
+    sent_clear(&w->log);
+    put(w, 3, V2, 2);
+    assert_replaced(w, 1, V1);
+    assert_replaced(w, 2, V1);
+    assert_null(sent_last(&w->log, 3, MSG_REPLACED));
+    assert_int_equal(leave(w, 1, V1), 0);
+    assert_int_equal(leave(w, 1, V1), 0); /* twice: nothing more to leave */
+    assert_int_equal(w->mgr->sources.count, 2);
+    assert_int_equal(leave(w, 2, V1), 0);
+    assert_int_equal(w->mgr->sources.count, 1);
+    look(w, 1, JOB);
+    assert_named(w, 1, VINE_OK, V2);
+    end(w);
+}
+
+static void test_who_comes_back_with_an_older_version_is_told(void **state)
+{
+    struct vine_digest key = digest_no(101);
+    struct msg_object object = {.digest = digest_no(1),
+                                .size = SIZE,
+                                .pieces = PIECES,
+                                .complete = true,
+                                .key_count = 1,
+                                .keys = &key};
+    struct msg_binding binding = {
+        .job = JOB, .uid = USER, .path = V1, .digest = digest_no(1)};
+    struct msg m = {.type = MSG_REGISTER,
+                    .port = 7111,
+                    .switch_name = "",
+                    .objects = &object,
+                    .object_count = 1,
+                    .bindings = &binding,
+                    .binding_count = 1};
+    struct world *w = begin_old(2);
+
+    put(w, 1, V1, 1);
+    mgr_disconnected(w->mgr, 1, w->now);
+    put(w, 2, V2, 2);
+    join_silent(w, 1);
+    assert_int_equal(say(w, 1, &m), 0);
+    assert_replaced(w, 1, V1);
+    end(w);
+}
+
+static void test_copies_of_a_replaced_version_are_given_up(void **state)
+{
+    static const char *const names[] = {"n1", "n2"};
+    struct world *w = begin_old(3);
+
+    want_id(w, 1, JOB, V1);
+    resolved(w, 1, ticket_of(w, 1), 101);
+    built(w, 1, ticket_of(w, 1), 1);
+    name(w, 1, JOB, V1, names, 2, 1);
+    want_id(w, 2, JOB, V1); /* the copy begins */
+    put(w, 3, V2, 2);
+    assert_int_equal(leave(w, 2, V1), 0);
+    assert_named(w, 1, VINE_EDOWN, "not copied to n2: a newer version came");
+    end(w);
+}
+
+static int name_no(struct world *w, uint64_t job, uint32_t uid, uint32_t number)
+{
+    struct vine_err err = {0};
+    char id[80];
+
+    (void)snprintf(id, sizeof(id), "data:vine:f%u#000000000000000100000001", number);
+    return name_set(w->mgr, job, uid, id, true, &err) == 0 ? 0 : (int)err.code;
+}
+
+static void fill(struct world *w, uint64_t job, uint32_t uid, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        assert_int_equal(name_no(w, job, uid, i), 0);
+}
+
+static void test_names_are_bounded(void **state)
+{
+    struct world *w = begin(1);
+
+    fill(w, 1, 1000, VINE_JOB_NAMES_MAX);
+    assert_int_equal(name_no(w, 1, 1000, VINE_JOB_NAMES_MAX), VINE_ELIMIT);
+    assert_int_equal(name_no(w, 1, 1000, 7), 0); /* again, by a name it has */
+    fill(w, 2, 1000, VINE_UID_NAMES_MAX - VINE_JOB_NAMES_MAX);
+    assert_int_equal(name_no(w, 3, 1000, 0), VINE_ELIMIT);
+    assert_int_equal(w->mgr->named_jobs.count, 2);
+    assert_int_equal(name_no(w, 4, 1001, 0), 0); /* others are not concerned */
+    for (uint32_t i = 0; w->mgr->named.count < VINE_NAMES_MAX; i++)
+        assert_int_equal(name_no(w, 100 + i / VINE_JOB_NAMES_MAX,
+                                 2000 + i / VINE_JOB_NAMES_MAX, i % VINE_JOB_NAMES_MAX),
+                         0);
+    assert_int_equal(name_no(w, 5, 3000, 0), VINE_ELIMIT);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -293,6 +414,10 @@ int main(void)
         cmocka_unit_test(test_copies_are_answered_when_all_have_it),
         cmocka_unit_test(test_copies_that_fail_are_told),
         cmocka_unit_test(test_nodes_bring_them_along),
+        cmocka_unit_test(test_a_replaced_version_is_let_go),
+        cmocka_unit_test(test_who_comes_back_with_an_older_version_is_told),
+        cmocka_unit_test(test_copies_of_a_replaced_version_are_given_up),
+        cmocka_unit_test(test_names_are_bounded),
         cmocka_unit_test(test_a_new_manager_may_not_know_the_last_version),
     };
 
