@@ -436,6 +436,10 @@ void mgr_source_leave(struct mgr *mgr, struct mgr_node *node, const struct msg *
 
     if (w != NULL)
         want_leave(mgr, w, false, "a newer version came meanwhile");
+    else if (s != NULL)
+        mgr_name_node_failed(mgr, s, node,
+                             "the job has no tasks there, or the node refused it "
+                             "(its log says why)");
 }
 
 void mgr_source_node_gone(struct mgr *mgr, struct mgr_node *node)

@@ -94,6 +94,8 @@ struct node_ops {
      * -> node_transfer_reused. NULL: nothing is ever reused. */
     void (*reuse)(void *ctx, const struct vine_digest *digest, bool proved);
 
+    /* Has the job tasks on this node? NULL: it is taken for granted. */
+    bool (*has_tasks)(void *ctx, uint64_t job);
     /* Was a task of the job given the path of this object? NULL: none ever is. */
     bool (*shown)(void *ctx, uint64_t job, const struct vine_digest *digest);
 

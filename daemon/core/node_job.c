@@ -422,6 +422,23 @@ int node_job_binding(struct node *node, const struct msg *m, struct vine_err *er
     return 0;
 }
 
+/* A copy for another node's put, whose caller said which nodes the job has. */
+static bool is_strange(const struct node *node, const struct msg *m)
+{
+    return !(m->job & NODE_MADE_UP_JOB) && node_job_find(node, m->job) == NULL &&
+           node->ops.has_tasks != NULL && !node->ops.has_tasks(node->ctx, m->job);
+}
+
+static void copy_refuse(struct node *node, const struct msg *m, const char *why)
+{
+    struct msg leave = {
+        .type = MSG_LEAVE, .job = m->job, .uid = m->uid, .path = m->path};
+
+    node_log(node, VINE_LOG_WARNING, "event=copy-refused job=%llu reason=\"%s\"",
+             (unsigned long long)m->job, why);
+    node_send(node, &leave);
+}
+
 void node_job_wanted(struct node *node, const struct msg *m)
 {
     struct msg refused = {.type = MSG_RELEASE, .job = m->job};
@@ -429,15 +446,17 @@ void node_job_wanted(struct node *node, const struct msg *m)
     struct job_source *s = NULL;
     struct node_job *job = NULL;
 
+    if (is_strange(node, m)) {
+        copy_refuse(node, m, "it has no tasks on this node");
+        return;
+    }
     if (node_job_get(node, m->job, m->uid, m->gid, &job, &err) == 0)
         s = node_job_add_source(node, job, m->path, &err);
     if (s == NULL) {
         if (job != NULL)
             job_free_unused(node, job);
         if (!(m->job & NODE_MADE_UP_JOB)) { /* what else it has here is not touched */
-            node_log(node, VINE_LOG_WARNING,
-                     "event=copy-refused job=%llu reason=\"%s\"",
-                     (unsigned long long)m->job, err.text);
+            copy_refuse(node, m, err.text);
             return;
         }
         refused.code = err.code;

@@ -359,7 +359,7 @@ static int show(struct client *c, const struct node_result *result,
 {
     struct vined *vined = c->vined;
     const struct store_object *object = store_find(vined->store, &result->digest);
-    char from[VINE_PATH_MAX], path[VINE_PATH_MAX], hex[VINE_HEX_LEN + 1];
+    char from[VINE_PATH_MAX], path[VINE_PATH_MAX], hex[VINE_HEX_LEN + 1], *escaped;
 
     mount_path(vined, &result->digest, result->mount_uid, from);
     if (object == NULL)
@@ -367,11 +367,14 @@ static int show(struct client *c, const struct node_result *result,
     if (jobdir_add(vined, c->job, c->uid, c->gid, &result->digest, from,
                    object->manifest.file, c->filing->name, path, err) < 0)
         return -1;
+    escaped = vine_path_escape(path);
+    if (escaped == NULL)
+        return vine_err_set(err, VINE_ENOMEM, "out of memory");
     vine_digest_hex(&result->digest, hex);
     client_done(c);
-    client_send(c, json_pack("{s:s, s:o, s:s, s:I}", "event", "got", "path",
-                             client_text(path), "digest", hex, "size",
-                             (json_int_t)result->size));
+    client_send(c, json_pack("{s:s, s:s, s:s, s:I}", "event", "got", "path", escaped,
+                             "digest", hex, "size", (json_int_t)result->size));
+    free(escaped);
     return 0;
 }
 

@@ -95,6 +95,21 @@ static void read_titles(struct jobs *jobs)
     (void)closedir(proc);
 }
 
+bool jobs_has_step(uint64_t job)
+{
+    DIR *proc = opendir("/proc");
+    struct dirent *entry;
+    bool found = false, external;
+
+    while (proc != NULL && !found && (entry = readdir(proc)) != NULL)
+        found = isdigit((unsigned char)entry->d_name[0]) &&
+                step_of_daemon((uint32_t)strtoul(entry->d_name, NULL, 10), &external) ==
+                    job;
+    if (proc != NULL)
+        (void)closedir(proc);
+    return found;
+}
+
 static void judge(struct jobs *jobs, struct watched *w, uint64_t now)
 {
     struct vined *vined = jobs->vined;

@@ -258,6 +258,11 @@ static void op_answer(void *ctx, uint64_t client, enum vine_code code, const cha
     local_answer(ctx, client, code, text);
 }
 
+static bool op_has_tasks(void *ctx, uint64_t job)
+{
+    return jobs_has_step(job);
+}
+
 static bool op_shown(void *ctx, uint64_t job, const struct vine_digest *digest)
 {
     return jobdir_has(ctx, job, digest);
@@ -297,6 +302,7 @@ static const struct node_ops core_ops = {
     .reply = op_reply,
     .answer = op_answer,
     .save = op_save,
+    .has_tasks = op_has_tasks,
     .shown = op_shown,
     .log = op_log,
 };

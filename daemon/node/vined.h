@@ -277,6 +277,7 @@ void files_stop(struct vined *vined);
 
 /* jobs.c */
 int jobs_start(struct vined *vined, struct vine_err *err);
+bool jobs_has_step(uint64_t job); /* looks through /proc */
 void jobs_save(struct vined *vined);
 void jobs_watch(struct vined *vined); /* somebody waits: look often */
 void jobs_stop(struct vined *vined);

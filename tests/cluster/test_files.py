@@ -257,6 +257,67 @@ def test_more_replicas_than_nodes_are_refused(vine: Cluster, job: JobOf) -> None
     assert ran.code != 0 and "--replicas takes a number from 1 to 64" in ran.err
 
 
+def test_copies_stay_on_the_jobs_nodes(vine: Cluster, job: JobOf) -> None:
+    """Which nodes those are the environment says, and that is the task's to change."""
+    script = (
+        "export SLURM_JOB_NODELIST='n[1,7]'; echo mine > /tmp/mine.$$; "
+        "vine-env put /tmp/mine.$$ away --replicas 2; code=$?; rm /tmp/mine.$$; "
+        "exit $code"
+    )
+    before = {o["digest"] for o in vine.status("n7")["objects"]}
+    refused = job.step("n1", script, check=False)
+    assert refused.code != 0
+    assert "not copied to n7: the job has no tasks there" in refused.err
+    assert {o["digest"] for o in vine.status("n7")["objects"]} == before
+    assert job.step("n2", 'cat "$(vine-env get vine:away)"').out == "mine\n"
+
+
+def test_many_ask_at_once(vine: Cluster, job: JobOf) -> None:
+    put(job, "n1", "for all", "shared")
+    ask = "printf '%s\\n' \"$(cat \"$(vine-env get 'vine:for all')\")\""
+    script = f"for i in $(seq 200); do ({ask}) & done; wait"
+    assert job.step("n2", script).out.split() == ["shared"] * 200
+    assert len(job_mounts(vine, "n2")) == 2
+
+
+@pytest.mark.parametrize("name", ["50%", "%2F", "a b/c", "é", "-x", "..", "a:b,c\\d"])
+def test_odd_names_arrive(vine: Cluster, job: JobOf, name: str) -> None:
+    word = shlex.quote(name)
+    script = (
+        f"f=$(mktemp) && echo odd > $f && vine-env put -- $f {word} && rm $f && "
+        f'cat "$(vine-env get -- {shlex.quote("vine:" + name)})"'
+    )
+    assert job.step("n1", script).out == "odd\n"
+
+
+def test_an_interrupted_put_leaves_nothing(vine: Cluster, job: JobOf) -> None:
+    path = f"{HOME}/files/long.bin"
+    make_file(vine, path, content(64 * MIB, 9))
+    vine.evict_all()
+    vine.pfs_drop_caches()
+    vine.pfs_set(bw_mbs=4)
+    vine.pfs_zero()
+    pid_file = f"{HOME}/files/put.pid"
+    try:
+        putting = job.start(
+            "n1", f"echo $$ > {pid_file}; exec vine-env put {path} long"
+        )
+        vine.wait_for(
+            lambda: vine.pfs_counters()["bytes_read"] > MIB, 30, "the file to be read"
+        )
+        vine.sh("n1", f"kill -INT $(cat {pid_file})")
+        ended = putting.wait(30)
+    finally:
+        vine.pfs_set(bw_mbs=0)
+    assert ended.code != 0
+    vine.wait_for(lambda: not vine.status("n1")["objects"], 20, "the store to be empty")
+    vine.wait_for(
+        lambda: not vine.sh("n1", "ls /local/vine/partial").split(), 20, "no remains"
+    )
+    missing = job.step("n1", "vine-env get vine:long", check=False)
+    assert "no task of job" in missing.err
+
+
 def test_names_and_mounts_go_with_the_job(vine: Cluster) -> None:
     made = JobOf(vine, "n[1-2]")
     path = f"{HOME}/files/gone.bin"

@@ -61,6 +61,7 @@ struct world {
     bool up, mute;            /* the manager: there; answers nothing */
     uint32_t stood_still;     /* said so in the log */
     struct vine_digest shown; /* a task was given it */
+    bool without_tasks;       /* jobs have none here */
 };
 
 static inline void on_log(void *ctx, int level, const char *line)
@@ -212,6 +213,11 @@ static inline void on_save(void *ctx)
     did(ctx, OP_SAVE);
 }
 
+static inline bool on_has_tasks(void *ctx, uint64_t job)
+{
+    return !((const struct world *)ctx)->without_tasks;
+}
+
 static inline bool on_shown(void *ctx, uint64_t job, const struct vine_digest *digest)
 {
     const struct world *w = ctx;
@@ -266,6 +272,7 @@ static inline struct world *begin_ops(uint64_t cache_max, bool reuses)
                                         .reply = on_reply,
                                         .answer = on_answer,
                                         .save = on_save,
+                                        .has_tasks = on_has_tasks,
                                         .shown = on_shown,
                                         .lazy_look = on_lazy_look,
                                         .lazy_mount = on_lazy_mount,

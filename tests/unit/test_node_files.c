@@ -98,6 +98,26 @@ static void test_what_a_task_waits_for_stays(void **state)
     end(w);
 }
 
+static void test_a_copy_for_a_job_without_tasks_is_refused(void **state)
+{
+    struct msg wanted = {
+        .type = MSG_WANTED, .job = JOB, .uid = UID, .gid = UID, .path = V1};
+    struct world *w = begin();
+
+    w->without_tasks = true;
+    assert_int_equal(tell(w, &wanted), 0);
+    assert_int_equal(sent_count(&w->log, 0, MSG_LEAVE), 1);
+    assert_int_equal(sent_count(&w->log, 0, MSG_WANT), 0);
+    assert_false(node_has_job(w->node, JOB));
+    wanted.job |= 1ull << 63; /* `vine-env stage` */
+    assert_int_equal(tell(w, &wanted), 0);
+    w->without_tasks = false;
+    wanted.job = JOB;
+    assert_int_equal(tell(w, &wanted), 0);
+    assert_int_equal(sent_count(&w->log, 0, MSG_WANT), 2);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -105,6 +125,7 @@ int main(void)
         cmocka_unit_test(test_others_are_not),
         cmocka_unit_test(test_what_a_task_was_given_stays),
         cmocka_unit_test(test_what_a_task_waits_for_stays),
+        cmocka_unit_test(test_a_copy_for_a_job_without_tasks_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
