@@ -63,13 +63,17 @@ def run(cluster: Cluster) -> Iterator[Run]:
         cluster.run("n1", "rm", "-rf", folder)
 
 
-def make_report(vine: Cluster, run: Run, database: str, *words: str) -> Result:
+def call_report(vine: Cluster, run: Run, database: str, *words: str) -> Result:
     """As the user calls it, in the folder the workflow was started in."""
     python = ["env", f"PYTHONPATH={run.packages}", "/usr/bin/python3"]
     module = ["-m", "vine_env.report", "--parsl-monitoring", database]
     script = 'cd "$0" && exec "$@"'
-    call = ["sh", "-c", script, run.folder, *python, *module, *words, "-o", "page.html"]
+    call = ["sh", "-c", script, run.folder, *python, *module, *words]
     return vine.run("n1", *call, user=USER, check=False)
+
+
+def make_report(vine: Cluster, run: Run, database: str, *words: str) -> Result:
+    return call_report(vine, run, database, *words, "-o", "page.html")
 
 
 def counts(run: Run) -> dict[str, int]:
@@ -110,6 +114,9 @@ def test_a_block_is_joined_by_its_job(vine: Cluster, run: Run) -> None:
         assert float(halves[0]) >= 1.0 > float(halves[1]) >= 0.3
         stories = {s["node"] for s in stories_of(vine, int(job), NODES)}
         assert stories == run.nodes(job)
+    listed = call_report(vine, run, database).checked().out
+    for job in [*run.jobs["vine"], plain]:
+        assert f"{job} ({run.count(job)} tasks)" in listed
     nothing = make_report(vine, run, database, "--job", plain)
     assert nothing.code == 1
     assert f"has nothing of job {plain}" in nothing.err
