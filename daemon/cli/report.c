@@ -72,29 +72,51 @@ static int write_into(int fd, const char *path, const struct page *p,
     return result;
 }
 
-/* Whole or not at all: what was there stays until the new page is. */
-static int write_page(const char *path, const struct page *p, struct vine_err *err)
+/* Whole or not at all: what was there stays until the new page is. `mode` is that of
+ * the old page, so that the new one is not open to more; 0: there is none. */
+static int write_over(const char *path, mode_t mode, const struct page *p,
+                      struct vine_err *err)
 {
     char *temporary = NULL;
-    struct stat st;
     int fd, result;
 
-    if (strcmp(path, "-") == 0)
-        return write_into(dup(STDOUT_FILENO), path, p, err);
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return write_into(open(path, O_WRONLY | O_CLOEXEC), path, p, err);
     if (asprintf(&temporary, "%s.tmp-%ld", path, (long)getpid()) < 0)
         return vine_err_set(err, VINE_ENOMEM, "out of memory");
-    fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+              mode != 0 ? 0600 : 0644);
     if (fd >= 0)
         cleanup_file(temporary);
+    if (fd >= 0 && mode != 0 && fchmod(fd, mode) < 0)
+        vine_err_sys(err, "cannot set the mode of '%.300s'", temporary);
     result = write_into(fd, path, p, err);
+    if (err->code != VINE_OK)
+        result = -1;
     if (result == 0 && rename(temporary, path) < 0)
         result = vine_err_sys(err, "cannot write '%s'", path);
     if (result < 0 && fd >= 0)
         (void)unlink(temporary);
     cleanup_file(NULL);
     free(temporary);
+    return result;
+}
+
+static int write_page(const char *path, const struct page *p, struct vine_err *err)
+{
+    struct stat st;
+    char *target;
+    int result;
+
+    if (strcmp(path, "-") == 0)
+        return write_into(dup(STDOUT_FILENO), path, p, err);
+    if (stat(path, &st) < 0)
+        return write_over(path, 0, p, err);
+    if (!S_ISREG(st.st_mode))
+        return write_into(open(path, O_WRONLY | O_CLOEXEC), path, p, err);
+    target = realpath(path, NULL); /* what a link leads to is replaced, not the link */
+    if (target == NULL)
+        return vine_err_sys(err, "cannot write '%.300s'", path);
+    result = write_over(target, st.st_mode & 0777, p, err);
+    free(target);
     return result;
 }
 

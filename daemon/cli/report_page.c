@@ -81,14 +81,21 @@ static void put_cards(struct page *p, const struct report *r)
     const struct report_node *last = &r->nodes[r->node_count - 1];
     double shared = r->by_kind[REPORT_SHARED], once = 0;
     char text[64], words[128];
+    uint32_t failed = 0;
 
     for (uint32_t i = 0; i < r->source_count; i++)
         once += r->sources[i].size;
     page_put(p, "<div class='cards'>");
     (void)snprintf(text, sizeof(text), "%u", r->node_count);
     put_card(p, text, r->node_count == 1 ? "node" : "nodes");
-    (void)snprintf(words, sizeof(words), "until the last node %s (%s each)",
-                   last->failed > 0 ? "gave up" : "had it", words_bytes(once).text);
+    for (uint32_t i = 0; i < r->node_count; i++)
+        failed += r->nodes[i].failed > 0;
+    if (failed == 0)
+        (void)snprintf(words, sizeof(words), "until the last node had it (%s each)",
+                       words_bytes(once).text);
+    else
+        (void)snprintf(words, sizeof(words),
+                       "until the last node had it or gave up: %u gave up", failed);
     put_card(p, words_seconds(r->seconds).text, words);
     (void)snprintf(words, sizeof(words),
                    "from the shared file system: %.2f times the size",
@@ -101,8 +108,8 @@ static void put_cards(struct page *p, const struct report *r)
     put_card(p, text, words);
     page_put(p, "</div><p class='last'>Last: <code>");
     page_text_cut(p, last->name, 64);
-    page_put(p, "</code>, %s after the job first asked.</p>",
-             words_seconds(last->ended).text);
+    page_put(p, "</code>, %s after the job first asked%s.</p>",
+             words_seconds(last->ended).text, last->failed > 0 ? ": it gave up" : "");
 }
 
 static void put_sources(struct page *p, const struct report *r)

@@ -3,7 +3,6 @@
  * The times come from a file: Slurm knows of steps, not of the tasks that a workflow
  * runs in them. `python3 -m vine_env.report` makes one of Parsl's monitoring database.
  */
-#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #define FILE_BYTES_MAX (64u << 20)
 #define SECONDS_MAX 1e9 /* 31 years */
 #define RANGE_MIN 1e-6  /* shorter ones are all the same */
+#define WHERE_MAX 400
 #define BINS 40
 #define WIDTH 1080.0
 #define PANEL 120.0
@@ -24,13 +24,16 @@
 static const char *const group_names[2] = {"before", "after"};
 static const char *const group_class[2] = {"here", "peers"};
 
-static int add(struct tasks *t, int group, double seconds, struct vine_err *err)
+/* `where` is the file's line or list, as the user is told. */
+static int add(struct tasks *t, int group, double seconds, const char *where,
+               struct vine_err *err)
 {
     size_t count = t->count[group];
     double *list = t->seconds[group];
 
     if (!isfinite(seconds) || seconds < 0 || seconds > SECONDS_MAX)
-        return vine_err_set(err, VINE_EINVAL, "a task cannot take %g seconds", seconds);
+        return vine_err_set(err, VINE_EINVAL, "%s: a task cannot take %g seconds",
+                            where, seconds);
     if (count == 0 || (count >= 64 && (count & (count - 1)) == 0)) {
         list = realloc(list, (count < 64 ? 64 : 2 * count) * sizeof(*list));
         if (list == NULL)
@@ -49,7 +52,7 @@ static int group_of(const char *word, size_t len)
     return -1;
 }
 
-static int add_line(struct tasks *t, const char *path, unsigned number, char *line,
+static int add_line(struct tasks *t, const char *where, char *line,
                     struct vine_err *err)
 {
     char *comma = strchr(line, ','), *end;
@@ -57,28 +60,27 @@ static int add_line(struct tasks *t, const char *path, unsigned number, char *li
     double seconds;
 
     if (group >= 0) {
-        errno = 0;
         seconds = strtod(comma + 1, &end);
         end += strspn(end, " \t\r");
-        if (errno == 0 && end != comma + 1 && *end == '\0')
-            return add(t, group, seconds, err);
+        if (end != comma + 1 && *end == '\0')
+            return add(t, group, seconds, where, err);
     }
     return vine_err_set(err, VINE_EINVAL,
-                        "'%s', line %u: the form is before,SECONDS or after,SECONDS",
-                        path, number);
+                        "%s: the form is before,SECONDS or after,SECONDS", where);
 }
 
 static int read_lines(struct tasks *t, const char *path, char *text,
                       struct vine_err *err)
 {
+    char where[WHERE_MAX], *line;
     unsigned number = 0;
-    char *line;
 
     while ((line = strsep(&text, "\n")) != NULL) {
         number++;
         if (*line == '\0' || *line == '\r' || *line == '#')
             continue;
-        if (add_line(t, path, number, line, err) < 0)
+        (void)snprintf(where, sizeof(where), "'%.300s', line %u", path, number);
+        if (add_line(t, where, line, err) < 0)
             return -1;
     }
     return 0;
@@ -88,6 +90,7 @@ static int read_group(struct tasks *t, const char *path, const char *name,
                       const json_t *list, struct vine_err *err)
 {
     int group = group_of(name, strlen(name));
+    char where[WHERE_MAX];
     const json_t *value;
     size_t i;
 
@@ -98,13 +101,14 @@ static int read_group(struct tasks *t, const char *path, const char *name,
     if (!json_is_array(list))
         return vine_err_set(err, VINE_EINVAL, "'%s': '%s' is a list of seconds", path,
                             name);
+    (void)snprintf(where, sizeof(where), "'%.300s': '%s'", path, name);
     json_array_foreach(list, i, value)
     {
         if (!json_is_number(value))
             return vine_err_set(err, VINE_EINVAL,
                                 "'%s': '%s' is a list of seconds, number %zu is none",
                                 path, name, i + 1);
-        if (add(t, group, json_number_value(value), err) < 0)
+        if (add(t, group, json_number_value(value), where, err) < 0)
             return -1;
     }
     return 0;

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +25,18 @@ IN_OPTIONS = {
     option: re.compile(rf"^#SBATCH\s+\"?--{option}=([^\"\n]*)", re.M)
     for option in ("vine-env", "vine-data")
 }
+STATUS_SECONDS = 20
+DAEMON_DOWN = "edown"
 ACTIVATE = re.compile(
     r"^\s*(?:source|\.)\s+"
     r"(?:\"(/[^\"\n]+)|'(/[^'\n]+)|(/[^\s;\"']+))/bin/activate\b",
     re.M,
+)
+
+
+NORMAL = (
+    "normal for a login node, the nodes of the jobs need one (on such a node "
+    "`vine-env doctor` finds the reason)"
 )
 
 
@@ -48,7 +58,7 @@ class Finding:
 
 def doctor(config: Config) -> list[Finding]:
     """Look at a configuration before it is loaded. Nothing is started or changed."""
-    found = list(_of_the_site())
+    found = [*_of_the_site(), *_of_this_host()]
     for executor in config.executors:
         label = str(getattr(executor, "label", type(executor).__name__))
         provider = getattr(executor, "provider", None)
@@ -79,6 +89,39 @@ def _of_the_site() -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "", "sbatch knows --vine-env")
+
+
+def _of_this_host() -> Iterator[Finding]:
+    """Does its daemon answer? Where jobs are submitted there often is none."""
+    try:
+        done = subprocess.run(
+            ["vine-env", "status", "--json"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=STATUS_SECONDS,
+        )
+    except FileNotFoundError:
+        yield Finding("ok", "", f"no vine-env on this host: {NORMAL}")
+        return
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding("warning", "", f"cannot run `vine-env status` here: {error}")
+        return
+    if done.returncode == 0:
+        return
+    try:
+        code, text = _told(json.loads(done.stdout))
+    except (ValueError, TypeError, KeyError):
+        code, text = "", done.stderr.strip() or f"exit status {done.returncode}"
+    if code == DAEMON_DOWN:
+        yield Finding("ok", "", f"no vined runs on this host: {NORMAL}")
+    else:
+        yield Finding("warning", "", f"`vine-env status` fails here: {text}")
+
+
+def _told(answer: dict[str, dict[str, str]]) -> tuple[str, str]:
+    return answer["error"]["code"], answer["error"]["text"]
 
 
 def _of_provider(

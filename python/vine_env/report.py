@@ -3,6 +3,8 @@
     python3 -m vine_env.report --parsl-monitoring runinfo/monitoring.db --job JOBID \\
         [--before JOBID] -o report.html
 
+Without --job it lists the Slurm jobs whose tasks are in the database.
+
 Parsl's monitoring says which task ran when, in which block and on which host; the
 transfer log says which Slurm job's nodes got which environment. Both are joined by the
 job's number, and by the host's name where Parsl did not note the block. The page itself
@@ -18,6 +20,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from datetime import datetime
@@ -83,6 +86,17 @@ def task_seconds(
     return seconds
 
 
+def jobs(database: Path) -> dict[str, int]:
+    """Slurm jobs whose tasks came back, and how many of these, in the jobs' order."""
+    found = Counter(str(row[-1]) for row in _rows(database) if row[-1] is not None)
+    return dict(sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
+
+
+def _listed(database: Path) -> str:
+    words = [f"{job} ({count} tasks)" for job, count in jobs(database).items()]
+    return ", ".join(words) or "none"
+
+
 def _stories(job: str) -> list[dict[str, Any]]:
     words = [PROGRAM, "report", job, "--json"]
     try:
@@ -103,7 +117,10 @@ def make(database: Path, job: str, before: Sequence[str], output: Path) -> None:
     after = task_seconds(database, job, hosts, since)
     earlier = [s for number in before for s in task_seconds(database, number)]
     if not after and not earlier:
-        raise ReportError(f"'{database}' has no finished task of job {job}")
+        raise ReportError(
+            f"'{database}' has no finished task of job {job}; "
+            f"jobs in it: {_listed(database)}"
+        )
     with tempfile.NamedTemporaryFile("w", suffix=".json") as times:
         json.dump({"before": earlier, "after": after}, times)
         times.flush()
@@ -121,14 +138,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--parsl-monitoring", metavar="FILE", type=Path, required=True,
         help="Parsl's monitoring database, as runinfo/monitoring.db",
     )  # fmt: skip
-    parser.add_argument("--job", required=True, help="the Slurm job with vine-env")
+    parser.add_argument(
+        "--job", help="the Slurm job with vine-env; else jobs are listed"
+    )
     parser.add_argument(
         "--before", metavar="JOB", action="append", default=[],
         help="a Slurm job without it, in the same database; may be repeated",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True)
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path)
     options = parser.parse_args(argv)
+    if (options.job is None) != (options.output is None):
+        parser.error("--job and --output go together; without both, jobs are listed")
+    if options.job is None and options.before:
+        parser.error("--before needs --job")
     try:
+        if options.job is None:
+            listed = _listed(options.parsl_monitoring)
+            print(f"jobs in '{options.parsl_monitoring}': {listed}")
+            return 0
         make(options.parsl_monitoring, options.job, options.before, options.output)
     except ReportError as error:
         print(f"vine_env.report: {error}", file=sys.stderr)

@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 USER = "vine1"
 # Parsl does not need them, and they are large.
 LEFT_OUT = ("numpy*", "matplotlib*", "fontTools", "fonttools*", "PIL", "pillow*", "pip")
-SCRIPTS = ("parsl_flow.py", "parsl_files.py")
+SCRIPTS = ("parsl_flow.py", "parsl_files.py", "parsl_monitored.py")
 
 
 def install_packages(cluster: Cluster) -> str:

@@ -170,7 +170,8 @@ def test_the_file_of_task_times(vine: Cluster, times: str) -> None:
     ("content", "told"),
     [
         ("after,1\nafter,often\n", "', line 2: the form is before,SECONDS"),
-        ("after,1e10\n", "a task cannot take 1e+10 seconds"),
+        ("after,1e10\n", "', line 1: a task cannot take 1e+10 seconds"),
+        ('{"after": [1, 1e300]}', "': 'after': a task cannot take 1e+300 seconds"),
         ('{"after": 3}', "': 'after' is a list of seconds"),
         ('{"after": [1, "x"]}', "'after' is a list of seconds, number 2 is none"),
         ('{"afer": [1]}', "': 'afer' is neither 'before' nor 'after'"),
@@ -208,6 +209,38 @@ def test_a_page_is_replaced_whole(vine: Cluster) -> None:
     wrong = report(vine, str(job), "-o", f"{folder}/dir")
     assert wrong.code == 1 and f"cannot write '{folder}/dir'" in wrong.err
     assert sorted(vine.sh("n1", f"ls {folder}").split()) == ["dir", "page"]
+
+
+def test_an_old_page_survives_a_full_disk(vine: Cluster) -> None:
+    """And its mode and the link that leads to it survive the new one."""
+    job = run_job(vine, make_environment(vine).path)
+    stories_of(vine, job, len(vine.nodes))
+    folder = f"/pfs/home/vine1/{uuid.uuid4().hex}"
+    script = 'mkdir "$0" && cd "$0" && echo before > page && chmod 640 page'
+    vine.run("n1", "sh", "-c", f"{script} && ln -s page link", folder, user="vine1")
+    limited = 'trap \'\' XFSZ; ulimit -f 1; exec vine-env report "$0" -o "$1"'
+    words = ["bash", "-c", limited, str(job), f"{folder}/page"]  # 1 kB, no more
+    full = vine.run("n1", *words, user="vine1", check=False)
+    assert full.code == 1
+    assert f"cannot write '{folder}/page'" in full.err
+    assert vine.sh("n1", f"cat {folder}/page") == "before\n"
+    assert sorted(vine.sh("n1", f"ls -A {folder}").split()) == ["link", "page"]
+    assert report(vine, str(job), "-o", f"{folder}/link").code == 0
+    assert "</html>" in vine.sh("n1", f"cat {folder}/page")
+    kinds = vine.sh("n1", f"stat -c '%F %a' {folder}/page {folder}/link")
+    assert kinds == "regular file 640\nsymbolic link 777\n"
+
+
+def test_a_node_that_gave_up_is_not_said_to_have_it(vine: Cluster) -> None:
+    """Whichever it was; in the log only: how nodes give up has tests of its own."""
+    job = run_job(vine, make_environment(vine).path)
+    stories_of(vine, job, len(vine.nodes))
+    assert "until the last node had it (" in make_page(vine, job).text
+    change = '0,/"code":"ok"/s//"code":"etimedout"/'
+    vine.sh("ctl", f"sed -i '{change}' {LOG}/{job}.*.jsonl")
+    page = make_page(vine, job)
+    assert "until the last node had it or gave up: 1 gave up" in page.text
+    assert "1 gave up (etimedout)" in page.text
 
 
 def test_the_oldest_jobs_go(vine: Cluster) -> None:

@@ -24,10 +24,18 @@ def make_sbatch(folder: Path, options: str) -> None:
     script.chmod(0o755)
 
 
+def make_vine_env(folder: Path, answer: str, status: int) -> None:
+    """What `vine-env status --json` prints on this host."""
+    script = folder / "vine-env"
+    script.write_text(f"#!/bin/sh\necho '{answer}'\necho why >&2\nexit {status}\n")
+    script.chmod(0o755)
+
+
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     make_sbatch(tmp_path, "--vine-env=SRC --vine-data=SRC")
+    make_vine_env(tmp_path, "{}", 0)
     return tmp_path
 
 
@@ -136,6 +144,57 @@ def test_doctor_is_content(site: Path) -> None:
     assert findings(by_hand)[1:] == [f"ok: vine: source '{site}'"]
     with_data = VineSlurmProvider(vine_data=f"{site}/sbatch", worker_init=init)
     assert findings(with_data)[1] == f"ok: vine: source '{site}/sbatch'"
+
+
+DOWN = '{"error": {"code": "edown", "text": "no daemon answers"}}'
+OTHER = '{"error": {"code": "eproto", "text": "another release"}}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (DOWN, "ok: no vined runs on this host: normal for a login node"),
+        (None, "ok: no vine-env on this host: normal for a login node"),
+        (OTHER, "warning: `vine-env status` fails here: another release"),
+        ("no document", "warning: `vine-env status` fails here: why"),
+        ("[]", "warning: `vine-env status` fails here: why"),
+    ],
+)
+def test_doctor_goes_on_without_a_daemon(
+    site: Path, answer: str | None, said: str
+) -> None:
+    """On a login node: what can be looked at from there is."""
+    if answer is None:
+        (site / "vine-env").unlink()
+    else:
+        make_vine_env(site, answer, 1)
+    init = f"source {site}/bin/activate"
+    found = findings(VineSlurmProvider(vine_env=str(site), worker_init=init))
+    assert found[0] == "ok: sbatch knows --vine-env"
+    assert found[1].startswith(said)
+    assert found[2:] == [
+        f"ok: vine: source '{site}'",
+        f"ok: vine: workers activate '{site}', which is staged",
+    ]
+    (site / "sbatch").unlink()
+    told = findings(VineSlurmProvider(vine_env="/no/such"))
+    assert told[1].startswith(said)
+    assert "error: vine: source '/no/such' does not exist here" in told
+
+
+def test_an_sbatch_that_hung_once_is_asked_again(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vine_env.provider.HELP_SECONDS", 0.2)
+    known = (site / "sbatch").read_text()
+    (site / "sbatch").write_text(known.replace("exit 0", "exec sleep 60"))
+    provider = VineSlurmProvider(vine_env="/shared/envs/ml")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is said of a plugin that lacks
+        assert submitted(site, provider) == []
+    (site / "sbatch").write_text(known)
+    assert submitted(site, provider) == ["--vine-env=/shared/envs/ml"]
+    assert submitted(site, provider) == ["--vine-env=/shared/envs/ml"]
 
 
 def test_doctor_names_what_is_wrong(

@@ -84,6 +84,51 @@ def test_a_database_that_is_written_to_is_no_other_database(database: Path) -> N
             report.task_seconds(database, "7")
 
 
+def test_jobs_are_listed(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--parsl-monitoring", str(database)]
+    assert report.main(words) == 0
+    told = capsys.readouterr()
+    assert told.out == f"jobs in '{database}': 7 (1 tasks), 8 (1 tasks)\n"
+    assert report.main(["--parsl-monitoring", str(tmp_path / "no.db")]) == 1
+    told = capsys.readouterr()
+    assert told.out == "" and "no monitoring database" in told.err
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["--job", "7"], "go together"),
+        (["-o", "page"], "go together"),
+        (["--before", "7"], "--before needs --job"),
+    ],
+)
+def test_a_call_that_says_too_little(
+    more: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        report.main(["--parsl-monitoring", "monitoring.db", *more])
+    assert end.value.code == 2
+    assert why in capsys.readouterr().err
+
+
+def test_a_job_that_is_not_in_the_database(
+    database: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = tmp_path / "vine-env"
+    story = '{"stories": [{"node": "n9", "wanted_ms": 0}]}'
+    program.write_text(f"#!/bin/sh\necho '{story}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(report, "PROGRAM", str(program))
+    words = ["--parsl-monitoring", str(database), "--job", "9", "-o", "page"]
+    assert report.main(words) == 1
+    assert "job 9; jobs in it: 7 (1 tasks), 8 (1 tasks)" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
