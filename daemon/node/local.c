@@ -611,11 +611,14 @@ static void on_connection(uv_stream_t *listener, int status)
         client_close(c);
         return;
     }
+    /* Others end soon: get and put try again. */
     if (c->uid != 0 && connections_of(local, c->uid) > USER_CLIENTS_MAX)
-        vine_err_set(&err, VINE_ELIMIT, "over %d connections of one user",
+        vine_err_set(&err, VINE_ETIMEDOUT,
+                     "busy: %d requests of yours are under way on this node",
                      USER_CLIENTS_MAX);
     if (local->count > VINE_CLIENTS_MAX && c->uid != 0)
-        vine_err_set(&err, VINE_ELIMIT, "over %d local connections", VINE_CLIENTS_MAX);
+        vine_err_set(&err, VINE_ETIMEDOUT,
+                     "busy: %d requests are under way on this node", VINE_CLIENTS_MAX);
     if (err.code != VINE_OK) {
         client_error(c, &err);
         client_close(c);
