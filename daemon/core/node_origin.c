@@ -306,6 +306,7 @@ static void stream_begin(struct node *node, struct ticket *t)
         static const struct vine_digest no_key;
         send_built(node, t, o, &no_key);
         node_ticket_free(node, t);
+        node_object_advance(node, o); /* if it is trusted since now: another mount */
         return;
     }
     if (o->stream != NULL) /* of a manager that is gone */

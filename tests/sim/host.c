@@ -334,6 +334,16 @@ static void save_later(struct sim *sim, struct event *e)
     node_each_job(h->core, save_one, h);
 }
 
+static bool op_has_tasks(void *ctx, uint64_t job)
+{
+    const struct host *h = ctx;
+
+    for (uint32_t i = 0; i < the_sim->job_count; i++)
+        if (the_sim->jobs[i].job == job)
+            return the_sim->jobs[i].member[h->index] && !the_sim->jobs[i].ended;
+    return false;
+}
+
 static void op_save(void *ctx)
 {
     struct host *h = ctx;
@@ -376,6 +386,7 @@ const struct node_ops host_ops = {
     .reply = op_reply,
     .answer = op_answer,
     .save = op_save,
+    .has_tasks = op_has_tasks,
     .log = op_log,
 };
 

@@ -3,7 +3,8 @@
  * One node of a job makes a file's version and offers it, sometimes with copies; the
  * others look the name up and want that version, again and again until they have it.
  * To be lost, away or unknown it needs a reason: a death, a broken connection, a new
- * manager. Only the one that offers it can ever read it. */
+ * manager. Only the one that offers it can ever read it. Two may offer the same name:
+ * then the one that is offered last stands, and nobody keeps the other. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,18 +21,63 @@ enum part_state { PART_IDLE, PART_LOOKS, PART_STAGES, PART_NAMES, PART_DONE };
 struct part { /* one node's */
     enum part_state state;
     uint32_t epoch, tries, absent;
+    bool got; /* it waited for that version, which stays with the job then */
 };
 
 struct named {
     struct sim_job *job;
     uint32_t host, source; /* who offers what */
     uint32_t copies;
-    bool named;
+    uint64_t named_us; /* 0: not yet */
+    uint32_t troubles; /* there had been so many then */
     char id[64], bare[32];
     struct part *part; /* by host */
 };
 
 static void step(struct sim *sim, struct event *e);
+
+/* One with the same name and another version; NULL: none. */
+static struct named *rival(const struct sim *sim, const struct named *n)
+{
+    for (uint32_t i = 0; i < sim->named_count; i++)
+        if (&sim->named[i] != n && sim->named[i].job == n->job &&
+            strcmp(sim->named[i].bare, n->bare) == 0)
+            return &sim->named[i];
+    return NULL;
+}
+
+struct keeping {
+    struct sim *sim;
+    const struct named *n;
+    const struct host *host;
+};
+
+static void check_kept(void *arg, const struct node_job_info *job)
+{
+    const struct keeping *k = arg;
+
+    if (job->job == k->n->job->job && strcmp(job->path, k->n->id) == 0)
+        fail(k->sim, "%s keeps %s, which was replaced", k->host->name, k->n->id);
+}
+
+/* When a job ends: what was replaced a while ago is nowhere, if nothing was amiss
+ * since. Those with copies are answered later than they are named. */
+void names_check(struct sim *sim, const struct sim_job *j)
+{
+    for (uint32_t i = 0; i < sim->named_count; i++) {
+        const struct named *n = &sim->named[i], *other = rival(sim, n);
+        if (n->job != j || other == NULL || n->named_us == 0 ||
+            n->troubles != sim->troubles || n->copies + other->copies > 0 ||
+            n->named_us >= other->named_us || sim->now_us < other->named_us + 100 * MS)
+            continue;
+        for (uint32_t h = 0; h < sim->host_count; h++) {
+            struct keeping k = {sim, n, &sim->hosts[h]};
+            if (k.host->core != NULL && n->part[h].state == PART_DONE &&
+                !n->part[h].got)
+                node_each_job(k.host->core, check_kept, &k);
+        }
+    }
+}
 
 bool names_only(const struct sim *sim, uint32_t source, uint32_t host)
 {
@@ -98,7 +144,7 @@ static bool excused(const struct sim *sim, const struct named *n)
     const struct host *h = &sim->hosts[n->host];
 
     return sim->troubles > 0 || h->deaths > 0 || h->lost_pieces || sim->mgr_epoch > 0 ||
-           !h->up || h->core == NULL || n->job->ended;
+           !h->up || h->core == NULL || n->job->ended || rival(sim, n) != NULL;
 }
 
 static void stage(struct sim *sim, struct named *n, struct host *h)
@@ -222,6 +268,7 @@ bool names_reply(struct sim *sim, struct host *h, uint64_t client,
     if (!vine_digest_equal(&r->digest, &sim->things[thing].digest) ||
         !h->stored[thing].complete)
         fail(sim, "%s says that it has %s and has not", h->name, n->bare);
+    n->part[h->index].got = h->index != n->host;
     if (h->index == n->host)
         go_on_later(sim, n, h, true);
     else
@@ -235,6 +282,11 @@ static void looked_up(struct sim *sim, struct named *n, struct host *h,
     struct part *p = &n->part[h->index];
 
     if (code == VINE_OK) {
+        const struct named *other = rival(sim, n);
+        if (other != NULL && strcmp(text, other->id) == 0) {
+            done(sim, n, h->index); /* its own part gets that */
+            return;
+        }
         if (strcmp(text, n->id) != 0)
             fail(sim, "%s is %s, not %s", n->bare, text, n->id);
         go_on_later(sim, n, h, false);
@@ -243,7 +295,8 @@ static void looked_up(struct sim *sim, struct named *n, struct host *h,
     p->state = PART_IDLE;
     if (code == VINE_ETIMEDOUT && sim->now_us < 12 * SECOND)
         return; /* the manager is new */
-    if ((n->named || code != VINE_ENOENT) && code != VINE_EDOWN && !excused(sim, n))
+    if ((n->named_us > 0 || code != VINE_ENOENT) && code != VINE_EDOWN &&
+        !excused(sim, n))
         fail(sim, "%s: %s without a reason: %s", h->name, n->bare, text);
     if (code == VINE_ELOST)
         done(sim, n, h->index);
@@ -274,21 +327,24 @@ bool names_answer(struct sim *sim, struct host *h, uint64_t client, enum vine_co
             sim->hosts[i].stored[thing].complete || sim->hosts[i].publishing[thing] > 0;
     if (have <= n->copies && !excused(sim, n) && !sim->faulty)
         fail(sim, "%s has %u copies, %u were asked for", n->bare, have, n->copies);
-    n->named = true;
+    n->named_us = sim->now_us;
+    n->troubles = sim->troubles;
     done(sim, n, h->index);
     return true;
 }
 
 void names_draw(struct sim *sim)
 {
-    uint32_t wanted = chance(sim, 30) ? 1 + (uint32_t)draw(sim, NAMED_MAX) : 0;
+    uint32_t wanted = chance(sim, 40) ? 1 + (uint32_t)draw(sim, NAMED_MAX) : 0;
 
     sim->named = calloc(NAMED_MAX, sizeof(*sim->named));
     if (sim->named == NULL)
         abort();
     for (uint32_t i = 0; i < wanted && sim->source_count < SOURCES_MAX; i++) {
         struct named *n = &sim->named[sim->named_count];
-        struct sim_job *j = &sim->jobs[draw(sim, sim->job_count)];
+        struct sim_job *j = i > 0 && sim->named_count > 0 && chance(sim, 60)
+                                ? n[-1].job
+                                : &sim->jobs[draw(sim, sim->job_count)];
         uint32_t thing = (uint32_t)draw(sim, sim->thing_count), others = 0;
         n->host = (uint32_t)draw(sim, sim->host_count);
         if (j->stage || !j->member[n->host] || sim->things[thing].forged)
@@ -300,6 +356,9 @@ void names_draw(struct sim *sim)
         n->copies =
             (uint32_t)draw(sim, 3) < others ? (uint32_t)draw(sim, 3) % (others + 1) : 0;
         (void)snprintf(n->bare, sizeof(n->bare), VINE_DATA VINE_NAMED "f%u", i);
+        if (i > 0 && sim->named_count > 0 && n[-1].job == j &&
+            rival(sim, n - 1) == NULL && chance(sim, 80))
+            strcpy(n->bare, n[-1].bare);
         (void)snprintf(n->id, sizeof(n->id), "%s#%024x", n->bare, i + 1);
         strcpy(sim->sources[n->source].path, n->id);
         sim->sources[n->source].thing = thing;

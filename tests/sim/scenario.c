@@ -52,6 +52,7 @@ void scenario_job_end(struct sim *sim, struct event *e)
 
     if (j->ended)
         return;
+    names_check(sim, j);
     j->ended = true;
     j->cancelled |= e->a != 0;
     sim->troubles += e->a != 0;

@@ -394,6 +394,7 @@ void names_draw(struct sim *sim);
 bool names_only(const struct sim *sim, uint32_t source, uint32_t host);
 bool names_make(const struct sim *sim, uint32_t thing);       /* somebody offers it */
 uint32_t names_tries(const struct sim *sim, uint32_t source); /* to offer it */
+void names_check(struct sim *sim, const struct sim_job *j);
 bool names_busy(const struct sim *sim, const struct sim_job *j);
 /* False: it is none of theirs. */
 bool names_reply(struct sim *sim, struct host *h, uint64_t client,
