@@ -59,6 +59,8 @@ mount -t devpts -o newinstance,ptmxmode=666,mode=620 devpts "$root/dev/pts"
 ln -s pts/ptmx "$root/dev/ptmx"
 ln -s /proc/self/fd "$root/dev/fd"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
+mount -t tmpfs tmpfs "$root/tmp"
+mount -t tmpfs tmpfs "$root/var/tmp"
 mkdir -p "$root/given" "$root/.outside"
 mount --bind "$base/given" "$root/given"
 hostname n1
