@@ -62,6 +62,14 @@ def connected(machine: Machine) -> bool:
     return "n1, connected" in machine.try_sh("vine-env status").stdout
 
 
+def starts_again(machine: Machine, unit: str) -> int:
+    return int(machine.shows(unit, "NRestarts")[0])
+
+
+def failed(machine: Machine, unit: str) -> bool:
+    return machine.shows(unit, "ActiveState") == ["failed"]
+
+
 @pytest.fixture(scope="module")
 def machine(packages: dict[str, Path]) -> Iterator[Machine]:
     """One node, its manager and its Slurm, made as contrib/ROLLOUT.md says."""
@@ -114,3 +122,56 @@ def test_an_unsigned_image_goes_through_squashfuse(machine: Machine) -> None:
     said = machine.sh(f'srun --vine-env=/shared/env.sqsh sh -c "{script}"', "alice")
     assert " - fuse.squashfuse " in said
     assert said.endswith("hello\n")
+
+
+@pytest.fixture
+def configuration(machine: Machine) -> Iterator[None]:
+    """Put back, and both daemons run, when the test is done."""
+    machine.sh(f"cp {CONF} /tmp/saved")
+    yield
+    machine.sh(f"cp /tmp/saved {CONF}; systemctl restart vine-managerd vined")
+    wait_for(lambda: connected(machine), 10, "the manager")
+
+
+@pytest.mark.parametrize(
+    ("unit", "line"),
+    [
+        ("vined", "nonsense = 1"),
+        ("vined", "cache_max = much"),
+        ("vined", "helper_user = root"),
+        ("vine-managerd", "listen = everywhere"),
+    ],
+)
+@pytest.mark.usefixtures("configuration")
+def test_a_wrong_configuration_is_not_tried_again(
+    machine: Machine, unit: str, line: str
+) -> None:
+    section = "manager" if unit == "vine-managerd" else "node"
+    machine.sh(f"systemctl stop {unit}; sed -i '/^.{section}.$/a {line}' {CONF}")
+    machine.sh(f"sed -i '/^helper_user = _/d' {CONF}")  # a name is said once
+    assert machine.try_sh(f"systemctl start {unit}").returncode != 0
+    wait_for(lambda: failed(machine, unit), 1, f"{unit}'s end")
+    assert machine.shows(unit, "ExecMainStatus", "NRestarts") == ["2", "0"]
+    machine.sh(f"cp /tmp/saved {CONF}; systemctl start {unit}")
+    assert machine.shows(unit, "ActiveState") == ["active"]
+
+
+@pytest.mark.parametrize(("unit", "port"), [("vined", 7111), ("vine-managerd", 7110)])
+@pytest.mark.usefixtures("configuration")
+def test_what_passes_is_waited_for(machine: Machine, unit: str, port: int) -> None:
+    """More starts than systemd's default would allow: another one has the port."""
+    machine.sh(f"systemctl stop {unit}")
+    machine.sh(f"mkdir -p /run/systemd/system/{unit}.service.d")
+    drop_in = f"/run/systemd/system/{unit}.service.d/fast.conf"
+    machine.sh(f"printf '[Service]\\nRestartSec=100ms\\n' > {drop_in}")
+    machine.sh("systemctl daemon-reload")
+    serve = f's = socket.create_server(("", {port})); time.sleep(99)'
+    python = f"/usr/bin/python3 -c 'import socket, time; {serve}'"
+    machine.sh(f"systemd-run -q -u taker {python}")
+    taken = f"ss -Hltn sport = :{port} | grep -q LISTEN"
+    wait_for(lambda: machine.try_sh(taken).returncode == 0, 10, "the port's taker")
+    machine.sh(f"systemctl start --no-block {unit}")
+    wait_for(lambda: starts_again(machine, unit) > 6, 20, "seven more starts")
+    machine.sh("systemctl stop taker")
+    wait_for(lambda: machine.shows(unit, "ActiveState") == ["active"], 10, unit)
+    machine.sh(f"rm {drop_in}; systemctl daemon-reload")
