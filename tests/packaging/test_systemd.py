@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ install -d -o alice /shared /shared/env /shared/env/bin
 printf '#!/bin/sh\necho hello\n' > /shared/env/bin/hello
 chmod 755 /shared/env/bin/hello
 head -c 1000000 /dev/urandom > /shared/env/data
+cp /shared/env/data /shared
 chown -R alice /shared
 systemctl start munge slurmctld slurmd
 """
@@ -87,6 +89,7 @@ def machine(packages: dict[str, Path]) -> Iterator[Machine]:
             machine.sh(f"echo '{plugin}' >> /etc/slurm/plugstack.conf")
             wait_for(lambda: idle(machine), 30, "an idle node")
             wait_for(lambda: connected(machine), 10, "the manager")
+            machine.sh("vine-env pack -q /shared/env -o /shared/env.sqsh", "alice")
             yield machine
         finally:
             machine.stop()
@@ -117,7 +120,6 @@ def test_a_job_runs_from_its_image(machine: Machine) -> None:
 
 
 def test_an_unsigned_image_goes_through_squashfuse(machine: Machine) -> None:
-    machine.sh("vine-env pack -q /shared/env -o /shared/env.sqsh", "alice")
     script = "grep ' /shared/env ' /proc/self/mountinfo; /shared/env/bin/hello"
     said = machine.sh(f'srun --vine-env=/shared/env.sqsh sh -c "{script}"', "alice")
     assert " - fuse.squashfuse " in said
@@ -175,3 +177,67 @@ def test_what_passes_is_waited_for(machine: Machine, unit: str, port: int) -> No
     machine.sh("systemctl stop taker")
     wait_for(lambda: machine.shows(unit, "ActiveState") == ["active"], 10, unit)
     machine.sh(f"rm {drop_in}; systemctl daemon-reload")
+
+
+WORK = """
+touch {started}
+until test -e {go}; do sleep 0.05; done
+cmp /shared/env/data /shared/data && /shared/env/bin/hello
+"""
+
+
+@contextmanager
+def running_job(machine: Machine, image: str) -> Iterator[None]:
+    """A job that has the image while the block runs, and reads all of it thereafter."""
+    folder = machine.sh("mktemp -d", "alice").strip()
+    work = WORK.format(started=f"{folder}/started", go=f"{folder}/go")
+    job = machine.begin(f"srun --vine-env={image} sh -c '{work}'", "alice")
+    started = f"test -e {folder}/started"
+    wait_for(lambda: machine.try_sh(started).returncode == 0, 20, "the job")
+    try:
+        yield
+    finally:
+        machine.sh(f"touch {folder}/go", "alice")
+        said = job.communicate(timeout=30)[0]
+    assert job.returncode == 0, said
+    assert said.endswith("hello\n")
+
+
+def our_mounts(machine: Machine) -> list[str]:
+    places = ("/run/vine", "/shared", "/var/cache")
+    return [line for line in machine.mounts() if line.split()[4].startswith(places)]
+
+
+def our_processes(machine: Machine) -> str:
+    return machine.try_sh("pgrep -l '^(vine|squashfuse)'").stdout
+
+
+@pytest.mark.parametrize("image", ["/shared/env", "/shared/env.sqsh"])
+def test_a_job_outlives_what_happens_to_the_daemon(
+    machine: Machine, image: str
+) -> None:
+    with running_job(machine, image):
+        machine.sh("systemctl restart vined")
+        machine.sh("systemctl kill -s KILL --kill-whom=main vined")
+        wait_for(lambda: connected(machine), 10, "the daemon")
+        install_again = "dpkg --force-confold -i /given/*.deb 2>&1"
+        before = machine.shows("vined", "MainPID")
+        machine.sh(install_again)
+        assert machine.shows("vined", "MainPID") != before
+    # And the next job finds all in order.
+    with running_job(machine, image):
+        pass
+
+
+def test_last_a_purge_during_a_job_leaves_nothing(machine: Machine) -> None:
+    """But the job has its files to its end."""
+    names = "vine-env-manager vine-env-node vine-env-slurm vine-env-python"
+    with running_job(machine, "/shared/env"), running_job(machine, "/shared/env.sqsh"):
+        machine.sh(f"dpkg --purge {names} 2>&1")
+        assert our_mounts(machine) == []
+    wait_for(lambda: our_processes(machine) == "", 10, "the last of our processes")
+    loops = machine.sh("losetup -l -n -O BACK-FILE")
+    assert "/var/cache/vine-env/" not in loops
+    machine.sh("test ! -e /run/vine && test ! -e /var/cache/vine-env")
+    units = machine.sh("systemctl list-units --all --no-legend '*vine*'")
+    assert units == ""
