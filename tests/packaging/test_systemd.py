@@ -3,6 +3,7 @@ work under their units, and go without a trace."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -208,6 +209,10 @@ def our_mounts(machine: Machine) -> list[str]:
     return [line for line in machine.mounts() if line.split()[4].startswith(places)]
 
 
+def said_by_vined(machine: Machine) -> str:
+    return machine.sh("journalctl -q -u vined -o cat")
+
+
 def our_processes(machine: Machine) -> str:
     return machine.try_sh("pgrep -l '^(vine|squashfuse)'").stdout
 
@@ -227,6 +232,55 @@ def test_a_job_outlives_what_happens_to_the_daemon(
     # And the next job finds all in order.
     with running_job(machine, image):
         pass
+
+
+# Another node daemon, far away, that alone has an environment.
+PEER = """
+[cluster]
+managers = n1
+[node]
+name = n2
+listen = 10.9.0.1:7200
+cache_dir = /srv/n2
+run_dir = /run/vine-n2
+"""
+FAR = """
+cp -a /shared/env /shared/far
+head -c 12000000 /dev/urandom > /shared/far/more
+cp /shared/far/more /srv/same
+systemd-run -q -u peer /usr/sbin/vined -c /given/n2.conf
+until vine-env status --socket /run/vine-n2/vined.sock | grep -q connected; do
+    sleep 0.05
+done
+vine-env stage --socket /run/vine-n2/vined.sock /shared/far
+tc qdisc add dev lo root tbf rate 32mbit burst 256k latency 1s
+"""
+READ = """
+/shared/far/bin/hello
+cmp /shared/far/more /srv/same
+"""
+
+
+def test_a_task_starts_lazily(machine: Machine) -> None:
+    """vine-lazy with its namespaces, and the loop device that changes its file."""
+    (machine.given / "n2.conf").write_text(PEER)
+    machine.sh(FAR)
+    run = f"srun --vine-start=lazy --vine-env=/shared/far sh -euc '{READ}'"
+    try:
+        job = machine.begin(run, "alice")
+        wait_for(lambda: "lazy-mounted" in said_by_vined(machine), 20, "the mount")
+        machine.sh("systemctl restart vined")
+        said = job.communicate(timeout=60)[0]
+        assert job.returncode == 0, said
+        wait_for(lambda: "vine-lazy" not in our_processes(machine), 20, "the hand-over")
+    finally:
+        machine.sh("tc qdisc del dev lo root; systemctl stop peer")
+    assert "hello\n" in said
+    log = said_by_vined(machine)
+    (mounted,) = re.findall(r"event=lazy-mounted .* have=(\d+) pieces=(\d+)", log)
+    assert int(mounted[0]) < int(mounted[1])
+    assert "event=lazy-adopted" in log
+    assert "event=handover " in log
 
 
 def test_last_a_purge_during_a_job_leaves_nothing(machine: Machine) -> None:
