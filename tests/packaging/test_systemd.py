@@ -3,6 +3,7 @@ work under their units, and go without a trace."""
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -88,6 +89,7 @@ def machine(packages: dict[str, Path]) -> Iterator[Machine]:
             machine.sh("systemctl restart vine-managerd vined")
             plugin = "optional /usr/lib/vine-env/vine_env.so"
             machine.sh(f"echo '{plugin}' >> /etc/slurm/plugstack.conf")
+            machine.sh("systemctl restart slurmd")
             wait_for(lambda: idle(machine), 30, "an idle node")
             wait_for(lambda: connected(machine), 10, "the manager")
             machine.sh("vine-env pack -q /shared/env -o /shared/env.sqsh", "alice")
@@ -209,6 +211,11 @@ def our_mounts(machine: Machine) -> list[str]:
     return [line for line in machine.mounts() if line.split()[4].startswith(places)]
 
 
+def jobs(machine: Machine) -> list[object]:
+    found: list[object] = json.loads(machine.sh("vine-env status --json"))["jobs"]
+    return found
+
+
 def said_by_vined(machine: Machine) -> str:
     return machine.sh("journalctl -q -u vined -o cat")
 
@@ -232,6 +239,45 @@ def test_a_job_outlives_what_happens_to_the_daemon(
     # And the next job finds all in order.
     with running_job(machine, image):
         pass
+
+
+def test_a_stop_leaves_nothing(machine: Machine) -> None:
+    """When no job has anything mounted."""
+    machine.sh("srun --vine-env=/shared/env,/shared/env.sqsh:/mnt true", "alice")
+    assert our_mounts(machine) != []
+    wait_for(lambda: jobs(machine) == [], 10, "the job's epilog")
+    machine.sh("systemctl stop vined")
+    assert our_mounts(machine) == []
+    wait_for(lambda: "squashfuse" not in our_processes(machine), 10, "squashfuse")
+    assert "/var/cache/vine-env" not in machine.sh("losetup -l -n -O BACK-FILE")
+    machine.sh("systemctl start vined")
+    wait_for(lambda: connected(machine), 10, "the manager")
+
+
+MANAGER = r"transfer_log = /var/lib/vine-managerd/log\nmetrics = 127.0.0.1:7113"
+NODE = r"metrics = 127.0.0.1:7112\nnice = 5"
+FIGURES = """
+from urllib.request import urlopen
+for port in (7112, 7113):
+    print(urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
+"""
+
+
+@pytest.mark.usefixtures("configuration")
+def test_what_is_off_by_default_works_too(machine: Machine) -> None:
+    """Figures by a library that is loaded late, and the one place to write to."""
+    machine.sh(f"sed -i '/^.manager.$/a {MANAGER}' {CONF}")
+    machine.sh(f"sed -i '/^.node.$/a {NODE}' {CONF}")
+    machine.sh("systemctl restart vine-managerd vined")
+    wait_for(lambda: connected(machine), 10, "the manager")
+    (machine.given / "figures.py").write_text(FIGURES)
+    figures = machine.sh("/usr/bin/python3 /given/figures.py")
+    assert "vine_objects{" in figures and "vine_manager_info{" in figures
+    job = "srun --vine-env=/shared/env sh -c 'echo $SLURM_JOB_ID'"
+    number = machine.sh(job, "alice").strip()
+    machine.sh(f"vine-env report {number} -o /tmp/{number}.html", "alice")
+    assert "/shared/env" in machine.sh(f"cat /tmp/{number}.html")
+    assert machine.sh("stat -c %a /var/lib/vine-managerd") == "700\n"
 
 
 # Another node daemon, far away, that alone has an environment.
