@@ -99,7 +99,11 @@ def test_the_rollout(
     roll_out(machine)
     assert PLUGIN in ROLLOUT
     machine.sh(f"echo '{PLUGIN}' >> /etc/slurm/plugstack.conf")
+    late = "warn  slurmd: it started before '/etc/slurm/plugstack.conf' was changed"
+    assert late in as_written(machine, "vine-env doctor")
     as_written(machine, "systemctl restart slurmd")
+    wait_for(lambda: machine.try_sh("test -e /run/slurmd.pid").returncode == 0, 9, "it")
+    assert "ok    slurmd: started after" in as_written(machine, "vine-env doctor")
     with running_job(machine, "/shared/env"):
         pass
     wait_for(lambda: jobs(machine) == [], 10, "the job's epilog")
