@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/base/topology.h"
@@ -137,6 +138,28 @@ static void check_plugin_file(struct doctor *d, const struct slurm *slurm,
     check_version(d, path);
 }
 
+/* slurmd writes its pid when it starts, and looks then whether a plugin has an epilog.
+ * Without a file there is no slurmd here, or none that we know of. */
+static void check_slurmd_start(struct doctor *d, const struct slurm *slurm,
+                               const char *plugstack)
+{
+    struct stat started, written;
+    char path[512];
+
+    if (!config_value(slurm, "SlurmdPidFile", path, sizeof(path)) ||
+        stat(path, &started) < 0 || stat(plugstack, &written) < 0)
+        return;
+    if (started.st_mtime < written.st_mtime)
+        doctor_add(d, DOCTOR_WARN, "slurmd",
+                   "'systemctl restart slurmd', which jobs survive",
+                   "it started before '%s' was changed: if the line is new, images of "
+                   "jobs that end are kept in use",
+                   plugstack);
+    else
+        doctor_add(d, DOCTOR_OK, "slurmd", NULL, "started after '%s' was changed",
+                   plugstack);
+}
+
 static void check_plugstack(struct doctor *d, const struct slurm *slurm)
 {
     static const char mend[] = "add the line '" LINE "' to plugstack.conf on all nodes";
@@ -159,8 +182,10 @@ static void check_plugstack(struct doctor *d, const struct slurm *slurm)
     else
         doctor_add(d, DOCTOR_OK, "plugstack.conf", NULL, "'%s' names %s", entry.file,
                    entry.path);
-    if (entry.file[0] != '\0')
-        check_plugin_file(d, slurm, entry.path);
+    if (entry.file[0] == '\0')
+        return;
+    check_plugin_file(d, slurm, entry.path);
+    check_slurmd_start(d, slurm, entry.file);
 }
 
 static bool has_word(const char *list, const char *word)

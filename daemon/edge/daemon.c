@@ -34,6 +34,11 @@ static void raise_file_limit(void)
     }
 }
 
+int daemon_exit_status(const struct vine_err *err)
+{
+    return err->code == VINE_EINVAL ? 2 : 1;
+}
+
 int daemon_begin(const struct daemon_about *about, int argc, char **argv,
                  struct vine_conf *conf)
 {
@@ -67,7 +72,7 @@ int daemon_begin(const struct daemon_about *about, int argc, char **argv,
     }
     if (vine_conf_load(path, conf, &err) < 0) {
         (void)fprintf(stderr, "%s: %s\n", about->name, err.text);
-        return 2;
+        return daemon_exit_status(&err);
     }
     if (level_word == NULL)
         level_word = conf->log_level;

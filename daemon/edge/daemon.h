@@ -14,9 +14,13 @@ struct daemon_about {
 
 /* Handle --help, --version, --config PATH, --log-level WORD; load the configuration.
  * Returns -1: go on. Else the exit status: 0 after --help, 2 for a wrong command line
- * or configuration (told on stderr). */
+ * or configuration, 1 for one that cannot be read (told on stderr). */
 int daemon_begin(const struct daemon_about *about, int argc, char **argv,
                  struct vine_conf *conf);
+
+/* What main() returns after a failed start: 2 if only the administrator can mend it, so
+ * that a service manager does not try again; 1 for all that may pass by itself. */
+int daemon_exit_status(const struct vine_err *err);
 
 /* Tell the service manager that requests are answered from now on: READY=1 to the
  * socket named by NOTIFY_SOCKET (sd_notify(3)), which leaves the environment. Without

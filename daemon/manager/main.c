@@ -328,7 +328,7 @@ int main(int argc, char **argv)
     (void)uv_loop_init(&manager.loop);
     if (start(&manager, &conf, &err) < 0) {
         vine_log(VINE_LOG_ERR, "event=start-failed reason=%s", vine_q(err.text));
-        return 1;
+        return daemon_exit_status(&err);
     }
     start_metrics(&manager, &conf);
     daemon_signals_start(&manager.signals, &manager.loop, stop, &manager);

@@ -383,9 +383,12 @@ static int find_helper(struct vined *vined, struct vine_err *err)
 {
     const struct passwd *pw = getpwnam(vined->conf.helper_user);
 
-    if (pw == NULL || pw->pw_uid == 0)
-        return vine_err_set(err, VINE_EINVAL,
-                            "helper_user '%.60s' must be an existing user, not root",
+    if (pw == NULL) /* a directory service may be late */
+        return vine_err_set(err, VINE_ENOENT,
+                            "helper_user '%.60s' is not known here: create this user",
+                            vined->conf.helper_user);
+    if (pw->pw_uid == 0)
+        return vine_err_set(err, VINE_EINVAL, "helper_user '%.60s' must not be root",
                             vined->conf.helper_user);
     vined->helper_uid = pw->pw_uid;
     vined->helper_gid = pw->pw_gid;
@@ -561,7 +564,7 @@ int main(int argc, char **argv)
     srandom((unsigned)time(NULL) ^ (unsigned)getpid());
     if (start(&vined, &err) < 0) {
         vine_log(VINE_LOG_ERR, "event=start-failed reason=%s", vine_q(err.text));
-        return 1;
+        return daemon_exit_status(&err);
     }
     daemon_signals_start(&vined.signals, &vined.loop, stop, &vined);
     vine_log(VINE_LOG_INFO, "event=start version=" VINE_VERSION " node=%s cache_dir=%s",

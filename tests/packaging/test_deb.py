@@ -142,6 +142,46 @@ def test_upgrade(root: ScratchRoot, packages: dict[str, Path], tmp_path: Path) -
     assert versions.split() == ["0.1.0-2"] * len(NAMES)
 
 
+# Another's files, and a system's: what a cache has is in both.
+OTHERS = {
+    "a directory of a user": "rm -rf /scratch/vine; cp -a /srv/hers /scratch/vine",
+    "a link to it": "rm -rf /scratch/vine; ln -s /srv/hers /scratch/vine",
+    "a link to root's": "rm -rf /scratch/vine; ln -s /srv/roots /scratch/vine",
+    "a directory without a lock": "rm /scratch/vine/lock",
+}
+
+
+def test_a_purge_keeps_to_what_the_daemon_made(
+    root: ScratchRoot, packages: dict[str, Path]
+) -> None:
+    """The directory is known by a name, and who may write above it can change what it
+    names once the daemon is gone."""
+    install(root, packages)
+    root.sh("cp /var/lib/dpkg/info/vine-env-node.postrm /given/postrm")
+    root.sh("dpkg -r vine-env-node; mkdir -m 1777 /scratch")
+    made = "rm -rf {0}; mkdir -p {0}/objects {0}/tmp; touch {0}/objects/x {0}/lock"
+    folders = ("/scratch/vine", "/srv/hers", "/srv/roots")
+    for other in OTHERS.values():
+        for slash in ("", "/"):
+            root.sh("\n".join(made.format(name) for name in folders))
+            root.sh(f"chown -R games /srv/hers; {other}")
+            line = f"cache_dir = /scratch/vine{slash}"
+            root.sh(f"sed -i '/^cache_dir/d; /^.node.$/a {line}' {CONF}")
+            root.sh("/given/postrm remove; /given/postrm purge")
+            root.sh("test -e /scratch/vine/objects/x && test -d /scratch/vine/tmp")
+            root.sh("test -e /srv/hers/objects/x && test -e /srv/roots/objects/x")
+
+
+def test_a_purge_can_be_repeated(root: ScratchRoot, packages: dict[str, Path]) -> None:
+    """dpkg does so when one was cut off."""
+    install(root, packages)
+    name = "/var/lib/dpkg/info/vine-env-node.postrm"
+    root.sh(f"cp {name} /given/postrm; dpkg --purge vine-env-node")
+    for _ in range(2):
+        root.sh("/given/postrm remove; /given/postrm purge")
+    root.sh("test ! -e /var/lib/vine-env-node && test ! -e /var/cache/vine-env")
+
+
 @pytest.mark.parametrize("cache", ["/var/cache/vine-env", "/scratch/vine"])
 def test_removed_and_purged(
     root: ScratchRoot, packages: dict[str, Path], cache: str

@@ -86,9 +86,22 @@ def test_installed_upgraded_and_removed(
     )
     root.sh(f"rpm -U --nodeps --force {files}")  # an upgrade: all of that stays
     root.sh(f"test -e {cache}/objects/ab/image && test -e /etc/vine-env/image.key")
+    root.sh("mkdir -p /run/vine/job/7 /run/vine/jobs/7")
     root.sh(f"rpm -e --nodeps {' '.join(reversed(NAMES))}")
     for gone in (cache, "/run/vine", "/etc/vine-env", "/usr/lib/vine-env"):
         assert root.try_run("test", "-e", gone).returncode != 0, gone
     assert root.try_run("getent", "passwd", "_vine-env").returncode != 0
     left = {path for path in root.written() if not OF_THE_SYSTEM.match(path)} - before
     assert {path for path in left if "rpm" not in path} == set()
+
+
+def test_a_removal_does_not_follow_a_link(
+    root: ScratchRoot, rpms: dict[str, Path]
+) -> None:
+    for path in rpms.values():
+        (root.given / path.name).write_bytes(path.read_bytes())
+    root.sh("rpm -i --nodeps /given/*.rpm")
+    root.sh("mkdir -p /srv/other/objects; touch /srv/other/objects/x /srv/other/lock")
+    root.sh("ln -s /srv/other /var/cache/vine-env")
+    root.sh(f"rpm -e --nodeps {' '.join(reversed(NAMES))}")
+    root.sh("test -e /srv/other/objects/x && test -L /var/cache/vine-env")
