@@ -155,7 +155,7 @@ def test_a_wrong_configuration_is_not_tried_again(
     machine.sh(f"systemctl stop {unit}; sed -i '/^.{section}.$/a {line}' {CONF}")
     machine.sh(f"sed -i '/^helper_user = _/d' {CONF}")  # a name is said once
     assert machine.try_sh(f"systemctl start {unit}").returncode != 0
-    wait_for(lambda: failed(machine, unit), 1, f"{unit}'s end")
+    wait_for(lambda: failed(machine, unit), 5, f"{unit}'s end")
     assert machine.shows(unit, "ExecMainStatus", "NRestarts") == ["2", "0"]
     machine.sh(f"cp /tmp/saved {CONF}; systemctl start {unit}")
     assert machine.shows(unit, "ActiveState") == ["active"]
