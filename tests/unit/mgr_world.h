@@ -209,6 +209,23 @@ static inline uint32_t objects(struct world *w)
 }
 
 /* A node registers that has object 1 whole, of key 3. */
+/* The node joins and has these objects, for what these bindings name. */
+static inline void join_with(struct world *w, uint32_t conn,
+                             const struct msg_object *objects, uint32_t object_count,
+                             const struct msg_binding *bindings, uint32_t binding_count)
+{
+    struct msg m = {.type = MSG_REGISTER,
+                    .port = 7111,
+                    .switch_name = "",
+                    .objects = objects,
+                    .object_count = object_count,
+                    .bindings = bindings,
+                    .binding_count = binding_count};
+
+    join_silent(w, conn);
+    assert_int_equal(say(w, conn, &m), 0);
+}
+
 static inline void join_with_it(struct world *w, uint32_t conn, uint64_t size,
                                 uint32_t pieces)
 {
@@ -219,14 +236,8 @@ static inline void join_with_it(struct world *w, uint32_t conn, uint64_t size,
                                 .complete = true,
                                 .key_count = 1,
                                 .keys = &key};
-    struct msg m = {.type = MSG_REGISTER,
-                    .port = 7111,
-                    .switch_name = "",
-                    .objects = &object,
-                    .object_count = 1};
 
-    join_silent(w, conn);
-    assert_int_equal(say(w, conn, &m), 0);
+    join_with(w, conn, &object, 1, NULL, 0);
 }
 
 /* n1 has the object whole, n2 to n(1+receivers) want it. */

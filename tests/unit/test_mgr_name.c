@@ -241,17 +241,9 @@ static void test_nodes_bring_them_along(void **state)
         {.digest = digest_no(2), .size = SIZE, .pieces = PIECES, .complete = true}};
     struct msg_binding bindings[] = {{JOB, USER, V2, digest_no(2)},
                                      {JOB, USER, V1, digest_no(1)}};
-    struct msg m = {.type = MSG_REGISTER,
-                    .port = 7111,
-                    .switch_name = "",
-                    .objects = objects,
-                    .object_count = 2,
-                    .bindings = bindings,
-                    .binding_count = 2};
     struct world *w = begin_old(1);
 
-    join_silent(w, 2);
-    assert_int_equal(say(w, 2, &m), 0);
+    join_with(w, 2, objects, 2, bindings, 2);
     look(w, 1, JOB);
     assert_named(w, 1, VINE_OK, V2);
     end(w);
@@ -262,19 +254,11 @@ static void test_a_new_manager_may_not_know_the_last_version(void **state)
     struct msg_object object = {
         .digest = digest_no(1), .size = SIZE, .pieces = PIECES, .complete = true};
     struct msg_binding binding = {JOB, USER, V1, digest_no(1)};
-    struct msg m = {.type = MSG_REGISTER,
-                    .port = 7111,
-                    .switch_name = "",
-                    .objects = &object,
-                    .object_count = 1,
-                    .bindings = &binding,
-                    .binding_count = 1};
     struct world *w = begin(2);
 
     look(w, 1, JOB);
     assert_named(w, 1, VINE_ETIMEDOUT, "just been started");
-    join_silent(w, 3);
-    assert_int_equal(say(w, 3, &m), 0);
+    join_with(w, 3, &object, 1, &binding, 1);
     look(w, 1, JOB);
     assert_named(w, 1, VINE_ETIMEDOUT, "just been started");
     put(w, 2, V2, 2);
@@ -334,20 +318,12 @@ static void test_who_comes_back_with_an_older_version_is_told(void **state)
                                 .keys = &key};
     struct msg_binding binding = {
         .job = JOB, .uid = USER, .path = V1, .digest = digest_no(1)};
-    struct msg m = {.type = MSG_REGISTER,
-                    .port = 7111,
-                    .switch_name = "",
-                    .objects = &object,
-                    .object_count = 1,
-                    .bindings = &binding,
-                    .binding_count = 1};
     struct world *w = begin_old(2);
 
     put(w, 1, V1, 1);
     mgr_disconnected(w->mgr, 1, w->now);
     put(w, 2, V2, 2);
-    join_silent(w, 1);
-    assert_int_equal(say(w, 1, &m), 0);
+    join_with(w, 1, &object, 1, &binding, 1);
     assert_replaced(w, 1, V1);
     end(w);
 }

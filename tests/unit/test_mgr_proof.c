@@ -291,16 +291,8 @@ static void join_with_part(struct world *w, uint64_t job)
     struct msg_object object = {.digest = digest_no(1), .size = SIZE, .pieces = PIECES};
     struct msg_binding binding = {
         .job = job, .uid = 6, .path = "/shared/ml", .digest = digest_no(1)};
-    struct msg m = {.type = MSG_REGISTER,
-                    .port = 7111,
-                    .switch_name = "",
-                    .objects = &object,
-                    .object_count = 1,
-                    .bindings = &binding,
-                    .binding_count = 1};
 
-    join_silent(w, 3);
-    assert_int_equal(say(w, 3, &m), 0);
+    join_with(w, 3, &object, 1, &binding, 1);
     have(w, 3, 1, 0, 1);
 }
 

@@ -207,19 +207,11 @@ static void test_a_new_manager_learns_all_from_the_nodes(void **state)
                                 .keys = &key};
     struct msg_binding binding = {
         .job = JOB, .uid = 5, .path = "/shared/ml", .digest = digest_no(1)};
-    struct msg m = {.type = MSG_REGISTER,
-                    .port = 1,
-                    .switch_name = "",
-                    .objects = &object,
-                    .object_count = 1,
-                    .bindings = &binding,
-                    .binding_count = 1};
     struct world *w = begin(2);
 
     want(w, 1, JOB, 5); /* comes before the one that knows the answer */
     uint64_t ticket = ticket_of(w, 1);
-    join_silent(w, 3);
-    assert_int_equal(say(w, 3, &m), 0);
+    join_with(w, 3, &object, 1, &binding, 1);
     assert_int_equal(sent_last(&w->log, 1, MSG_CLOSE)->m.ticket, ticket);
     assert_binding(w, 1, VINE_OK, 1);
     assert_non_null(sent_last(&w->log, 1, MSG_FETCH));

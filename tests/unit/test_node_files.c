@@ -89,7 +89,7 @@ static void test_what_a_task_waits_for_stays(void **state)
 
     spec->count = 1;
     spec->source[0].data = true;
-    strcpy(spec->source[0].path, V1 + strlen(VINE_DATA));
+    strcpy(spec->source[0].path, &V1[strlen(VINE_DATA)]);
     assert_int_equal(node_stage(w->node, 1, JOB, UID, UID, spec, w->now, NULL), 0);
     free(spec);
     replaced(w, UID, V1);
