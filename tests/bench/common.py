@@ -151,7 +151,7 @@ def machine() -> dict[str, Any]:
         return done.stdout.strip().partition("\n")[0]
 
     return {
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
         "slurm": said("/usr/sbin/slurmctld", "-V"),
@@ -169,6 +169,11 @@ def cores_short(shares: Sequence[float]) -> str:
     last. Else nothing, and the bound applies."""
     share = median(shares)
     return f"{share:.2f} of all cores' time" if share > 1 else ""
+
+
+def cores() -> int:
+    """That all nodes of a cluster share."""
+    return os.cpu_count() or 1
 
 
 def busy_seconds() -> float:

@@ -98,7 +98,7 @@ def shaped(nodes: int, rate: str) -> dict[str, Any]:
         "link_bytes_per_s": link,
         "seconds": seconds,
         "busy_seconds": busy,  # of all cores, everything that ran
-        "cores": os.cpu_count(),
+        "cores": common.cores(),
         "ideal_seconds": size / link,
         "ratio": median(seconds) / (size / link),
     }

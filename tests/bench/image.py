@@ -33,7 +33,7 @@ TREE = f"{LOCAL}/tree"
 SHARED = f"/pfs/home/{USER}/bench-image"
 WHEELS = [REPO / "build/wheels-bench", REPO / "build/wheels"]
 VINE_SOURCE = "/usr/libexec/vine-env/vine-source"
-CORES = os.cpu_count() or 1
+CORES = common.cores()
 # What daemon/image/builder.c and daemon/squash/disk.h say.
 MKSQUASHFS = [
     "mksquashfs", TREE, f"{LOCAL}/other.sqsh", "-comp", "zstd",

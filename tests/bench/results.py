@@ -15,6 +15,7 @@ FIGURES = (
     "seconds_to_first_task",
     "seconds_to_last_task",
     "import_seconds",
+    "busy_seconds",
     "pfs_ops",
     "pfs_bytes",
     "peer_bytes",

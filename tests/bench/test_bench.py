@@ -126,6 +126,23 @@ def test_median_of_rounds_and_how_far_apart_they_are():
     assert row["phase_x"] == 1.5
 
 
+def test_more_work_than_the_cores_can_do_is_shown_beside():
+    def bounds(busy, cold):
+        rows = [
+            sample("direct", 8, 20.0),
+            sample("sbcast-untar", 8, 60.0),
+            sample("vine-cold", 8, cold, busy_seconds=busy * common.cores()),
+        ]
+        return startup.start_bounds(results.medians(rows))
+
+    assert [bound.ok for bound in bounds(9.0, 9.5)] == [True, True]
+    assert [bound.ok for bound in bounds(9.0, 10.5)] == [False, True]
+    # more than the 10 s that half of direct allows, less than a fifth of 60 s
+    direct, untar = bounds(11.0, 13.0)
+    assert direct.ok and "1.10 of all cores' time" in direct.verdict
+    assert not untar.ok and not untar.beside
+
+
 def test_times_count_from_start_to_the_last_import():
     tasks = [
         {"node": f"n{i}", "began": 101.0 + i, "ended": 103.0 + 2 * i} for i in range(3)

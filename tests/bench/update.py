@@ -10,7 +10,6 @@ cores, so that each has a part of one for what a node of its own has several for
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import Any
@@ -129,10 +128,9 @@ def measure(
 
 def cores_short(samples: list[dict[str, Any]]) -> str:
     """Why the time of updates is not what is measured here; nothing, if it is."""
-    cores = os.cpu_count() or 1
     return common.cores_short(
         [
-            s["update_busy_seconds"] / (TIME_MAX * s["cold_seconds"] * cores)
+            s["update_busy_seconds"] / (TIME_MAX * s["cold_seconds"] * common.cores())
             for s in samples
         ]
     )
