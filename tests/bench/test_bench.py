@@ -378,7 +378,7 @@ def update_sample(rate, change, update_s, busy_s, bytes_moved=(30, 40)):
 
 
 def test_update_compares_each_change_with_its_own_cold_start(monkeypatch):
-    monkeypatch.setattr(update.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(update.common, "cores", lambda: 2)
     samples = [
         update_sample("100mbit", "package", 2.0, 3.0),
         update_sample("100mbit", "packed", 6.0, 11.0, (30, 60)),
